@@ -1,0 +1,1 @@
+"""Who the customer is and what we did: accounts, ANI lookup, screen pop, interactions."""

@@ -1,0 +1,255 @@
+"""Caller numbers: whatever text a PBX delivers, read as one thing, its E.164 number where there is one.
+
+Pure and bounded: the text is cut before anything looks at it, and nothing here ever raises. Number plans are
+Google's (`phonenumbers`); this module only knows how switches, trunks and SIP write numbers down.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from urllib.parse import unquote
+
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, ValidationResult
+
+from crm.plain_text import plain
+
+LONGEST_TEXT = 256
+"""Characters of the delivered text that are read; a number that begins later is not found."""
+
+LONGEST_EXTENSION = 6
+"""Digits of the longest internal number: such a short number without any prefix is never taken for a subscriber's."""
+
+
+class Kind(StrEnum):
+    """What a delivered number is."""
+
+    IDENTIFIED = "identified"
+    WITHHELD = "withheld"
+    UNKNOWN = "unknown"
+    INTERNAL = "internal"
+    ALPHANUMERIC = "alphanumeric"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A number as it was delivered and what it means.
+
+    `e164` is set exactly if `kind` is identified. `valid`: its range is assigned, as far as the number plan says;
+    `possible`: at least its length fits the plan. `digits` are the ASCII digits seen, with a leading + if there was one.
+    `text` is what was received, without control characters. `country` is ISO 3166, "" where the plan names none.
+    """
+
+    kind: Kind
+    text: str
+    digits: str = ""
+    e164: str | None = None
+    international: str | None = None
+    national: str | None = None
+    country: str = ""
+    possible: bool = False
+    valid: bool = False
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the caller asked not to be known (other than: the network does not know)."""
+        return self.kind is Kind.WITHHELD
+
+
+_WITHHELD = frozenset(
+    """anonymous anonymus anonym restricted private withheld blocked suppressed hidden p
+    privatenumber privatecaller numberwithheld withheldnumber blockednumber blockedcaller calleridblocked callerblocked
+    callerwithheld idwithheld clir presentationrestricted restrictednumber nocallerid unterdrueckt unterdrückt
+    masque masqué oculto nascosto zastrzezony zastrzeżony""".split()
+)
+_UNKNOWN = frozenset(
+    """unknown unavailable outofarea notavailable nonumber nocli none null nil undefined na asterisk
+    unknowncaller unknownnumber numberunavailable anonymousunavailable o s unbekannt inconnu desconocido""".split()
+)
+_KEYPAD = {"266696687": Kind.WITHHELD, "86282452253": Kind.UNKNOWN}
+"""ANONYMOUS and UNAVAILABLE as typed on a telephone's keys: gateways that must send digits send these."""
+
+_ANGLE = re.compile(r"<([^<>]*)>")
+_SCHEME = re.compile(r"^\s*(sips?|tel|callto|phone|tlf|fon|telefon|telephone|mobile|mob|cell)\s*[:.]\s*(//)?", re.I)
+_CONTEXT = re.compile(r";\s*phone-context\s*=\s*\+?([0-9]{1,7})(?![0-9.a-z-])", re.I)
+_EXTENSION = re.compile(r"[\s,(]*(?:;ext=|\bext(?:ension)?\b\.?|(?<=[\d\s)])x\.?|#|,+|;)\s*[:.]?\s*[0-9]{0,8}[)\s]*$", re.I)
+_ASTERISK_EMPTY = re.compile(r"^[<\[(\"']*\s*unknown\s*[>\])\"']*$", re.I)
+
+
+def read_caller(text: str | None, region: str) -> Caller:
+    """Reads a caller's (or dialled) number in whatever form it comes; never raises.
+
+    `region` is the ISO 3166 country whose national form numbers without a country code have. An E.164 result, read
+    again in any region, is itself. Sources: E.164, RFC 3966 (tel), RFC 3261 19.1.6 (sip), RFC 3323 (anonymous).
+    """
+    if text is None:
+        return Caller(kind=Kind.UNKNOWN, text="")
+    return _read(text[:LONGEST_TEXT], region)
+
+
+@lru_cache(maxsize=16_384)
+def _read(received: str, region: str) -> Caller:
+    shown = plain(received, 128)
+    if not shown or _ASTERISK_EMPTY.match(shown):
+        return Caller(kind=Kind.UNKNOWN, text=shown)
+    user, context = _user_part(received)
+    word = "".join(character for character in user.casefold() if character.isalpha())
+    if not any(character.isdigit() for character in user):
+        if word in _WITHHELD:
+            return Caller(kind=Kind.WITHHELD, text=shown)
+        if not word or word in _UNKNOWN:
+            return Caller(kind=Kind.UNKNOWN, text=shown)
+        return Caller(kind=Kind.ALPHANUMERIC, text=shown)
+    if word:
+        return Caller(kind=Kind.ALPHANUMERIC, text=shown, digits=_digits(user)[:64])
+    return _read_digits(_digits(user), context, shown, region)
+
+
+def _user_part(received: str) -> tuple[str, str]:
+    """Returns the part of a name-addr, URI or plain text that is the number, and the tel URI's phone-context."""
+    text = unquote(received) if "%" in received else received
+    text = unicodedata.normalize("NFKC", text)[:LONGEST_TEXT]
+    if (angle := _ANGLE.search(text)) and angle.group(1).strip():
+        text = angle.group(1)
+    context = found.group(1) if (found := _CONTEXT.search(text)) else ""
+    scheme = _SCHEME.match(text)
+    if scheme:
+        text = text[scheme.end() :]
+    user = text.split("@", 1)[0]
+    if "@" in text and not user.strip():
+        return "", context
+    user = _CONTEXT.sub("", user)
+    if re.search(r";\s*[a-z-]+(?:=|;|$)", user, re.I):  # parameters of a tel URI: isub, npdi, rn, ext ...
+        user = user.split(";", 1)[0]
+    if ":" in user and (scheme or "@" in text):  # user:password of a SIP URI
+        user = user.split(":", 1)[0]
+    return _EXTENSION.sub("", user), context
+
+
+def _digits(user: str) -> str:
+    """Returns the ASCII digits in `user`, of any script, with a + in front if one stands before the first digit."""
+    digits: list[str] = []
+    plus = False
+    for character in user:
+        if character in "+＋﹢⁺" and not digits:
+            plus = True
+        elif (value := unicodedata.digit(character, None)) is not None:
+            digits.append(str(value))
+        elif character == "+" and digits and all(digit == "0" for digit in digits):
+            digits.clear()  # `00+44...`: the + says it all
+            plus = True
+    return ("+" if plus else "") + "".join(digits)
+
+
+def _read_digits(written: str, context: str, shown: str, region: str) -> Caller:
+    digits = written.lstrip("+")
+    bare = not written.startswith("+")
+    if not digits.strip("0") or (len(digits) >= 7 and len(set(digits)) == 1):
+        return Caller(kind=Kind.UNKNOWN if len(digits) > 1 else Kind.INTERNAL, text=shown, digits=written[:64])
+    if kind := _KEYPAD.get(digits.lstrip("0")):
+        return Caller(kind=kind, text=shown, digits=written)
+    if bare and context and not digits.startswith("0"):
+        written, bare = f"+{context}{digits}", False
+        digits = written[1:]
+    if (bare and len(digits) <= LONGEST_EXTENSION and not digits.startswith("0")) or len(digits) <= 4:
+        return Caller(kind=Kind.INTERNAL, text=shown, digits=written)
+    if len(digits) <= 32:
+        fallback: Caller | None = None
+        for candidate, home in _readings(digits, bare, region):
+            caller = _interpret(candidate, home, written, shown)
+            if caller is None or _KEYPAD.get((caller.e164 or "+").lstrip("+")):
+                continue
+            if caller.valid or (not bare and candidate == written):
+                return caller
+            fallback = fallback or caller
+        if fallback:
+            return fallback
+        if bare and len(digits) <= LONGEST_EXTENSION:
+            return Caller(kind=Kind.INTERNAL, text=shown, digits=written)
+    return Caller(kind=Kind.INVALID, text=shown, digits=written[:64])
+
+
+def _readings(digits: str, bare: bool, region: str) -> Iterator[tuple[str, str | None]]:
+    """Yields what the digits may mean as (text for the parser, region), the likeliest first."""
+    code = str(phonenumbers.country_code_for_region(region) or "")
+    if not bare:
+        if not digits.startswith("0"):
+            yield f"+{digits}", None
+        if digits.startswith("00"):  # `+0044...`: a trunk put its + before the international prefix
+            yield f"+{digits.lstrip('0')}", None
+        elif digits.startswith("011"):
+            yield f"+{digits[3:]}", None
+        elif digits.startswith("0"):  # `+020...`: a + before the national form
+            yield digits, region
+        yield from _repaired(digits)
+        return
+    if code and digits.startswith(code) and len(digits) >= 11:  # E.164 whose + was lost, of the own country
+        yield f"+{digits}", None
+    if digits.startswith("000"):  # an outside-line 0 before the international prefix
+        yield f"+{digits.lstrip('0')}", None
+    elif digits.startswith("00"):
+        yield f"+{digits[2:]}", None
+        yield from _repaired(digits[2:])
+    yield digits, region
+    if digits.startswith("011"):
+        yield f"+{digits[3:]}", None
+    elif not digits.startswith("0"):
+        if len(digits) >= 11:  # E.164 whose + was lost, of another country
+            yield f"+{digits}", None
+        yield from _repaired(digits)
+
+
+def _repaired(digits: str) -> Iterator[tuple[str, str | None]]:
+    """Yields international readings with one known mistake undone: a country code said twice, Mexico's former mobile 1."""
+    for length in (1, 2, 3):
+        code, rest = digits[:length], digits[length:]
+        if int(code or 0) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE and len(rest) > length + 5:
+            for prefix in ("", "00", "0", "011"):
+                if rest.startswith(prefix + code):
+                    yield f"+{rest[len(prefix) :]}", None
+    if digits.startswith("521") and len(digits) == 13:
+        yield f"+52{digits[3:]}", None
+
+
+def _interpret(text: str, region: str | None, written: str, shown: str) -> Caller | None:
+    """Returns the identified caller if the text is a possible number whose E.164 form reads back as itself."""
+    number = _parse(text, region)
+    if number is None or phonenumbers.is_possible_number_with_reason(number) != ValidationResult.IS_POSSIBLE:
+        return None
+    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    again = _parse(e164, None)
+    if again is None or phonenumbers.format_number(again, PhoneNumberFormat.E164) != e164:
+        return None
+    if phonenumbers.is_possible_number_with_reason(again) != ValidationResult.IS_POSSIBLE:
+        return None
+    return Caller(
+        kind=Kind.IDENTIFIED,
+        text=shown,
+        digits=written,
+        e164=e164,
+        international=phonenumbers.format_number(again, PhoneNumberFormat.INTERNATIONAL),
+        national=phonenumbers.format_number(again, PhoneNumberFormat.NATIONAL),
+        country=_country(again),
+        possible=True,
+        valid=phonenumbers.is_valid_number(again),
+    )
+
+
+def _parse(text: str, region: str | None) -> PhoneNumber | None:
+    try:
+        return phonenumbers.parse(text, region)
+    except NumberParseException:
+        return None
+
+
+def _country(number: PhoneNumber) -> str:
+    region = phonenumbers.region_code_for_number(number)
+    if region is None:
+        region = phonenumbers.region_code_for_country_code(number.country_code or 0)
+    return region if len(region) == 2 and region.isalpha() else ""

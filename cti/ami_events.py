@@ -1,0 +1,851 @@
+"""AMI events at the door: the one file that knows Asterisk's field names.
+
+`PARSERS` turns a whole raw message (CRLF lines, no final blank line) into a frozen record, or None where it holds
+nothing for us. Every value is text checked here; a record's ids are Asterisk's own (`uniqueid`, `linkedid`), times are
+Unix seconds from the event's `Timestamp` (0.0 where the PBX does not send any: the link then stamps it).
+
+Event names, headers and their quirks are those of Asterisk 16 to 22, as recorded in tests/traces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+Parser = Callable[[bytes], object | None]
+
+
+class ChannelState(StrEnum):
+    """`ChannelStateDesc`; those a channel can be seen in."""
+
+    DOWN = "Down"
+    RESERVED = "Rsrvd"
+    OFF_HOOK = "OffHook"
+    DIALING = "Dialing"
+    RING = "Ring"
+    RINGING = "Ringing"
+    UP = "Up"
+    BUSY = "Busy"
+    DIALING_OFF_HOOK = "Dialing Offhook"
+    PRE_RING = "Pre-ring"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one AMI message said. `at`: Unix seconds."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRecord(Record):
+    """A record about one channel."""
+
+    uniqueid: str
+    linkedid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelAppeared(ChannelRecord):
+    """AMI: Newchannel."""
+
+    channel: str
+    state: ChannelState
+    number: str | None
+    name: str | None
+    exten: str
+    context: str
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStateChanged(ChannelRecord):
+    """AMI: Newstate."""
+
+    state: ChannelState
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGone(ChannelRecord):
+    """AMI: Hangup. `cause`: Q.850, 0 when Asterisk does not know."""
+
+    cause: int
+
+
+@dataclass(frozen=True, slots=True)
+class HangupRequested(ChannelRecord):
+    """AMI: HangupRequest (the far end hung up), SoftHangupRequest (the PBX will hang it up)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerIdChanged(ChannelRecord):
+    """AMI: NewCallerid."""
+
+    number: str | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRenamed(Record):
+    """AMI: Rename (a masquerade). The uniqueid stays."""
+
+    uniqueid: str
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPaired(Record):
+    """AMI: LocalBridge. The two halves of a Local channel."""
+
+    one: str
+    two: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialBegun(Record):
+    """AMI: DialBegin. `dialler` is None for a leg made by Originate."""
+
+    dialler: str | None
+    dialled: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialProgressed(Record):
+    """AMI: DialState. `status`: RINGING, PROGRESS, PROCEEDING..."""
+
+    dialled: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialEnded(Record):
+    """AMI: DialEnd. `status`: ANSWER, BUSY, NOANSWER, CANCEL, CONGESTION, CHANUNAVAIL, ABORT..."""
+
+    dialler: str | None
+    dialled: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeEntered(ChannelRecord):
+    """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)..."""
+
+    bridge: str
+    technology: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeLeft(ChannelRecord):
+    """AMI: BridgeLeave."""
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeGone(Record):
+    """AMI: BridgeDestroy."""
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneHeld(ChannelRecord):
+    """AMI: Hold (`on`) and Unhold."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MusicChanged(ChannelRecord):
+    """AMI: MusicOnHoldStart (`on`) and MusicOnHoldStop."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallerJoinedQueue(ChannelRecord):
+    """AMI: QueueCallerJoin."""
+
+    queue: str
+    position: int
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CallerLeftQueue(ChannelRecord):
+    """AMI: QueueCallerLeave."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallerGaveUpQueue(ChannelRecord):
+    """AMI: QueueCallerAbandon: the caller hung up OR the queue timed out; what follows tells."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOutcome(ChannelRecord):
+    """UserEvent CtiQueueLeft from the dialplan. `status`: Asterisk's QUEUESTATUS (TIMEOUT, FULL, JOINEMPTY...)."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCalled(ChannelRecord):
+    """AMI: AgentCalled: the queue rings a member. `uniqueid` is the caller's, `dialled` the member's leg."""
+
+    dialled: str
+    queue: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberConnected(ChannelRecord):
+    """AMI: AgentConnect. `uniqueid` is the caller's, `dialled` the member's leg."""
+
+    dialled: str
+    queue: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDidNotAnswer(ChannelRecord):
+    """AMI: AgentRingNoAnswer. Also sent for a busy member."""
+
+    dialled: str
+    queue: str
+    interface: str
+
+
+class MemberStatus(StrEnum):
+    """Asterisk's device states, as a queue member has them."""
+
+    UNKNOWN = "unknown"
+    NOT_IN_USE = "not_in_use"
+    IN_USE = "in_use"
+    BUSY = "busy"
+    INVALID = "invalid"
+    UNAVAILABLE = "unavailable"
+    RINGING = "ringing"
+    RING_IN_USE = "ring_in_use"
+    ON_HOLD = "on_hold"
+
+
+_MEMBER_STATUS = tuple(MemberStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSeen(Record):
+    """A queue member as Asterisk has it. AMI: QueueMemberAdded, -Status, -Pause, -Penalty, and QueueStatus rows."""
+
+    queue: str
+    interface: str
+    name: str
+    penalty: int
+    paused: bool
+    pause_reason: str | None
+    status: MemberStatus
+    state_interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRemoved(Record):
+    """AMI: QueueMemberRemoved."""
+
+    queue: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlindlyTransferred(Record):
+    """AMI: BlindTransfer, when it succeeded. `transferee` is None where a whole bridge was sent on."""
+
+    transferer: str
+    transferee: str | None
+    exten: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCompleted(Record):
+    """AMI: AttendedTransfer, when it succeeded. Uniqueids; `target` is None on Asterisk 16."""
+
+    transferer: str
+    second_transferer: str
+    transferee: str | None
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallParked(ChannelRecord):
+    """AMI: ParkedCall."""
+
+    lot: str
+    slot: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallUnparked(ChannelRecord):
+    """AMI: UnParkedCall, ParkedCallTimeOut, ParkedCallGiveUp, ParkedCallSwap. `reason`: retrieved, timed_out, given_up."""
+
+    slot: str
+    reason: str
+    retriever: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConferenceJoined(ChannelRecord):
+    """AMI: ConfbridgeJoin."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConferenceLeft(ChannelRecord):
+    """AMI: ConfbridgeLeave."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataCollected(ChannelRecord):
+    """UserEvent CtiData from the dialplan: what an IVR collected. All its own headers, names as written there."""
+
+    values: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OriginateEnded(Record):
+    """AMI: OriginateResponse."""
+
+    action_id: str
+    uniqueid: str
+    success: bool
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStateSeen(Record):
+    """AMI: DeviceStateChange. `state`: NOT_INUSE, INUSE, UNAVAILABLE, INVALID..."""
+
+    device: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationReloaded(Record):
+    """AMI: Reload: queues may have come or gone."""
+
+    module: str
+
+
+# ------------------------------------------------------------------------------------------------ rows of lists
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """A row of CoreShowChannels. `age`: seconds since the channel was made."""
+
+    uniqueid: str
+    linkedid: str
+    channel: str
+    state: ChannelState
+    number: str | None
+    name: str | None
+    exten: str
+    context: str
+    application: str
+    bridge: str | None
+    age: int
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRow:
+    """A queue as QueueStatus lists it."""
+
+    queue: str
+    strategy: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRow:
+    """A caller as QueueStatus lists them. `waited`: whole seconds."""
+
+    queue: str
+    uniqueid: str
+    position: int
+    waited: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRow:
+    """A parked call as ParkedCalls lists it."""
+
+    uniqueid: str
+    lot: str
+    slot: str
+
+
+# ------------------------------------------------------------------------------------------------ reading headers
+
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+
+
+def unescape(value: str) -> str:
+    r"""Undoes the C escapes that Asterisk puts into names and variables of events: `O\'Neil` → `O'Neil`."""
+    if "\\" not in value:
+        return value
+    return _ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[1]), value)
+
+
+def _text(value: str | None) -> str | None:
+    """None for what Asterisk writes when there is nothing."""
+    if value is None or value in {"", "<unknown>", "unknown"}:
+        return None
+    return unescape(value)
+
+
+def _number(value: str | None, default: int = 0) -> int:
+    try:
+        return int(value) if value else default
+    except ValueError:
+        return default
+
+
+def _at(fields: Mapping[str, str]) -> float:
+    try:
+        return float(fields["Timestamp"])
+    except (KeyError, ValueError):
+        return 0.0
+
+
+def _state(fields: Mapping[str, str]) -> ChannelState:
+    try:
+        return ChannelState(fields.get("ChannelStateDesc", "Unknown"))
+    except ValueError:
+        return ChannelState.UNKNOWN
+
+
+def _status(value: str | None) -> MemberStatus:
+    index = _number(value)
+    return _MEMBER_STATUS[index] if 0 <= index < len(_MEMBER_STATUS) else MemberStatus.UNKNOWN
+
+
+Fields = dict[str, str]
+Read = Callable[[bytes], Fields]
+
+
+def _reader(*names: str) -> Read:
+    """Returns a function that reads these headers, and no others, out of a raw message: one pass of one expression."""
+    findall = re.compile(r"\r\n(Timestamp|" + "|".join(map(re.escape, names)) + r"): ?([^\r\n]*)").findall
+
+    def read(raw: bytes) -> Fields:
+        return dict(findall(raw.decode("utf-8", "replace")))
+
+    return read
+
+
+_VARIABLE = re.compile(r"\r\nChanVariable(?:\([^)\r\n]*\))?: ([^=\r\n]+)=([^\r\n]*)")
+
+
+def _variables(raw: bytes) -> dict[str, str]:
+    """The channel's variables that ride on events (manager.conf: channelvars), empty ones left out."""
+    if b"\r\nChanVariable" not in raw:
+        return {}
+    found = _VARIABLE.findall(raw.decode("utf-8", "replace"))
+    return {name: unescape(value) for name, value in found if value}
+
+
+def fields_of(raw: bytes) -> Fields:
+    """All headers of a raw message by name; of a repeated one the first."""
+    result: Fields = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            result.setdefault(name, value.lstrip(" "))
+    return result
+
+
+# ------------------------------------------------------------------------------------------------ parsers
+
+_OWN = ("Uniqueid", "Linkedid")
+
+
+def _newchannel(read: Read) -> Parser:
+    def parse(raw: bytes) -> Record | None:
+        f = read(raw)
+        return ChannelAppeared(
+            _at(f),
+            f["Uniqueid"],
+            f["Linkedid"],
+            f["Channel"],
+            _state(f),
+            _text(f.get("CallerIDNum")),
+            _text(f.get("CallerIDName")),
+            f.get("Exten", ""),
+            f.get("Context", ""),
+            _variables(raw),
+        )
+
+    return parse
+
+
+def _of(names: Iterable[str], make: Callable[[float, Fields], Record | None]) -> Parser:
+    read = _reader(*names)
+
+    def parse(raw: bytes) -> Record | None:
+        f = read(raw)
+        return make(_at(f), f)
+
+    return parse
+
+
+def _own(make: Callable[..., Record], *names: str) -> Parser:
+    """A parser for records that are the channel's two ids and then these headers, as text."""
+    read = _reader(*_OWN, *names)
+
+    def parse(raw: bytes) -> Record:
+        f = read(raw)
+        return make(_at(f), f["Uniqueid"], f["Linkedid"], *[f.get(name, "") for name in names])
+
+    return parse
+
+
+def _switch(make: Callable[[float, str, str, bool], Record], on: bool) -> Parser:
+    read = _reader(*_OWN)
+
+    def parse(raw: bytes) -> Record:
+        f = read(raw)
+        return make(_at(f), f["Uniqueid"], f["Linkedid"], on)
+
+    return parse
+
+
+_MEMBER = (
+    "Queue",
+    "Interface",
+    "Location",
+    "MemberName",
+    "Name",
+    "StateInterface",
+    "Penalty",
+    "Status",
+    "Paused",
+    "PausedReason",
+    "Reason",
+)
+
+
+def _member(at: float, f: Fields) -> MemberSeen:
+    interface = f.get("Interface") or f["Location"]
+    return MemberSeen(
+        at,
+        f["Queue"],
+        interface,
+        f.get("MemberName") or f.get("Name") or interface,
+        _number(f.get("Penalty")),
+        f.get("Paused") == "1",
+        _text(f.get("PausedReason") or f.get("Reason")),
+        _status(f.get("Status")),
+        f.get("StateInterface") or interface,
+    )
+
+
+def _blind(at: float, f: Fields) -> Record | None:
+    if f.get("Result") != "Success" or "TransfererUniqueid" not in f:
+        return None
+    return BlindlyTransferred(
+        at, f["TransfererUniqueid"], f.get("TransfereeUniqueid"), f.get("Extension", "")
+    )
+
+
+def _attended(at: float, f: Fields) -> Record | None:
+    if f.get("Result") != "Success" or "OrigTransfererUniqueid" not in f:
+        return None
+    return TransferCompleted(
+        at,
+        f["OrigTransfererUniqueid"],
+        f.get("SecondTransfererUniqueid", ""),
+        f.get("TransfereeUniqueid"),
+        f.get("TransferTargetUniqueid"),
+    )
+
+
+def _parked(at: float, f: Fields) -> Record | None:
+    if "ActionID" in f:  # a row of the ParkedCalls list
+        return None
+    return CallParked(
+        at,
+        f["ParkeeUniqueid"],
+        f["ParkeeLinkedid"],
+        f.get("Parkinglot", "default"),
+        f.get("ParkingSpace", ""),
+    )
+
+
+def _unparked(reason: str) -> Parser:
+    def make(at: float, f: Fields) -> Record:
+        return CallUnparked(
+            at,
+            f["ParkeeUniqueid"],
+            f["ParkeeLinkedid"],
+            f.get("ParkingSpace", ""),
+            reason,
+            f.get("RetrieverUniqueid"),
+        )
+
+    return _of(("ParkeeUniqueid", "ParkeeLinkedid", "ParkingSpace", "RetrieverUniqueid"), make)
+
+
+_USER_EVENT = re.compile(rb"\r\nUserEvent: ?([^\r\n]*)")
+_CHANNEL_HEADERS = frozenset(
+    {
+        *(
+            "Event",
+            "Privilege",
+            "SequenceNumber",
+            "File",
+            "Line",
+            "Func",
+            "Timestamp",
+            "SystemName",
+            "UserEvent",
+        ),
+        *("Channel", "ChannelState", "ChannelStateDesc", "CallerIDNum", "CallerIDName", "ConnectedLineNum"),
+        *(
+            "ConnectedLineName",
+            "Language",
+            "AccountCode",
+            "Context",
+            "Exten",
+            "Priority",
+            "Uniqueid",
+            "Linkedid",
+        ),
+        *("ChanVariable", "ActionID"),
+    }
+)
+_DATA_LIMIT = 50
+
+
+def _user_event(raw: bytes) -> Record | None:
+    named = _USER_EVENT.search(raw)
+    if named is None or not named[1].startswith(b"Cti"):
+        return None
+    f = fields_of(raw)
+    uniqueid = f.get("Uniqueid")
+    if uniqueid is None:  # made by an AMI action, not by a channel
+        return None
+    if named[1] == b"CtiData":
+        values = {n: unescape(v) for n, v in f.items() if n not in _CHANNEL_HEADERS and "(" not in n}
+        kept = dict(list(values.items())[:_DATA_LIMIT])
+        return DataCollected(_at(f), uniqueid, f.get("Linkedid", uniqueid), kept) if kept else None
+    if named[1] == b"CtiQueueLeft":
+        return QueueOutcome(_at(f), uniqueid, f.get("Linkedid", uniqueid), f.get("Status", ""))
+    return None
+
+
+def _queue_join(read: Read) -> Parser:
+    def parse(raw: bytes) -> Record:
+        f = read(raw)
+        position = _number(f.get("Position"), 1)
+        return CallerJoinedQueue(_at(f), f["Uniqueid"], f["Linkedid"], f["Queue"], position, _variables(raw))
+
+    return parse
+
+
+def _originate_ended(at: float, f: Fields) -> Record:
+    return OriginateEnded(
+        at,
+        f.get("ActionID", ""),
+        f.get("Uniqueid", ""),
+        f.get("Response") == "Success",
+        _number(f.get("Reason")),
+    )
+
+
+def _local(at: float, f: Fields) -> Record:
+    return LocalPaired(at, f["LocalOneUniqueid"], f["LocalTwoUniqueid"])
+
+
+def _hangup(at: float, f: Fields) -> Record:
+    return ChannelGone(at, f["Uniqueid"], f["Linkedid"], _number(f.get("Cause")))
+
+
+def _newstate(at: float, f: Fields) -> Record:
+    return ChannelStateChanged(at, f["Uniqueid"], f["Linkedid"], _state(f))
+
+
+def _callerid(at: float, f: Fields) -> Record:
+    number, name = _text(f.get("CallerIDNum")), _text(f.get("CallerIDName"))
+    return CallerIdChanged(at, f["Uniqueid"], f["Linkedid"], number, name)
+
+
+_MEMBER_LEG = ("DestUniqueid", "Queue", "Interface")
+
+PARSERS: dict[bytes, Parser] = {
+    b"Newchannel": _newchannel(
+        _reader(*_OWN, "Channel", "ChannelStateDesc", "CallerIDNum", "CallerIDName", "Exten", "Context")
+    ),
+    b"Newstate": _of((*_OWN, "ChannelStateDesc"), _newstate),
+    b"Hangup": _of((*_OWN, "Cause"), _hangup),
+    b"HangupRequest": _own(HangupRequested),
+    b"SoftHangupRequest": _own(HangupRequested),
+    b"NewCallerid": _of((*_OWN, "CallerIDNum", "CallerIDName"), _callerid),
+    b"Rename": _of(("Uniqueid", "Newname"), lambda at, f: ChannelRenamed(at, f["Uniqueid"], f["Newname"])),
+    b"LocalBridge": _of(("LocalOneUniqueid", "LocalTwoUniqueid"), _local),
+    b"DialBegin": _of(
+        ("Uniqueid", "DestUniqueid"), lambda at, f: DialBegun(at, f.get("Uniqueid"), f["DestUniqueid"])
+    ),
+    b"DialState": _of(
+        ("DestUniqueid", "DialStatus"),
+        lambda at, f: DialProgressed(at, f["DestUniqueid"], f.get("DialStatus", "")),
+    ),
+    b"DialEnd": _of(
+        ("Uniqueid", "DestUniqueid", "DialStatus"),
+        lambda at, f: DialEnded(at, f.get("Uniqueid"), f["DestUniqueid"], f.get("DialStatus", "")),
+    ),
+    b"BridgeEnter": _own(BridgeEntered, "BridgeUniqueid", "BridgeTechnology"),
+    b"BridgeLeave": _own(BridgeLeft, "BridgeUniqueid"),
+    b"BridgeDestroy": _of(("BridgeUniqueid",), lambda at, f: BridgeGone(at, f["BridgeUniqueid"])),
+    b"Hold": _switch(PhoneHeld, True),
+    b"Unhold": _switch(PhoneHeld, False),
+    b"MusicOnHoldStart": _switch(MusicChanged, True),
+    b"MusicOnHoldStop": _switch(MusicChanged, False),
+    b"QueueCallerJoin": _queue_join(_reader(*_OWN, "Queue", "Position")),
+    b"QueueCallerLeave": _own(CallerLeftQueue, "Queue"),
+    b"QueueCallerAbandon": _own(CallerGaveUpQueue, "Queue"),
+    b"AgentCalled": _own(MemberCalled, *_MEMBER_LEG),
+    b"AgentConnect": _own(MemberConnected, *_MEMBER_LEG),
+    b"AgentRingNoAnswer": _own(MemberDidNotAnswer, *_MEMBER_LEG),
+    b"QueueMemberAdded": _of(_MEMBER, _member),
+    b"QueueMemberStatus": _of(_MEMBER, _member),
+    b"QueueMemberPause": _of(_MEMBER, _member),
+    b"QueueMemberPenalty": _of(_MEMBER, _member),
+    b"QueueMemberRemoved": _of(
+        ("Queue", "Interface"), lambda at, f: MemberRemoved(at, f["Queue"], f["Interface"])
+    ),
+    b"BlindTransfer": _of(("Result", "TransfererUniqueid", "TransfereeUniqueid", "Extension"), _blind),
+    b"AttendedTransfer": _of(
+        (
+            "Result",
+            "OrigTransfererUniqueid",
+            "SecondTransfererUniqueid",
+            "TransfereeUniqueid",
+            "TransferTargetUniqueid",
+        ),
+        _attended,
+    ),
+    b"ParkedCall": _of(
+        ("ActionID", "ParkeeUniqueid", "ParkeeLinkedid", "Parkinglot", "ParkingSpace"), _parked
+    ),
+    b"UnParkedCall": _unparked("retrieved"),
+    b"ParkedCallSwap": _unparked("retrieved"),
+    b"ParkedCallTimeOut": _unparked("timed_out"),
+    b"ParkedCallGiveUp": _unparked("given_up"),
+    b"ConfbridgeJoin": _own(ConferenceJoined, "Conference"),
+    b"ConfbridgeLeave": _own(ConferenceLeft, "Conference"),
+    b"UserEvent": _user_event,
+    b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
+    b"DeviceStateChange": _of(
+        ("Device", "State"), lambda at, f: DeviceStateSeen(at, f["Device"], f["State"])
+    ),
+    b"Reload": _of(("Module",), lambda at, f: ConfigurationReloaded(at, f.get("Module", ""))),
+}
+
+
+# ------------------------------------------------------------------------------------------------ list rows
+
+
+def _age(duration: str) -> int:
+    """Seconds of `HH:MM:SS`."""
+    total = 0
+    for part in duration.split(":"):
+        total = total * 60 + _number(part)
+    return total
+
+
+def channel_rows(rows: Iterable[bytes]) -> list[ChannelRow]:
+    """The answer to CoreShowChannels."""
+    result = []
+    for raw in rows:
+        f = fields_of(raw)
+        if f.get("Event") != "CoreShowChannel":
+            continue
+        result.append(
+            ChannelRow(
+                f["Uniqueid"],
+                f["Linkedid"],
+                f["Channel"],
+                _state(f),
+                _text(f.get("CallerIDNum")),
+                _text(f.get("CallerIDName")),
+                f.get("Exten", ""),
+                f.get("Context", ""),
+                f.get("Application", ""),
+                f.get("BridgeId") or None,
+                _age(f.get("Duration", "")),
+                _variables(raw),
+            )
+        )
+    return result
+
+
+def queue_rows(rows: Iterable[bytes]) -> tuple[list[QueueRow], list[MemberSeen], list[WaitingRow]]:
+    """The answer to QueueStatus: queues, their members, their callers."""
+    queues, members, waiting = [], [], []
+    for raw in rows:
+        f = fields_of(raw)
+        match f.get("Event"):
+            case "QueueParams":
+                queues.append(QueueRow(f["Queue"], f.get("Strategy", "")))
+            case "QueueMember":
+                members.append(_member(0.0, f))
+            case "QueueEntry":
+                waiting.append(
+                    WaitingRow(
+                        f["Queue"], f["Uniqueid"], _number(f.get("Position"), 1), _number(f.get("Wait"))
+                    )
+                )
+    return queues, members, waiting
+
+
+def parked_rows(rows: Iterable[bytes]) -> list[ParkedRow]:
+    """The answer to ParkedCalls."""
+    result = []
+    for raw in rows:
+        f = fields_of(raw)
+        if f.get("Event") == "ParkedCall":
+            result.append(
+                ParkedRow(f["ParkeeUniqueid"], f.get("Parkinglot", "default"), f.get("ParkingSpace", ""))
+            )
+    return result
+
+
+def technology(channel: str) -> str:
+    """`PJSIP/1001-0000002a` → `PJSIP`."""
+    return channel.partition("/")[0]
+
+
+_LOCAL = re.compile(r"-[0-9a-f]{8,};[12]$")
+
+
+def device_of_channel(channel: str) -> str:
+    """The device a channel belongs to: `PJSIP/trunk-de-0000002a` → `PJSIP/trunk-de`, `Local/1@x-0000;1` → `Local/1@x`."""
+    if channel.startswith("Local/"):
+        return _LOCAL.sub("", channel).removesuffix("/n")
+    head, dash, _ = channel.rpartition("-")
+    return head if dash else channel
+
+
+def other_half(channel: str) -> str | None:
+    """The name of a Local channel's other half, None for any other channel."""
+    if channel.startswith("Local/") and channel[-2:] in {";1", ";2"}:
+        return channel[:-1] + ("2" if channel.endswith("1") else "1")
+    return None

@@ -1,0 +1,1384 @@
+"""Calls: what AMI says about channels, folded into calls with connections (CSTA, ECMA-269). Pure: records in, facts out.
+
+One `Calls` holds the calls of one PBX. A *leg* is a connection: a channel, or the two halves of a Local channel as one.
+What a leg's state is follows from what is known of it (ringing, up, in which bridge with whom, in a queue, on hold);
+`_settle` derives it after each record and says each change as a fact, so no order of events can leave a state behind.
+
+Rules that hold for any order of events:
+- only a channel's appearance makes a leg, and only once; records about unknown channels change nothing and are counted;
+- states move along `TRANSITIONS` only;
+- talk time is the time in a bridge with another party, never negative;
+- a call ends once, when its last leg is gone; its Linkedid is never taken for the same call again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from cti.ami_events import (
+    BlindlyTransferred,
+    BridgeEntered,
+    BridgeGone,
+    BridgeLeft,
+    CallerGaveUpQueue,
+    CallerIdChanged,
+    CallerJoinedQueue,
+    CallerLeftQueue,
+    CallParked,
+    CallUnparked,
+    ChannelAppeared,
+    ChannelGone,
+    ChannelRenamed,
+    ChannelRow,
+    ChannelState,
+    ChannelStateChanged,
+    ConferenceJoined,
+    ConferenceLeft,
+    DataCollected,
+    DialBegun,
+    DialEnded,
+    DialProgressed,
+    HangupRequested,
+    LocalPaired,
+    MemberCalled,
+    MemberConnected,
+    MemberDidNotAnswer,
+    MusicChanged,
+    ParkedRow,
+    PhoneHeld,
+    QueueOutcome,
+    Record,
+    TransferCompleted,
+    WaitingRow,
+    device_of_channel,
+    other_half,
+)
+from cti.facts import (
+    CallCleared,
+    CallConferenced,
+    CallDataChanged,
+    CallDelivered,
+    CallDiverted,
+    CallerChanged,
+    CallEstablished,
+    CallFailed,
+    CallHeld,
+    CallMerged,
+    CallOffered,
+    CallOriginated,
+    CallQueued,
+    CallRetrieved,
+    CallTransferred,
+    CallView,
+    ConnectionCleared,
+    ConnectionState,
+    ConnectionView,
+    Direction,
+    Fact,
+)
+from cti.facts import CallParked as CallParkedFact
+from cti.facts import CallUnparked as CallUnparkedFact
+
+NULL, INITIATED, ALERTING, CONNECTED, HOLD, QUEUED, FAIL = (
+    ConnectionState.NULL,
+    ConnectionState.INITIATED,
+    ConnectionState.ALERTING,
+    ConnectionState.CONNECTED,
+    ConnectionState.HOLD,
+    ConnectionState.QUEUED,
+    ConnectionState.FAIL,
+)
+
+TRANSITIONS: dict[ConnectionState, frozenset[ConnectionState]] = {
+    NULL: frozenset({INITIATED}),
+    INITIATED: frozenset({ALERTING, CONNECTED, QUEUED, HOLD, FAIL, NULL}),
+    ALERTING: frozenset({CONNECTED, QUEUED, HOLD, FAIL, NULL}),
+    QUEUED: frozenset({CONNECTED, INITIATED, HOLD, NULL}),
+    CONNECTED: frozenset({HOLD, QUEUED, NULL}),
+    HOLD: frozenset({CONNECTED, QUEUED, NULL}),
+    FAIL: frozenset({NULL}),
+}
+"""Where a connection's state may go from each. INITIATED → HOLD is a caller parked from an IVR, QUEUED → INITIATED one whom
+the queue gave back to the dialplan."""
+
+ESTABLISHED = frozenset({CONNECTED, HOLD})
+NOT_YET = frozenset({INITIATED, ALERTING, QUEUED})
+
+REASONS = {
+    1: "unreachable",
+    3: "unreachable",
+    17: "busy",
+    18: "no_answer",
+    19: "no_answer",
+    20: "unreachable",
+    21: "rejected",
+    26: "answered_elsewhere",
+    27: "unreachable",
+    28: "unreachable",
+    34: "congestion",
+    38: "congestion",
+    42: "congestion",
+}
+"""Q.850 cause → why a device did not take the call. Other causes say nothing and the dial's own end decides."""
+
+DIAL_REASONS = {
+    "NOANSWER": "no_answer",
+    "BUSY": "busy",
+    "CANCEL": "caller_gone",
+    "CONGESTION": "congestion",
+    "CHANUNAVAIL": "unreachable",
+    "INVALIDARGS": "unreachable",
+}
+
+LEFT_QUEUE_AFTER = 1.0
+"""Seconds after QueueCallerAbandon without a hangup by which the queue's time-out, not the caller, ended the wait."""
+
+RIVALRY = 1.0
+"""Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
+
+REMEMBERED = 4096
+"""How many ended Linkedids are remembered, so that a late channel never wakes a dead call."""
+
+
+class IllegalTransition(Exception):
+    """A connection was asked into a state that `TRANSITIONS` does not allow; nothing was changed."""
+
+
+def moment(at: float) -> datetime:
+    """Unix seconds as an aware datetime."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+@dataclass(slots=True, eq=False)
+class _Leg:
+    """A connection as it stands. `ends`: uniqueids of its channel, or of both halves of a Local one, the
+    near half first. `dialling`: legs it dials now, each with the end that dials it. `aside`: the bridge where nobody hears
+    anybody (parking, waiting) that it is in. `met`: whom it has talked with. `left_by`: whom it talked with before others
+    took their place."""
+
+    id: str
+    call: _Call
+    channel: str
+    device: str
+    agent: str | None
+    number: str | None
+    name: str | None
+    dialled: bool
+    since: float
+    ends: list[str] = field(default_factory=list)
+    bridges: dict[str, str] = field(default_factory=dict)
+    state: ConnectionState = NULL
+    local: bool = False
+    published: bool = False
+    cleared: bool = False
+    hidden: bool = False
+    rings: bool = False
+    up: bool = False
+    dialler: _Leg | None = None
+    dialling: dict[str, str] = field(default_factory=dict)
+    member_of: str | None = None
+    dial_reason: str | None = None
+    offered_at: float = 0.0
+    queue: str | None = None
+    queued_at: float = 0.0
+    gave_up_at: float | None = None
+    hangs_up: bool = False
+    connecting: bool = False
+    music: bool = False
+    aside: str | None = None
+    held_in: str | None = None
+    held_from: float | None = None
+    held: float = 0.0
+    slot: str | None = None
+    talking_from: float | None = None
+    talked: float = 0.0
+    peers: frozenset[str] = frozenset()
+    met: set[str] = field(default_factory=set)
+    left_by: set[str] = field(default_factory=set)
+    transferred: bool = False
+    held_by: str = "server"
+
+    @property
+    def pipe(self) -> bool:
+        """Whether this Local channel only joins what is at its two ends, and nobody is it."""
+        if not self.local or self.agent is not None or self.member_of is not None:
+            return False
+        near = self.ends[0]
+        near_used = self.dialler is not None or near in self.bridges or near in self.dialling.values()
+        return len(self.bridges) == 2 or (near_used and any(end != near for end in self.dialling.values()))
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call as it stands."""
+
+    id: str
+    linkedid: str
+    direction: Direction
+    started: float
+    ani: str | None
+    ani_name: str | None
+    dnis: str | None
+    legs: dict[str, _Leg] = field(default_factory=dict)
+    queue: str | None = None
+    queued_since: float | None = None
+    answered: float | None = None
+    waited: float = 0.0
+    talked: float = 0.0
+    held: float = 0.0
+    consult_of: str | None = None
+    parked_at: str | None = None
+    conference: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    agents: dict[str, None] = field(default_factory=dict)
+    departed: dict[str, _Leg] = field(default_factory=dict)
+    ever_talked: bool = False
+    abandoned: bool = False
+    merged_into: str | None = None
+    lost: bool = False
+    cause: int = 0
+
+
+Facts = list[Fact]
+
+
+class Calls:
+    """The calls of one PBX. `apply` folds a record and returns what happened; nothing here waits, reads a clock or fails."""
+
+    def __init__(
+        self,
+        pbx: str,
+        *,
+        agent_at: Callable[[str], str | None],
+        is_trunk: Callable[[str], bool],
+        inbound_contexts: Iterable[str],
+    ) -> None:
+        self.pbx = pbx
+        self._agent_at = agent_at
+        self._is_trunk = is_trunk
+        self._inbound = frozenset(inbound_contexts)
+        self._calls: dict[str, _Call] = {}
+        self._legs: dict[str, _Leg] = {}
+        self._halves: dict[str, _Leg] = {}
+        self._bridges: dict[str, set[str]] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._leaving: dict[str, _Leg] = {}
+        self._hears_hangup_requests = False
+        self.unknown = 0
+        self._fold: dict[type[Record], Callable[..., Facts]] = {
+            ChannelAppeared: self._appeared,
+            ChannelStateChanged: self._state_changed,
+            ChannelGone: self._gone,
+            HangupRequested: self._hangup_requested,
+            CallerIdChanged: self._caller_changed,
+            ChannelRenamed: self._renamed,
+            LocalPaired: self._paired,
+            DialBegun: self._dial_begun,
+            DialProgressed: self._dial_progressed,
+            DialEnded: self._dial_ended,
+            BridgeEntered: self._bridge_entered,
+            BridgeLeft: self._bridge_left,
+            BridgeGone: self._bridge_gone,
+            PhoneHeld: self._phone_held,
+            MusicChanged: self._music_changed,
+            CallerJoinedQueue: self._joined_queue,
+            CallerGaveUpQueue: self._gave_up_queue,
+            CallerLeftQueue: self._left_queue,
+            QueueOutcome: self._queue_outcome,
+            MemberCalled: self._member_called,
+            MemberConnected: self._member_connected,
+            MemberDidNotAnswer: self._member_did_not_answer,
+            BlindlyTransferred: self._blindly_transferred,
+            TransferCompleted: self._transfer_completed,
+            CallParked: self._parked,
+            CallUnparked: self._unparked,
+            ConferenceJoined: self._conference_joined,
+            ConferenceLeft: self._conference_left,
+            DataCollected: self._data_collected,
+        }
+
+    # ------------------------------------------------------------------------------------------ what is asked
+
+    @property
+    def handles(self) -> frozenset[type[Record]]:
+        """The classes of records that `apply` folds."""
+        return frozenset(self._fold)
+
+    def apply(self, record: Record) -> Facts:
+        """Folds one record; returns what happened, in order. Records about unknown channels change nothing."""
+        fold = self._fold.get(type(record))
+        return fold(record) if fold else []
+
+    def tick(self, now: float) -> Facts:
+        """Settles what only time can tell: a caller who gave up a queue without hanging up was timed out by it."""
+        facts: Facts = []
+        for leg in tuple(self._leaving.values()):
+            if leg.gave_up_at is not None and not leg.hangs_up and now - leg.gave_up_at >= LEFT_QUEUE_AFTER:
+                facts += self._given_back(leg, leg.gave_up_at, "timed_out")
+        return facts
+
+    def view(self, call: str) -> CallView | None:
+        """The call as clients see it, or None."""
+        found = self._calls.get(self._linkedid(call))
+        return self._view(found) if found else None
+
+    def views(self) -> list[CallView]:
+        """All calls, the oldest first."""
+        return [self._view(call) for call in sorted(self._calls.values(), key=lambda c: c.started)]
+
+    def agents_in(self, call: str) -> tuple[str, ...]:
+        """The agents who are parties of the call now."""
+        found = self._calls.get(self._linkedid(call))
+        if found is None:
+            return ()
+        return tuple({leg.agent for leg in found.legs.values() if leg.agent and leg.published})
+
+    def queue_of(self, call: str) -> str | None:
+        """The queue the call is in or was last answered from."""
+        found = self._calls.get(self._linkedid(call))
+        return found.queue if found else None
+
+    def channels_of(self, call: str, agent: str) -> list[str]:
+        """Uniqueids of the agent's live connections in the call."""
+        found = self._calls.get(self._linkedid(call))
+        return [leg.id for leg in found.legs.values() if leg.agent == agent] if found else []
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def sizes(self) -> dict[str, int]:
+        """How much is held, for metrics and for tests that nothing leaks."""
+        return {
+            "calls": len(self._calls),
+            "channels": len(self._legs),
+            "local_halves": len(self._halves),
+            "bridges": len(self._bridges),
+            "leaving": len(self._leaving),
+        }
+
+    def set_data(self, call: str, values: dict[str, str], *, by: str, at: float) -> Facts:
+        """Attaches correlator data to a call; an empty value removes one. Nothing for an unknown call or no change."""
+        found = self._calls.get(self._linkedid(call))
+        return self._change_data(found, values, by, at) if found else []
+
+    # ------------------------------------------------------------------------------------------ channels
+
+    def _appeared(self, r: ChannelAppeared) -> Facts:
+        if r.uniqueid in self._legs:
+            return []
+        half = other_half(r.channel)
+        if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
+            self._add_end(twin, r.uniqueid, r.channel)
+            return []
+        call = self._calls.get(r.linkedid)
+        first = call is None
+        if call is None:
+            call = self._new_call(r)
+        device = device_of_channel(r.channel)
+        agent = self._agent_at(device)
+        leg = _Leg(
+            id=r.uniqueid,
+            call=call,
+            channel=r.channel,
+            device=device,
+            agent=agent,
+            number=r.number,
+            name=r.name,
+            dialled=not first or r.state is not ChannelState.RING,
+            since=r.at,
+            local=half is not None,
+            up=r.state is ChannelState.UP,
+            rings=r.state is ChannelState.RINGING,
+        )
+        leg.offered_at = r.at
+        call.legs[leg.id] = leg
+        self._add_end(leg, r.uniqueid, r.channel)
+        if first:
+            return self._originate(leg, r.at)
+        if agent is not None:
+            return [*self._publish(leg, r.at), *self._settle(call, r.at)]
+        if (
+            not leg.local
+            and self._is_trunk(device)
+            and call.direction is Direction.INTERNAL
+            and call.answered is None
+        ):
+            call.direction = Direction.OUTBOUND
+        return []
+
+    def _new_call(self, r: ChannelAppeared) -> _Call:
+        linkedid = r.uniqueid if r.linkedid in self._ended else r.linkedid
+        device = device_of_channel(r.channel)
+        incoming = r.state is ChannelState.RING
+        if r.context in self._inbound and (incoming or other_half(r.channel)):
+            direction = Direction.INBOUND
+        elif self._is_trunk(device):
+            direction = Direction.INBOUND if incoming else Direction.OUTBOUND
+        else:
+            direction = Direction.INTERNAL
+        call = _Call(
+            id=f"{self.pbx}:{linkedid}",
+            linkedid=linkedid,
+            direction=direction,
+            started=r.at,
+            ani=r.number,
+            ani_name=r.name,
+            dnis=r.exten or None,
+        )
+        call.data.update(r.variables)
+        self._calls[linkedid] = call
+        return call
+
+    def _add_end(self, leg: _Leg, uniqueid: str, channel: str) -> None:
+        leg.ends.append(uniqueid)
+        self._legs[uniqueid] = leg
+        if leg.local:
+            self._halves[channel] = leg
+
+    def _originate(self, leg: _Leg, at: float) -> Facts:
+        call = leg.call
+        if leg.agent is not None:
+            call.consult_of = self._consulted_call(leg.agent, call)
+        self._enter(leg, INITIATED, at)
+        leg.published = True
+        self._count_agent(leg)
+        facts: Facts = [
+            CallOriginated(
+                at=moment(at), call=call.id, connection=self._connection(leg), view=self._view(call)
+            )
+        ]
+        return facts + self._settle(call, at)
+
+    def _consulted_call(self, agent: str, new: _Call) -> str | None:
+        """The call an agent already talks on when they begin another: the new one is a consultation about it."""
+        for call in self._calls.values():
+            if call is not new and any(
+                leg.agent == agent and leg.state in ESTABLISHED for leg in call.legs.values()
+            ):
+                return call.id
+        return None
+
+    def _publish(self, leg: _Leg, at: float) -> Facts:
+        """Says a leg is being offered the call. Those that only serve other legs are never said."""
+        if leg.published or leg.hidden or leg.cleared or leg.pipe:
+            return []
+        leg.published = True
+        self._enter(leg, INITIATED, at)
+        self._count_agent(leg)
+        call = leg.call
+        return [
+            CallOffered(
+                at=moment(at),
+                call=call.id,
+                connection=self._connection(leg),
+                agent=leg.agent,
+                queue=leg.member_of or self._waiting_in(call),
+                view=self._view(call),
+            )
+        ]
+
+    def _waiting_in(self, call: _Call) -> str | None:
+        return call.queue if call.queued_since is not None else None
+
+    def _count_agent(self, leg: _Leg) -> None:
+        if leg.agent is not None:
+            leg.call.agents[leg.agent] = None
+
+    def _state_changed(self, r: ChannelStateChanged) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.ends[0] != r.uniqueid:
+            return []
+        if r.state is ChannelState.RINGING:
+            leg.rings = True
+        elif r.state is ChannelState.UP:
+            leg.up = True
+        else:
+            return []
+        return [*self._publish(leg, r.at), *self._settle(leg.call, r.at)]
+
+    def _renamed(self, r: ChannelRenamed) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is not None and not leg.local and not r.channel.endswith("<ZOMBIE>"):
+            leg.channel = r.channel
+        return []
+
+    def _caller_changed(self, r: CallerIdChanged) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        leg.number, leg.name = r.number, r.name
+        call = leg.call
+        if (
+            leg.dialled
+            or next(iter(call.legs.values())) is not leg
+            or (call.ani, call.ani_name) == (r.number, r.name)
+        ):
+            return []
+        call.ani, call.ani_name = r.number, r.name
+        return [CallerChanged(at=moment(r.at), call=call.id, ani=r.number, ani_name=r.name)]
+
+    def _paired(self, r: LocalPaired) -> Facts:
+        return []  # the halves already found each other by name
+
+    def _gone(self, r: ChannelGone) -> Facts:
+        leg = self._legs.pop(r.uniqueid, None)
+        if leg is None:
+            self.unknown += 1
+            return []
+        alive = any(end in self._legs for end in leg.ends)
+        facts: Facts = []
+        if not leg.cleared and (r.uniqueid == leg.ends[0] or not alive):
+            facts = self._clear(leg, r.at, r.cause)
+        if leg.local and not alive:
+            self._forget_halves(leg)
+        return facts
+
+    def _forget_halves(self, leg: _Leg) -> None:
+        for channel in (leg.channel, other_half(leg.channel) or ""):
+            if self._halves.get(channel) is leg:
+                del self._halves[channel]
+
+    # ------------------------------------------------------------------------------------------ dialling
+
+    def _dial_begun(self, r: DialBegun) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is None:
+            return []
+        dialler = self._legs.get(r.dialler) if r.dialler else None
+        if dialler is not None and dialler is not leg and not dialler.cleared:
+            leg.dialler = dialler
+            dialler.dialling[leg.id] = r.dialler or ""
+            far = dialler.local and r.dialler != dialler.ends[0]
+            if far and (dialler.agent is not None or dialler.member_of is not None):
+                leg.hidden = True  # an agent behind a Local channel: the Local channel is the party
+        facts = self._retract(dialler, r.at) if dialler is not None and dialler.pipe else []
+        if leg.agent is not None or not leg.local:
+            facts += self._publish(leg, r.at)
+        return facts + self._settle(leg.call, r.at)
+
+    def _retract(self, pipe: _Leg, at: float) -> Facts:
+        """A Local channel taken for a party turns out to be a mere joint: it is no connection any more."""
+        if not pipe.published:
+            return []
+        pipe.published = False
+        self._enter(pipe, NULL, at)
+        cleared = self._connection_cleared(pipe, at, 0, "replaced")
+        pipe.state = NULL
+        return [cleared]
+
+    def _dial_progressed(self, r: DialProgressed) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is None or r.status != "RINGING":
+            return []
+        leg.rings = True
+        return [*self._publish(leg, r.at), *self._settle(leg.call, r.at)]
+
+    def _dial_ended(self, r: DialEnded) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is None:
+            return []
+        if leg.dialler is not None and r.status != "ANSWER":
+            leg.dialler.dialling.pop(leg.id, None)
+        if r.status == "ANSWER":
+            leg.up = True
+        elif leg.dial_reason is None:
+            leg.dial_reason = DIAL_REASONS.get(r.status)
+        return self._settle(leg.call, r.at)
+
+    def _member_called(self, r: MemberCalled) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is None:
+            return []
+        leg.member_of = self._queue_id(r.queue)
+        return [*self._publish(leg, r.at), *self._settle(leg.call, r.at)]
+
+    def _member_connected(self, r: MemberConnected) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is None:
+            return []
+        leg.up, leg.member_of = True, self._queue_id(r.queue)
+        return self._settle(leg.call, r.at)
+
+    def _member_did_not_answer(self, r: MemberDidNotAnswer) -> Facts:
+        leg = self._leg(r.dialled)
+        if leg is not None and leg.dial_reason is None:
+            leg.dial_reason = "no_answer"
+        return []
+
+    # ------------------------------------------------------------------------------------------ bridges
+
+    def _bridge_entered(self, r: BridgeEntered) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        facts: Facts = []
+        former = leg.bridges.get(r.uniqueid)
+        if former is not None and former != r.bridge:
+            self._leave_bridge(leg, r.uniqueid, former)
+        if leg.held_in != r.bridge:
+            leg.held_in = None  # gone to consult somebody: held is now only the one left behind
+        if r.technology == "holding_bridge":
+            leg.aside = r.bridge
+        else:
+            leg.aside = None
+            self._bridges.setdefault(r.bridge, set()).add(r.uniqueid)
+            leg.bridges[r.uniqueid] = r.bridge
+        facts += self._move(leg, r.linkedid, r.at)
+        if leg.pipe:
+            facts += self._retract(leg, r.at)
+        elif not leg.published and leg.up:
+            facts += self._publish(leg, r.at)
+        return facts + self._settle_around(leg, r.bridge, r.at)
+
+    def _bridge_left(self, r: BridgeLeft) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        if leg.aside == r.bridge:
+            leg.aside = None
+        if leg.bridges.get(r.uniqueid) != r.bridge:
+            return []
+        self._leave_bridge(leg, r.uniqueid, r.bridge)
+        return self._settle_around(leg, r.bridge, r.at)
+
+    def _settle_around(self, leg: _Leg, bridge: str, at: float) -> Facts:
+        """Settles the leg's call, and the other calls that meet it in this bridge (a conference)."""
+        facts = self._settle(leg.call, at)
+        members = self._bridges.get(bridge, ())
+        if len(members) > 1:
+            others = {call.id: call for u in members if (call := self._legs[u].call) is not leg.call}
+            for call in others.values():
+                facts += self._settle(call, at)
+        return facts
+
+    def _bridge_gone(self, r: BridgeGone) -> Facts:
+        facts: Facts = []
+        for uniqueid in tuple(self._bridges.get(r.bridge, ())):
+            leg = self._legs[uniqueid]
+            self._leave_bridge(leg, uniqueid, r.bridge)
+            facts += self._settle(leg.call, r.at)
+        return facts
+
+    def _leave_bridge(self, leg: _Leg, uniqueid: str, bridge: str) -> None:
+        leg.bridges.pop(uniqueid, None)
+        members = self._bridges.get(bridge)
+        if members is not None:
+            members.discard(uniqueid)
+            if not members:
+                del self._bridges[bridge]
+
+    def _move(self, leg: _Leg, linkedid: str, at: float) -> Facts:
+        """A bridge gave the leg another Linkedid: it goes on in that call, and its own ends when it was the last there."""
+        target, source = self._calls.get(linkedid), leg.call
+        if target is None or target is source:
+            return []
+        del source.legs[leg.id]
+        leg.call = target
+        target.legs[leg.id] = leg
+        self._count_agent(leg)
+        for key, value in source.data.items():
+            target.data.setdefault(key, value)
+        facts: Facts = []
+        if leg.published:
+            facts.append(
+                CallMerged(
+                    at=moment(at),
+                    call=target.id,
+                    connection=self._connection(leg),
+                    merged=source.id,
+                    view=self._view(target),
+                )
+            )
+        source.merged_into = target.id
+        return facts + self._end_if_empty(source, at)
+
+    def _peers(self, leg: _Leg) -> frozenset[str]:
+        """Ids of the parties the leg is in one conversation with, across Local channels that only join."""
+        if not leg.bridges:
+            return frozenset()
+        found: set[str] = set()
+        seen: set[str] = set()
+        ahead = list(leg.bridges.values())
+        while ahead:
+            bridge = ahead.pop()
+            if bridge in seen:
+                continue
+            seen.add(bridge)
+            for uniqueid in self._bridges.get(bridge, ()):
+                other = self._legs[uniqueid]
+                if other is leg:
+                    continue
+                if other.pipe:
+                    ahead += other.bridges.values()
+                elif not other.hidden and other.up:
+                    found.add(other.id)
+        return frozenset(found)
+
+    # ------------------------------------------------------------------------------------------ hold, music, park
+
+    def _phone_held(self, r: PhoneHeld) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        leg.held_in = leg.bridges.get(r.uniqueid) if r.on else None
+        return self._settle(leg.call, r.at)
+
+    def _music_changed(self, r: MusicChanged) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.music == r.on:
+            return []
+        leg.music = r.on
+        return self._settle(leg.call, r.at)
+
+    def _parked(self, r: CallParked) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.slot is not None:
+            return []
+        call, leg.slot = leg.call, r.slot
+        call.parked_at = r.slot
+        changes = self._derive(call, r.at, parked=leg)
+        parked = CallParkedFact(
+            at=moment(r.at),
+            call=call.id,
+            connection=self._connection(leg),
+            lot=r.lot,
+            slot=r.slot,
+            view=self._view(call),
+        )
+        return [parked, *self._tell(call, [c for c in changes if c[0] is not leg], r.at)]
+
+    def _unparked(self, r: CallUnparked) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.slot is None:
+            return []
+        leg.slot, leg.call.parked_at = None, None
+        unparked = CallUnparkedFact(
+            at=moment(r.at),
+            call=leg.call.id,
+            connection=self._connection(leg),
+            slot=r.slot,
+            reason=r.reason,
+            view=self._view(leg.call),
+        )
+        return [unparked, *self._settle(leg.call, r.at)]
+
+    # ------------------------------------------------------------------------------------------ queues
+
+    def _queue_id(self, queue: str) -> str:
+        return f"{self.pbx}:{queue}"
+
+    def _joined_queue(self, r: CallerJoinedQueue) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        facts: Facts = []
+        if leg.queue is not None:
+            if leg.queue == self._queue_id(r.queue) and leg.gave_up_at is None:
+                return []
+            facts += self._given_back(leg, r.at, "overflowed")
+        call = leg.call
+        leg.queue, leg.queued_at, leg.connecting = self._queue_id(r.queue), r.at, False
+        call.queue, call.queued_since = leg.queue, r.at
+        facts += self._change_data(call, r.variables, "pbx", r.at)
+        if not leg.published:
+            facts += self._publish(leg, r.at)
+        changes = self._derive(call, r.at)
+        facts.append(
+            CallQueued(
+                at=moment(r.at),
+                call=call.id,
+                connection=self._connection(leg),
+                queue=leg.queue,
+                position=r.position,
+                view=self._view(call),
+            )
+        )
+        return facts + self._tell(call, [c for c in changes if c[0] is not leg], r.at)
+
+    def _hangup_requested(self, r: HangupRequested) -> Facts:
+        self._hears_hangup_requests = True
+        leg = self._leg(r.uniqueid)
+        if leg is not None:
+            leg.hangs_up = True
+        return []
+
+    def _gave_up_queue(self, r: CallerGaveUpQueue) -> Facts:
+        """Asterisk says the same for a caller who hangs up and one whom the queue's time limit ends: only the first has
+        asked for a hangup before. Where those requests are filtered out, what follows within a second tells."""
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.queue != self._queue_id(r.queue):
+            return []
+        if self._hears_hangup_requests and not leg.hangs_up:
+            return self._given_back(leg, r.at, "timed_out")
+        leg.gave_up_at = r.at
+        self._leaving[leg.id] = leg
+        return []
+
+    def _left_queue(self, r: CallerLeftQueue) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.queue != self._queue_id(r.queue) or leg.gave_up_at is not None:
+            return []
+        if any(
+            other.dialled and other.up and not other.cleared
+            for other in leg.call.legs.values()
+            if other is not leg
+        ):
+            leg.connecting = True  # the bridge comes next, and ends the wait
+            return []
+        return self._given_back(leg, r.at, "left")
+
+    def _queue_outcome(self, r: QueueOutcome) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or leg.queue is None or leg.connecting:
+            return []
+        reason = "timed_out" if r.status == "TIMEOUT" else "left"
+        return self._given_back(leg, leg.gave_up_at or r.at, reason)
+
+    def _given_back(self, leg: _Leg, at: float, reason: str) -> Facts:
+        """The queue gave the caller back to the dialplan."""
+        queue, call = leg.queue, leg.call
+        self._end_wait(leg, at)
+        changes = self._derive(call, at)
+        facts: Facts = []
+        if leg.published:
+            facts.append(
+                CallDiverted(
+                    at=moment(at),
+                    call=call.id,
+                    connection=self._connection(leg),
+                    agent=None,
+                    queue=queue,
+                    reason=reason,
+                    rang=None,
+                    view=self._view(call),
+                )
+            )
+        return facts + self._tell(call, [c for c in changes if c[0] is not leg], at)
+
+    def _end_wait(self, leg: _Leg, at: float) -> None:
+        self._leaving.pop(leg.id, None)
+        if leg.queue is None:
+            return
+        leg.call.waited += max(0.0, at - leg.queued_at)
+        leg.call.queued_since = None
+        leg.queue, leg.gave_up_at, leg.connecting = None, None, False
+
+    # ------------------------------------------------------------------------------------------ transfers, conferences
+
+    def _blindly_transferred(self, r: BlindlyTransferred) -> Facts:
+        leg = self._legs.get(r.transferer)
+        if leg is None:
+            return []
+        leg.transferred = True
+        return [self._transferred(leg.call, leg, "blind", r.exten or None, r.at)]
+
+    def _transfer_completed(self, r: TransferCompleted) -> Facts:
+        transferers = [
+            leg for leg in (self._legs.get(r.transferer), self._legs.get(r.second_transferer)) if leg
+        ]
+        if not transferers:
+            return []
+        for leg in transferers:
+            leg.transferred = True
+        transferee = self._legs.get(r.transferee) if r.transferee else None
+        call = transferee.call if transferee else transferers[0].call
+        return [self._transferred(call, transferers[0], "attended", None, r.at)]
+
+    def _transferred(self, call: _Call, by: _Leg | None, kind: str, target: str | None, at: float) -> Fact:
+        view = self._connection(by) if by is not None and by.published else None
+        return CallTransferred(
+            at=moment(at), call=call.id, kind=kind, by=view, target=target, view=self._view(call)
+        )
+
+    def _conference_joined(self, r: ConferenceJoined) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None:
+            return []
+        call = leg.call
+        call.conference = r.room
+        facts = self._settle(call, r.at)
+        return [*facts, self._conferenced(leg, r.room, r.at)]
+
+    def _conferenced(self, leg: _Leg, room: str, at: float) -> Fact:
+        return CallConferenced(
+            at=moment(at),
+            call=leg.call.id,
+            connection=self._connection(leg),
+            agent=leg.agent,
+            room=room,
+            parties=len(leg.peers) + 1,
+            view=self._view(leg.call),
+        )
+
+    def _conference_left(self, r: ConferenceLeft) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is not None:
+            leg.call.conference = None
+        return []
+
+    # ------------------------------------------------------------------------------------------ data
+
+    def _data_collected(self, r: DataCollected) -> Facts:
+        leg = self._leg(r.uniqueid)
+        return self._change_data(leg.call, r.values, "ivr", r.at) if leg else []
+
+    def _change_data(self, call: _Call, values: dict[str, str], by: str, at: float) -> Facts:
+        changed = {name: value for name, value in values.items() if call.data.get(name, "") != value}
+        if not changed:
+            return []
+        call.data.update(changed)
+        for name in [name for name, value in call.data.items() if value == ""]:
+            del call.data[name]
+        return [CallDataChanged(at=moment(at), call=call.id, changed=changed, by=by)]
+
+    # ------------------------------------------------------------------------------------------ deriving states
+
+    def _settle(self, call: _Call, at: float) -> Facts:
+        """Brings every state of the call up to what is known now and says each change."""
+        return self._tell(call, self._derive(call, at), at)
+
+    def _derive(
+        self, call: _Call, at: float, parked: _Leg | None = None
+    ) -> list[tuple[_Leg, ConnectionState, ConnectionState]]:
+        changes = []
+        for leg in call.legs.values():
+            self._clock_talk(leg, at)
+        for leg in call.legs.values():
+            if not leg.published:
+                continue
+            old, new = leg.state, HOLD if leg is parked else self._state_of(leg)
+            if new is not old:
+                self._enter(leg, new, at)
+                changes.append((leg, old, new))
+        return changes
+
+    def _state_of(self, leg: _Leg) -> ConnectionState:
+        talking = leg.talking_from is not None
+        if leg.queue is not None and not talking:
+            return QUEUED
+        if talking:
+            return CONNECTED
+        if leg.state in ESTABLISHED:
+            if leg.held_in is not None and leg.held_in in leg.bridges.values():
+                return HOLD
+            if leg.peers:
+                return CONNECTED
+            if leg.slot is not None or leg.state is HOLD or (leg.music and leg.met and leg.aside is None):
+                return HOLD
+            return HOLD if self._partner_hears_music(leg) else CONNECTED
+        if leg.state is QUEUED:
+            return CONNECTED if leg.dialled and leg.up else INITIATED
+        if leg.dialled:
+            if leg.up and (leg.dialler is None or leg.dialler.cleared):
+                return CONNECTED
+            if leg.rings:
+                return ALERTING
+        return leg.state
+
+    def _partner_hears_music(self, leg: _Leg) -> bool:
+        """Whether the one the leg talked with was sent to music: then this side holds the call."""
+        legs = leg.call.legs
+        return not leg.bridges and any(
+            (other := legs.get(met)) is not None
+            and other.music
+            and not other.bridges
+            and other.queue is other.slot is other.aside is None
+            for met in leg.met
+        )
+
+    def _clock_talk(self, leg: _Leg, at: float) -> None:
+        peers = self._peers(leg) if leg.up or not leg.dialled else frozenset()
+        changed, leg.peers = peers != leg.peers, peers
+        holding = leg.held_in is not None and leg.held_in in leg.bridges.values()
+        heard = not holding and any(not self._holds(peer) for peer in peers)
+        if heard and leg.talking_from is None:
+            leg.talking_from = at
+            leg.call.ever_talked = True
+            if leg.call.answered is None:
+                leg.call.answered = at
+        elif not heard and leg.talking_from is not None:
+            leg.talked += max(0.0, at - leg.talking_from)
+            leg.talking_from = None
+        if heard and changed:
+            self._note_partners(leg, peers)
+
+    def _holds(self, peer: str) -> bool:
+        leg = self._legs.get(peer)
+        return leg is not None and leg.held_in is not None and leg.held_in in leg.bridges.values()
+
+    def _note_partners(self, leg: _Leg, peers: frozenset[str]) -> None:
+        """Remembers who a leg has talked with; when a new one takes the place of all the old, who left it to them."""
+        leg.left_by -= peers
+        if peers <= leg.met:
+            return
+        old = leg.met - peers
+        if old and not (leg.met & peers):
+            former = {
+                peer for peer in old if (other := leg.call.legs.get(peer)) is None or other.state is not HOLD
+            }
+            leg.left_by = former
+        leg.met |= peers
+
+    def _enter(self, leg: _Leg, state: ConnectionState, at: float) -> None:
+        if state is leg.state:
+            return
+        if state not in TRANSITIONS[leg.state]:
+            raise IllegalTransition(f"{leg.state} → {state}")
+        if leg.state is HOLD and leg.held_from is not None:
+            leg.held += max(0.0, at - leg.held_from)
+            leg.held_from = None
+        if state is HOLD:
+            leg.held_from = at
+            leg.held_by = "phone" if leg.held_in is not None else "server"
+        if leg.state is QUEUED and leg.queue is not None:
+            self._end_wait(leg, at)
+        leg.state, leg.since = state, at
+
+    def _tell(
+        self, call: _Call, changes: list[tuple[_Leg, ConnectionState, ConnectionState]], at: float
+    ) -> Facts:
+        """One fact for each change of state; of those that become connected together, the dialled ones speak for all."""
+        if not changes:
+            return []
+        when = moment(at)
+        facts: Facts = []
+        through = [leg for leg, old, new in changes if new is CONNECTED and old in NOT_YET]
+        if through:
+            from_queue = any(old is QUEUED for leg, old, _ in changes if leg in through)
+            facts += self._established(call, through, from_queue, at)
+        for leg, old, new in changes:
+            connection = self._connection(leg)
+            if new is ALERTING:
+                queue = leg.member_of or self._waiting_in(call)
+                facts.append(
+                    CallDelivered(at=when, call=call.id, connection=connection, agent=leg.agent, queue=queue)
+                )
+            elif new is HOLD:
+                facts.append(
+                    CallHeld(at=when, call=call.id, connection=connection, agent=leg.agent, by=leg.held_by)
+                )
+            elif old is HOLD and new is CONNECTED:
+                facts.append(
+                    CallRetrieved(
+                        at=when,
+                        call=call.id,
+                        connection=connection,
+                        agent=leg.agent,
+                        by=leg.held_by,
+                        held=leg.held,
+                    )
+                )
+        return facts
+
+    def _established(self, call: _Call, through: list[_Leg], from_queue: bool, at: float) -> Facts:
+        dialled = [leg for leg in through if leg.dialled]
+        speakers = [leg for leg in dialled if leg.agent or leg.member_of] or dialled or through[:1]
+        facts: Facts = [] if from_queue else self._taken_over(call, at)
+        for leg in speakers:
+            queue = leg.member_of or (call.queue if from_queue else None)
+            facts.append(
+                CallEstablished(
+                    at=moment(at),
+                    call=call.id,
+                    connection=self._connection(leg),
+                    agent=leg.agent,
+                    queue=queue,
+                    waited=call.waited if queue else None,
+                    rang=max(0.0, at - leg.offered_at) if leg.dialled else None,
+                    view=self._view(call),
+                )
+            )
+            if call.conference is None and len(leg.peers) >= 2:
+                facts.append(self._conferenced(leg, "", at))
+        return facts
+
+    # ------------------------------------------------------------------------------------------ endings
+
+    def _clear(self, leg: _Leg, at: float, cause: int, *, lost: bool = False) -> Facts:
+        call, before = leg.call, leg.state
+        for uniqueid, bridge in tuple(leg.bridges.items()):
+            self._leave_bridge(leg, uniqueid, bridge)
+        if leg.talking_from is not None:
+            leg.talked += max(0.0, at - leg.talking_from)
+            leg.talking_from = None
+        leg.cleared = True
+        del call.legs[leg.id]
+        if leg.met:
+            call.departed[leg.id] = leg
+        for other in call.legs.values():
+            other.dialling.pop(leg.id, None)
+        if leg.dialler is not None:
+            leg.dialler.dialling.pop(leg.id, None)
+        queued = leg.queue
+        self._end_wait(leg, at)
+        if not leg.published:
+            return self._end_if_empty(call, at) or self._settle(call, at)
+        self._enter(leg, NULL, at)
+        call.talked, call.held = max(call.talked, leg.talked), max(call.held, leg.held)
+        call.cause = cause or call.cause
+        facts: Facts = []
+        if not leg.transferred and before in ESTABLISHED:
+            facts += self._handed_over(call, leg, at)
+        facts.append(self._parting(leg, before, queued, at, cause, lost))
+        if call.legs:
+            return facts + self._settle(call, at)
+        call.lost = call.lost or lost
+        return facts + self._end_if_empty(call, at)
+
+    def _taken_over(self, call: _Call, at: float) -> Facts:
+        """Whether somebody talks on with another after the one they talked with was taken off the call: a transfer."""
+        for leg in call.legs.values():
+            for former in leg.left_by & call.departed.keys():
+                gone = call.departed[former]
+                leg.left_by.clear()
+                if leg.talking_from is not None and not gone.transferred:
+                    gone.transferred = True
+                    return [self._transferred(call, gone, "by_server", None, at)]
+        return []
+
+    def _handed_over(self, call: _Call, gone: _Leg, at: float) -> Facts:
+        """Whether somebody who talked with the one now gone talks on with another: that was a transfer."""
+        for leg in call.legs.values():
+            if gone.id in leg.left_by and leg.talking_from is not None:
+                leg.left_by.clear()
+                gone.transferred = True
+                return [self._transferred(call, gone, "by_server", None, at)]
+        return []
+
+    def _parting(
+        self, leg: _Leg, before: ConnectionState, queued: str | None, at: float, cause: int, lost: bool
+    ) -> Fact:
+        call = leg.call
+        if before in (INITIATED, ALERTING) and leg.dialled:
+            reason = "lost" if lost else self._why_not_taken(leg, cause)
+            rang = max(0.0, at - leg.offered_at)
+            if leg.agent is not None or leg.member_of is not None:
+                return CallDiverted(
+                    at=moment(at),
+                    call=call.id,
+                    connection=self._connection(leg),
+                    agent=leg.agent,
+                    queue=leg.member_of or self._waiting_in(call),
+                    reason=reason,
+                    rang=rang,
+                    view=self._view(call),
+                )
+            return CallFailed(
+                at=moment(at),
+                call=call.id,
+                connection=self._connection(leg),
+                agent=leg.agent,
+                reason=reason,
+                cause=cause,
+            )
+        if queued is not None and before is QUEUED and not lost:
+            call.abandoned = True
+            return self._connection_cleared(leg, at, cause, "abandoned")
+        reason = "lost" if lost else "transferred" if leg.transferred else "normal"
+        return self._connection_cleared(leg, at, cause, reason)
+
+    def _why_not_taken(self, leg: _Leg, cause: int) -> str:
+        rivals = (other for other in leg.call.legs.values() if other.dialler is leg.dialler is not None)
+        if cause == 26 or any(
+            rival.up and abs(rival.offered_at - leg.offered_at) <= RIVALRY for rival in rivals
+        ):
+            return "answered_elsewhere"
+        return REASONS.get(cause) or leg.dial_reason or "no_answer"
+
+    def _connection_cleared(self, leg: _Leg, at: float, cause: int, reason: str) -> Fact:
+        return ConnectionCleared(
+            at=moment(at),
+            call=leg.call.id,
+            connection=self._connection(leg),
+            agent=leg.agent,
+            cause=cause,
+            reason=reason,
+            talked=leg.talked,
+            held=leg.held,
+        )
+
+    def _end_if_empty(self, call: _Call, at: float) -> Facts:
+        if call.legs or self._calls.get(call.linkedid) is not call:
+            return []
+        del self._calls[call.linkedid]
+        self._ended[call.linkedid] = None
+        if len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+        return [
+            CallCleared(
+                at=moment(at),
+                call=call.id,
+                outcome=self._outcome(call),
+                cause=call.cause,
+                duration=max(0.0, at - call.started),
+                waited=call.waited,
+                talked=call.talked,
+                held=call.held,
+                queue=call.queue,
+                agents=tuple(call.agents),
+                merged_into=call.merged_into,
+            )
+        ]
+
+    def _outcome(self, call: _Call) -> str:
+        if call.merged_into is not None:
+            return "merged"
+        if call.lost:
+            return "lost"
+        if call.abandoned:
+            return "abandoned"
+        if call.ever_talked:
+            return "answered"
+        return "failed" if REASONS.get(call.cause) in {"unreachable", "congestion"} else "unanswered"
+
+    # ------------------------------------------------------------------------------------------ views
+
+    def _leg(self, uniqueid: str) -> _Leg | None:
+        leg = self._legs.get(uniqueid)
+        if leg is None:
+            self.unknown += 1
+            return None
+        return None if leg.cleared else leg
+
+    def _linkedid(self, call: str) -> str:
+        return call.removeprefix(self.pbx + ":")
+
+    def _connection(self, leg: _Leg) -> ConnectionView:
+        return ConnectionView(
+            id=f"{self.pbx}:{leg.id}",
+            device=leg.device,
+            state=leg.state,
+            since=moment(leg.since),
+            agent=leg.agent,
+            number=leg.number,
+            name=leg.name,
+        )
+
+    def _view(self, call: _Call) -> CallView:
+        return CallView(
+            id=call.id,
+            pbx=self.pbx,
+            direction=call.direction,
+            ani=call.ani,
+            ani_name=call.ani_name,
+            dnis=call.dnis,
+            started=moment(call.started),
+            queue=call.queue,
+            queued_since=moment(call.queued_since) if call.queued_since is not None else None,
+            answered=moment(call.answered) if call.answered is not None else None,
+            consult_of=call.consult_of,
+            parked_at=call.parked_at,
+            conference=call.conference,
+            data=dict(call.data),
+            connections=tuple(self._connection(leg) for leg in call.legs.values() if leg.published),
+        )
+
+    # ------------------------------------------------------------------------------------------ rebuilding
+
+    def rebuild(
+        self, channels: list[ChannelRow], waiting: list[WaitingRow], parked: list[ParkedRow], now: float
+    ) -> tuple[Facts, dict[str, int]]:
+        """Brings the model to what the switch says it has. Returns the facts, and how often what was found wrong:
+        `missed` channels that had come, `ghosts` that had gone, `bridges`, `states`, `waits`, `parkings` that differed."""
+        wrong = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings"), 0)
+        facts: Facts = []
+        there = {row.uniqueid: row for row in channels}
+        for uniqueid in [u for u in self._legs if u not in there]:
+            leg = self._legs.pop(uniqueid, None)
+            if leg is None:
+                continue
+            if not leg.cleared:
+                wrong["ghosts"] += 1
+                facts += self._clear(leg, now, 0, lost=True)
+            if not any(end in self._legs for end in leg.ends):
+                self._forget_halves(leg)
+        for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
+            if row.uniqueid not in self._legs:
+                wrong["missed"] += 1
+                facts += self._appeared(_appearance(row, now))
+        facts += self._rebuild_waits(waiting, now, wrong)
+        for row in channels:
+            facts += self._rebuild_channel(row, now, wrong)
+        slots = {row.uniqueid: row for row in parked}
+        for leg in {id(leg): leg for leg in self._legs.values()}.values():
+            found = next((slots[end] for end in leg.ends if end in slots), None)
+            if (leg.slot is None) != (found is None):
+                wrong["parkings"] += 1
+                if found is not None:
+                    facts += self._parked(
+                        CallParked(now, leg.ends[0], leg.call.linkedid, found.lot, found.slot)
+                    )
+                else:
+                    gone = CallUnparked(
+                        now, leg.ends[0], leg.call.linkedid, leg.slot or "", "retrieved", None
+                    )
+                    facts += self._unparked(gone)
+        return facts, wrong
+
+    def _rebuild_waits(self, waiting: list[WaitingRow], now: float, wrong: dict[str, int]) -> Facts:
+        facts: Facts = []
+        waits = {row.uniqueid: row for row in waiting}
+        for leg in {id(leg): leg for leg in self._legs.values()}.values():
+            row = next((waits[end] for end in leg.ends if end in waits), None)
+            if row is None and leg.queue is not None and not leg.connecting:
+                wrong["waits"] += 1
+                facts += self._given_back(leg, now, "left")
+            elif row is not None and leg.queue != self._queue_id(row.queue):
+                wrong["waits"] += 1
+                joined = CallerJoinedQueue(
+                    now - row.waited, row.uniqueid, leg.call.linkedid, row.queue, row.position, {}
+                )
+                facts += self._joined_queue(joined)
+        return facts
+
+    def _rebuild_channel(self, row: ChannelRow, now: float, wrong: dict[str, int]) -> Facts:
+        leg = self._legs[row.uniqueid]
+        if leg.cleared:
+            return []
+        facts: Facts = []
+        if leg.ends[0] == row.uniqueid and row.state is ChannelState.UP and not leg.up:
+            wrong["states"] += 1
+            leg.up = True
+            facts += [*self._publish(leg, now), *self._settle(leg.call, now)]
+        if leg.ends[0] == row.uniqueid and row.state is ChannelState.RINGING and not leg.rings:
+            wrong["states"] += 1
+            facts += self._state_changed(ChannelStateChanged(now, row.uniqueid, row.linkedid, row.state))
+        held = leg.bridges.get(row.uniqueid)
+        bridge = None if leg.slot is not None else row.bridge
+        if held != bridge:
+            wrong["bridges"] += 1
+            if held is not None:
+                facts += self._bridge_left(BridgeLeft(now, row.uniqueid, row.linkedid, held))
+            if bridge is not None:
+                technology = (
+                    "holding_bridge" if row.application in {"Park", "BridgeWait"} else "simple_bridge"
+                )
+                facts += self._bridge_entered(
+                    BridgeEntered(now, row.uniqueid, row.linkedid, bridge, technology)
+                )
+        return facts
+
+
+def _appearance(row: ChannelRow, now: float) -> ChannelAppeared:
+    """A channel found on the switch, as if its appearance had been heard when it came."""
+    first = row.uniqueid == row.linkedid
+    state = (
+        ChannelState.RING
+        if first and row.state is ChannelState.UP and row.application != "AppDial"
+        else row.state
+    )
+    return ChannelAppeared(
+        now - row.age,
+        row.uniqueid,
+        row.linkedid,
+        row.channel,
+        state,
+        row.number,
+        row.name,
+        row.exten,
+        row.context,
+        row.variables,
+    )

@@ -1,0 +1,467 @@
+"""Facts: what happened, in the trade's words, once and for all who listen.
+
+A fact is frozen, carries the time Asterisk gave it (never ours, where Asterisk gave one), and is named on the
+wire by its `TYPE`. Call facts follow CSTA (ECMA-269): a call has connections, each with a device and a state.
+This module only declares; it decides nothing and does no I/O.
+
+Ids: a call is `<pbx>:<Linkedid>`, a connection `<pbx>:<Uniqueid>`, a queue `<pbx>:<name>`, an agent the user's
+login name. Times are aware datetimes in UTC, durations seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ConnectionState(StrEnum):
+    """ECMA-269 connection states; `null` is a connection that is no more."""
+
+    NULL = "null"
+    INITIATED = "initiated"
+    ALERTING = "alerting"
+    CONNECTED = "connected"
+    HOLD = "hold"
+    QUEUED = "queued"
+    FAIL = "fail"
+
+
+class Direction(StrEnum):
+    """Where a call came from, fixed when it appears: a transfer never turns it round."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+    INTERNAL = "internal"
+
+
+class AgentState(StrEnum):
+    """One state an agent at a time; `unknown` while the PBX that would tell is out of reach."""
+
+    LOGGED_OFF = "logged_off"
+    NOT_READY = "not_ready"
+    READY = "ready"
+    RESERVED = "reserved"
+    BUSY = "busy"
+    WRAP_UP = "wrap_up"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionView:
+    """One party of a call as a client sees it."""
+
+    id: str
+    device: str
+    state: ConnectionState
+    since: datetime
+    agent: str | None = None
+    number: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallView:
+    """A whole call as a client sees it: in the snapshot, and in every fact by which a call can enter a client's view."""
+
+    id: str
+    pbx: str
+    direction: Direction
+    ani: str | None
+    ani_name: str | None
+    dnis: str | None
+    started: datetime
+    queue: str | None = None
+    queued_since: datetime | None = None
+    answered: datetime | None = None
+    consult_of: str | None = None
+    parked_at: str | None = None
+    conference: str | None = None
+    data: dict[str, str] = field(default_factory=dict)
+    connections: tuple[ConnectionView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """The base of all facts. `TYPE` names it on the wire; `at` is when it happened."""
+
+    TYPE: ClassVar[str] = ""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFact(Fact):
+    """A fact about one call."""
+
+    call: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOriginated(CallFact):
+    """A call exists: a customer has reached the switch, or a device or the server has begun to dial. AMI: Newchannel."""
+
+    TYPE: ClassVar[str] = "call.originated"
+    connection: ConnectionView
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallQueued(CallFact):
+    """The caller waits in a queue. AMI: QueueCallerJoin."""
+
+    TYPE: ClassVar[str] = "call.queued"
+    connection: ConnectionView
+    queue: str
+    position: int
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOffered(CallFact):
+    """A device is about to be rung for the call; nothing has rung yet (CSTA Offered). AMI: Newchannel of the dialled leg."""
+
+    TYPE: ClassVar[str] = "call.offered"
+    connection: ConnectionView
+    agent: str | None
+    queue: str | None
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDelivered(CallFact):
+    """The device rings. AMI: Newstate Ringing or DialState RINGING, whichever comes first."""
+
+    TYPE: ClassVar[str] = "call.delivered"
+    connection: ConnectionView
+    agent: str | None
+    queue: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEstablished(CallFact):
+    """The connection is through to another party. `waited`: seconds in the queue; `rang`: seconds from offer to
+    answer. AMI: DialEnd ANSWER or BridgeEnter."""
+
+    TYPE: ClassVar[str] = "call.established"
+    connection: ConnectionView
+    agent: str | None
+    queue: str | None
+    waited: float | None
+    rang: float | None
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDiverted(CallFact):
+    """The call leaves a device or queue that did not take it.
+
+    `reason`: no_answer, busy, rejected, unreachable, answered_elsewhere, caller_gone (from a device);
+    timed_out, overflowed, transferred (from a queue). AMI: DialEnd, AgentRingNoAnswer, QueueCallerLeave.
+    """
+
+    TYPE: ClassVar[str] = "call.diverted"
+    connection: ConnectionView
+    agent: str | None
+    queue: str | None
+    reason: str
+    rang: float | None
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallHeld(CallFact):
+    """A connection is on hold. `by`: phone (its own re-INVITE) or server. AMI: Hold; MusicOnHoldStart after a redirect."""
+
+    TYPE: ClassVar[str] = "call.held"
+    connection: ConnectionView
+    agent: str | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRetrieved(CallFact):
+    """Talk goes on after a hold; `held`: seconds it lasted. AMI: Unhold; BridgeEnter after a hold by the server."""
+
+    TYPE: ClassVar[str] = "call.retrieved"
+    connection: ConnectionView
+    agent: str | None
+    by: str
+    held: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallParked(CallFact):
+    """The call waits in a parking slot. AMI: ParkedCall."""
+
+    TYPE: ClassVar[str] = "call.parked"
+    connection: ConnectionView
+    lot: str
+    slot: str
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallUnparked(CallFact):
+    """The call has left its slot. `reason`: retrieved, timed_out, given_up.
+
+    AMI: UnParkedCall, ParkedCallTimeOut, ParkedCallGiveUp.
+    """
+
+    TYPE: ClassVar[str] = "call.unparked"
+    connection: ConnectionView
+    slot: str
+    reason: str
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTransferred(CallFact):
+    """A device has handed the call on. `kind`: blind, attended, by_server. `target`: what it was sent to, as dialled, when
+    known. AMI: BlindTransfer, AttendedTransfer, or bridges that say so."""
+
+    TYPE: ClassVar[str] = "call.transferred"
+    kind: str
+    by: ConnectionView | None
+    target: str | None
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallMerged(CallFact):
+    """A connection has come over from another call (`merged`), which ends when its last one has: a consultation that became
+    part of this call, or a parked call fetched. AMI: BridgeEnter with another Linkedid."""
+
+    TYPE: ClassVar[str] = "call.merged"
+    connection: ConnectionView
+    merged: str
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallConferenced(CallFact):
+    """Three or more parties share one bridge, or a party joined a conference room. AMI: ConfbridgeJoin, BridgeEnter."""
+
+    TYPE: ClassVar[str] = "call.conferenced"
+    connection: ConnectionView
+    agent: str | None
+    room: str
+    parties: int
+    view: CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFailed(CallFact):
+    """An attempt to reach a device failed before it was answered and nothing else is tried by the dialling device.
+    `cause`: Q.850 cause value, 0 when unknown. AMI: DialEnd, Hangup."""
+
+    TYPE: ClassVar[str] = "call.failed"
+    connection: ConnectionView
+    agent: str | None
+    reason: str
+    cause: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionCleared(CallFact):
+    """A party has left the call. `talked` and `held`: seconds, computed from bridges. `cause`: Q.850. `reason`: normal,
+    abandoned (left a queue unanswered), transferred, lost (found gone at a resync), merged. AMI: Hangup."""
+
+    TYPE: ClassVar[str] = "call.connection_cleared"
+    connection: ConnectionView
+    agent: str | None
+    cause: int
+    reason: str
+    talked: float
+    held: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCleared(CallFact):
+    """The call is over; said exactly once a call. `outcome`: answered (an agent or other party talked), abandoned (left
+    while queued), unanswered, failed, merged (went on as another call, see `merged_into`), lost (found gone at a resync).
+    Seconds: `duration` of all, `waited` in queues, `talked` (the longest party's), `held`. AMI: the last Hangup."""
+
+    TYPE: ClassVar[str] = "call.cleared"
+    outcome: str
+    cause: int
+    duration: float
+    waited: float
+    talked: float
+    held: float
+    queue: str | None
+    agents: tuple[str, ...]
+    merged_into: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallDataChanged(CallFact):
+    """Correlator data changed: what the IVR collected or a client attached. `changed` holds the new values only.
+    AMI: UserEvent CtiData, channelvars; or a command."""
+
+    TYPE: ClassVar[str] = "call.data_changed"
+    changed: dict[str, str]
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerChanged(CallFact):
+    """The switch corrected the caller's number or name. AMI: NewCallerid."""
+
+    TYPE: ClassVar[str] = "call.caller_changed"
+    ani: str | None
+    ani_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentStateChanged(Fact):
+    """An agent's state changed, with who made it and why. `pending`: what was asked for during a call and comes after it.
+    `until`: when the state ends by itself (wrap-up)."""
+
+    TYPE: ClassVar[str] = "agent.state_changed"
+    agent: str
+    old: AgentState
+    new: AgentState
+    reason: str | None
+    by: str
+    why: str
+    call: str | None
+    pending: str | None
+    until: datetime | None
+    device: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReachabilityChanged(Fact):
+    """An agent's phone came or went. AMI: QueueMemberStatus, DeviceStateChange, ContactStatus."""
+
+    TYPE: ClassVar[str] = "agent.reachability_changed"
+    agent: str
+    device: str
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueAdded(Fact):
+    """A queue is known from now on. AMI: QueueStatus (QueueParams)."""
+
+    TYPE: ClassVar[str] = "queue.added"
+    queue: str
+    pbx: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRemoved(Fact):
+    """A queue is no longer configured on its PBX. AMI: QueueStatus after a reload."""
+
+    TYPE: ClassVar[str] = "queue.removed"
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueMemberJoined(Fact):
+    """An interface is a member of a queue. `agent` when it is a known agent's. AMI: QueueMemberAdded."""
+
+    TYPE: ClassVar[str] = "queue.member_joined"
+    queue: str
+    interface: str
+    name: str
+    agent: str | None
+    penalty: int
+    paused: bool
+    pause_reason: str | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueMemberStatusChanged(Fact):
+    """A member's phone or penalty changed in a queue; `status` as in `MemberView`.
+
+    AMI: QueueMemberStatus, QueueMemberPenalty.
+    """
+
+    TYPE: ClassVar[str] = "queue.member_status_changed"
+    queue: str
+    interface: str
+    agent: str | None
+    status: str
+    penalty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueMemberLeft(Fact):
+    """An interface is no longer a member of a queue. AMI: QueueMemberRemoved."""
+
+    TYPE: ClassVar[str] = "queue.member_left"
+    queue: str
+    interface: str
+    agent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueMemberPaused(Fact):
+    """A member was paused or unpaused in a queue. AMI: QueueMemberPause."""
+
+    TYPE: ClassVar[str] = "queue.member_paused"
+    queue: str
+    interface: str
+    agent: str | None
+    paused: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCallerJoined(Fact):
+    """Somebody waits. No personal data: any agent of the queue may see it. AMI: QueueCallerJoin."""
+
+    TYPE: ClassVar[str] = "queue.caller_joined"
+    queue: str
+    call: str
+    position: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCallerLeft(Fact):
+    """Somebody no longer waits. `reason`: answered, abandoned, timed_out, left. `waited`: seconds. AMI: QueueCallerLeave,
+    QueueCallerAbandon."""
+
+    TYPE: ClassVar[str] = "queue.caller_left"
+    queue: str
+    call: str
+    reason: str
+    waited: float
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxStatusChanged(Fact):
+    """The link to a PBX changed: connecting, up, down, stopped; `why` says it in one sentence, with what to do."""
+
+    TYPE: ClassVar[str] = "pbx.status_changed"
+    pbx: str
+    phase: str
+    code: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxResynced(Fact):
+    """The state of a PBX was asked for again; `differences` says how often each kind of thing was found wrong."""
+
+    TYPE: ClassVar[str] = "pbx.resynced"
+    pbx: str
+    reason: str
+    calls: int
+    differences: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalGap(Fact):
+    """Facts `first`..`last` (seq) could not be written down and are not in the journal; `lost` says how many."""
+
+    TYPE: ClassVar[str] = "journal.gap"
+    first: int
+    last: int
+    lost: int

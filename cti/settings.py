@@ -1,0 +1,130 @@
+"""Settings: read once at the start from the environment and an optional TOML file; a wrong one is a sentence, not a trace.
+
+Names in the environment start with `CTI_`, levels are parted by `__`: `CTI_PBX__MAIN__HOST=10.0.0.5`. The same in TOML:
+
+    database_url = "postgresql://..."
+    [pbx.main]
+    host = "10.0.0.5"
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+
+
+class WrongSettings(Exception):
+    """The settings cannot be used; the message names each wrong one and what it should be."""
+
+
+class PbxSettings(BaseModel):
+    """One Asterisk: where its AMI is, and how numbers look there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=5038, ge=1, le=65535)
+    username: str = "cti"
+    secret: SecretStr
+    tls: bool = False
+    region: Region = Field(
+        default="US", description="ISO 3166 country of numbers written without a country code"
+    )
+    inbound_contexts: tuple[str, ...] = Field(
+        default=("from-trunk", "from-pstn", "from-external", "from-did-direct"),
+        description="dialplan contexts in which calls from outside arrive",
+    )
+    trunks: tuple[str, ...] = Field(
+        default=("PJSIP/trunk",), description="devices behind which the outside world is, as `PJSIP/name`"
+    )
+    outside_prefix: str = Field(default="", description="what agents dial for an outside line, e.g. 9")
+    resync_every: float = Field(
+        default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"
+    )
+
+
+class WrapUpSettings(BaseModel):
+    """What happens after a queue call."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = Field(default=30.0, ge=0)
+    after: Literal["ready", "not_ready"] = "ready"
+
+
+class Settings(BaseSettings):
+    """All settings of `cti serve`."""
+
+    model_config = SettingsConfigDict(env_prefix="CTI_", env_nested_delimiter="__", extra="ignore")
+
+    database_url: SecretStr = SecretStr("")
+    database_pool: int = Field(default=8, ge=2, le=100)
+    listen: str = "127.0.0.1"
+    port: int = Field(default=8600, ge=0, le=65535)
+    public_url: str = ""
+    secret_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="signs tokens; at least 32 characters; kept in the database if empty",
+    )
+    pbx: dict[Name, PbxSettings] = Field(default_factory=dict)
+    wrap_up: WrapUpSettings = Field(default_factory=WrapUpSettings)
+    not_ready_reasons: tuple[str, ...] = ("Break", "Lunch", "Meeting", "Training", "Back office")
+    pop_url: str = Field(
+        default="",
+        description="address of another CRM to open with a pop; {e164} {account_number} {call} {queue} {dnis} "
+        "are filled in, URL-encoded",
+    )
+    token_minutes: int = Field(default=15, ge=1, le=24 * 60)
+    session_hours: int = Field(default=12, ge=1, le=24 * 30)
+    heartbeat: float = Field(default=20.0, gt=0)
+    client_buffer: int = Field(
+        default=1 << 20, ge=1 << 14, description="bytes a slow client may lag behind before it is closed"
+    )
+    journal_buffer: int = Field(
+        default=200_000, ge=1000, description="facts kept in memory while the database is away"
+    )
+    log_json: bool = True
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if path := os.environ.get("CTI_CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        return tuple(sources)
+
+
+def load(**given: object) -> Settings:
+    """Reads the settings; raises WrongSettings naming every wrong one. `given` outranks environment and file."""
+    path = os.environ.get("CTI_CONFIG")
+    if path and not Path(path).is_file():
+        raise WrongSettings(f"CTI_CONFIG names {path}, which is not a file")
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}"
+            for e in error.errors(include_input=False)
+        ]
+        raise WrongSettings("wrong settings:\n  " + "\n  ".join(lines)) from None
+    except ValueError as error:
+        raise WrongSettings(f"settings cannot be read: {error}") from None

@@ -1,0 +1,88 @@
+"""Views: the present state as clients see it, in the snapshot and over REST. Shapes only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cti.facts import AgentState, CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentView:
+    """An agent now. `call` is the one they are offered or talking on."""
+
+    agent: str
+    name: str
+    team: str | None
+    state: AgentState
+    reason: str | None
+    since: datetime
+    by: str
+    why: str
+    pending: str | None
+    until: datetime | None
+    call: str | None
+    device: str | None
+    reachable: bool
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingView:
+    """A caller in a queue; `since` is when they joined it."""
+
+    call: str
+    position: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """A member of a queue as Asterisk has it.
+
+    `status`: not_in_use, in_use, busy, ringing, ring_in_use, on_hold, unavailable, invalid, unknown.
+    """
+
+    interface: str
+    name: str
+    agent: str | None
+    penalty: int
+    paused: bool
+    pause_reason: str | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """A queue now: who waits (in order) and who could take them."""
+
+    id: str
+    pbx: str
+    name: str
+    waiting: tuple[WaitingView, ...]
+    members: tuple[MemberView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxView:
+    """The link to a PBX now. `phase`: connecting, up, down, stopped."""
+
+    id: str
+    phase: str
+    code: str
+    why: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: the viewer's open screen pops."""
+
+    at: datetime
+    calls: tuple[CallView, ...]
+    agents: tuple[AgentView, ...]
+    queues: tuple[QueueView, ...]
+    pbxs: tuple[PbxView, ...]
+    pops: tuple[Any, ...] = ()

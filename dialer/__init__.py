@@ -1,0 +1,1 @@
+"""Whom to call next: lists, campaigns, compliance, pacing, attempts."""

@@ -1,0 +1,1 @@
+"""Who should take the call: rules, skills, priorities, callbacks, overflow."""
