@@ -1279,14 +1279,23 @@ class Calls:
     # ------------------------------------------------------------------------------------------ rebuilding
 
     def rebuild(
-        self, channels: list[ChannelRow], waiting: list[WaitingRow], parked: list[ParkedRow], now: float
+        self,
+        channels: list[ChannelRow],
+        waiting: list[WaitingRow],
+        parked: list[ParkedRow],
+        now: float,
+        touched: frozenset[str] = frozenset(),
     ) -> tuple[Facts, dict[str, int]]:
         """Brings the model to what the switch says it has. Returns the facts, and how often what was found wrong:
-        `missed` channels that had come, `ghosts` that had gone, `bridges`, `states`, `waits`, `parkings` that differed."""
+        `missed` channels that had come, `ghosts` that had gone, `bridges`, `states`, `waits`, `parkings` that differed.
+
+        `touched`: uniqueids that events spoke of while the lists were on their way; the lists may be older or newer than
+        what the model knows of these, so they are not judged.
+        """
         wrong = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings"), 0)
         facts: Facts = []
         there = {row.uniqueid: row for row in channels}
-        for uniqueid in [u for u in self._legs if u not in there]:
+        for uniqueid in [u for u in self._legs if u not in there and u not in touched]:
             leg = self._legs.pop(uniqueid, None)
             if leg is None:
                 continue
@@ -1296,14 +1305,17 @@ class Calls:
             if not any(end in self._legs for end in leg.ends):
                 self._forget_halves(leg)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
-            if row.uniqueid not in self._legs:
+            if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1
                 facts += self._appeared(_appearance(row, now))
-        facts += self._rebuild_waits(waiting, now, wrong)
+        facts += self._rebuild_waits(waiting, now, wrong, touched)
         for row in channels:
-            facts += self._rebuild_channel(row, now, wrong)
+            if row.uniqueid not in touched:
+                facts += self._rebuild_channel(row, now, wrong)
         slots = {row.uniqueid: row for row in parked}
         for leg in {id(leg): leg for leg in self._legs.values()}.values():
+            if not touched.isdisjoint(leg.ends):
+                continue
             found = next((slots[end] for end in leg.ends if end in slots), None)
             if (leg.slot is None) != (found is None):
                 wrong["parkings"] += 1
@@ -1318,10 +1330,14 @@ class Calls:
                     facts += self._unparked(gone)
         return facts, wrong
 
-    def _rebuild_waits(self, waiting: list[WaitingRow], now: float, wrong: dict[str, int]) -> Facts:
+    def _rebuild_waits(
+        self, waiting: list[WaitingRow], now: float, wrong: dict[str, int], touched: frozenset[str]
+    ) -> Facts:
         facts: Facts = []
         waits = {row.uniqueid: row for row in waiting}
         for leg in {id(leg): leg for leg in self._legs.values()}.values():
+            if not touched.isdisjoint(leg.ends):
+                continue
             row = next((waits[end] for end in leg.ends if end in waits), None)
             if row is None and leg.queue is not None and not leg.connecting:
                 wrong["waits"] += 1

@@ -315,13 +315,14 @@ class CallerChanged(CallFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStateChanged(Fact):
-    """An agent's state changed, with who made it and why. `pending`: what was asked for during a call and comes after it.
-    `until`: when the state ends by itself (wrap-up)."""
+    """An agent's state changed, with who made it and why. `since`: when the present state and reason began. `pending`: what
+    was asked for during a call and comes after it. `until`: when the state ends by itself (wrap-up)."""
 
     TYPE: ClassVar[str] = "agent.state_changed"
     agent: str
     old: AgentState
     new: AgentState
+    since: datetime
     reason: str | None
     by: str
     why: str

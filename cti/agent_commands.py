@@ -1,0 +1,122 @@
+"""What agents, and supervisors for their teams, ask of agent states: log on and off, ready, not ready, wrap-up.
+
+Each command is answered with the state that resulted; what waits for the end of a call is in its `pending`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from cti.agents import Agents, NotPossible
+from cti.commands import CommandError, Commands
+from cti.facts import Fact
+from cti.people import Actor, Directory, Role
+from cti.views import AgentView
+
+Login = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class ForAgent(BaseModel):
+    """Whom the command is for: oneself, or for a supervisor an agent of their teams."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    agent: Login | None = Field(default=None, description="a supervisor's agent; yourself if left out")
+
+
+class LogOn(ForAgent):
+    """Begins the working session: the agent becomes a member of their queues."""
+
+    ready: bool = Field(default=False, description="ready for calls at once")
+
+
+class NotReady(ForAgent):
+    """Why no calls are wanted."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class ExtendWrapUp(ForAgent):
+    """How much longer wrap-up takes."""
+
+    seconds: float = Field(gt=0, le=600)
+
+
+A = TypeVar("A", bound=ForAgent)
+ROLES = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN, Role.INTEGRATION)
+
+
+def add_agent_commands(
+    commands: Commands,
+    *,
+    agents: Agents,
+    directory: Directory,
+    publish: Callable[[Iterable[Fact]], None],
+) -> None:
+    """Registers `agent.*`."""
+
+    def whose(actor: Actor, args: ForAgent) -> str:
+        login = args.agent or actor.login
+        if login != actor.login and not actor.is_admin:
+            team = directory.team_of(login)
+            if actor.role is Role.AGENT or (actor.teams and team not in actor.teams):
+                raise CommandError("not_your_agent", f"{login} is not in a team of yours")
+        return login
+
+    def register(
+        op: str, args: type[A], change: Callable[[str, A, str, datetime], list[Fact]], summary: str
+    ) -> None:
+        async def handler(actor: Actor, given: A) -> AgentView:
+            login = whose(actor, given)
+            now = datetime.now(UTC)
+            try:
+                publish(change(login, given, actor.login, now))
+            except NotPossible as error:
+                raise CommandError(error.code, str(error)) from None
+            view = agents.view(login, now)
+            if view is None:
+                raise CommandError("not_an_agent", f"{login} is not an agent")
+            return view
+
+        commands.add(op, args, handler, summary=summary, result=AgentView, roles=ROLES, lane="agent")
+
+    register(
+        "agent.log_on",
+        LogOn,
+        lambda login, args, by, at: agents.log_on(login, ready=args.ready, by=by, at=at),
+        "Log on: become a member of one's queues, not ready unless asked for.",
+    )
+    register(
+        "agent.log_off",
+        ForAgent,
+        lambda login, _args, by, at: agents.log_off(login, by=by, at=at),
+        "Log off, after the call if there is one.",
+    )
+    register(
+        "agent.ready",
+        ForAgent,
+        lambda login, _args, by, at: agents.make_ready(login, by=by, at=at),
+        "Be ready for calls, after the call if there is one; ends wrap-up.",
+    )
+    register(
+        "agent.not_ready",
+        NotReady,
+        lambda login, args, by, at: agents.make_not_ready(login, args.reason, by=by, at=at),
+        "Take no calls, for one of the configured reasons; after the call if there is one.",
+    )
+    register(
+        "agent.finish_wrap_up",
+        ForAgent,
+        lambda login, _args, by, at: agents.finish_wrap_up(login, by=by, at=at),
+        "End wrap-up before its time.",
+    )
+    register(
+        "agent.extend_wrap_up",
+        ExtendWrapUp,
+        lambda login, args, by, at: agents.extend_wrap_up(login, args.seconds, by=by, at=at),
+        "Give wrap-up more time.",
+    )

@@ -1,0 +1,118 @@
+"""Audience: which topics a fact goes to, and which topics somebody listens to. Where the two meet, they may see it.
+
+    agent:<login>   that agent                         team:<id>     supervisors of that team
+    mates:<id>      the agents of that team            queue:<id>    agents who work in that queue (no personal data)
+    all             everybody                          admin         administrators: on every fact
+
+An agent sees the calls they are offered or talk on; supervisors see their teams' agents and every call that was ever with
+one of them or in one of their queues, to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from cti.facts import (
+    AgentReachabilityChanged,
+    AgentStateChanged,
+    CallCleared,
+    CallFact,
+    CallView,
+    ConnectionView,
+    Fact,
+    JournalGap,
+    PbxResynced,
+    PbxStatusChanged,
+)
+from cti.people import Actor, Directory, Role
+
+ADMIN = "admin"
+ALL = "all"
+EVERYBODY = frozenset({ADMIN, ALL})
+ONLY_ADMIN = frozenset({ADMIN})
+
+
+def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
+    """The topics this person or program listens to."""
+    if actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams):
+        return frozenset({ADMIN})
+    topics = {ALL}
+    if actor.role is Role.AGENT:
+        topics.add(f"agent:{actor.login}")
+        agent = directory.agents.get(actor.login)
+        if agent is not None:
+            topics |= {f"queue:{assignment.queue}" for assignment in agent.queues}
+            if agent.team is not None:
+                topics.add(f"mates:{agent.team}")
+        return frozenset(topics)
+    if actor.login in directory.agents:
+        topics.add(f"agent:{actor.login}")
+    for id in actor.teams:
+        topics |= {f"team:{id}", f"mates:{id}"}
+        team = directory.teams.get(id)
+        if team is not None:
+            topics |= {f"queue:{queue}" for queue in team.queues}
+    return frozenset(topics)
+
+
+class Audience:
+    """Computes topics. Remembers, for each live call, which teams have ever had to do with it."""
+
+    def __init__(self, directory: Directory, *, agents_in: Callable[[str], Iterable[str]]) -> None:
+        self._directory = directory
+        self._agents_in = agents_in
+        self._call_teams: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._call_teams)
+
+    def teams_of_call(self, call: str) -> frozenset[str]:
+        """The teams whose supervisors may see the call."""
+        return frozenset(self._call_teams.get(call, ()))
+
+    def __call__(self, fact: Fact) -> frozenset[str]:
+        """The topics of a fact."""
+        match fact:
+            case CallFact():
+                return self._of_call(fact)
+            case AgentStateChanged() | AgentReachabilityChanged():
+                team = self._directory.team_of(fact.agent)
+                topics = {ADMIN, f"agent:{fact.agent}"}
+                if team is not None:
+                    topics |= {f"team:{team}", f"mates:{team}"}
+                return frozenset(topics)
+            case PbxStatusChanged() | PbxResynced() | JournalGap():
+                return EVERYBODY
+        queue = getattr(fact, "queue", None)
+        agent = getattr(fact, "agent", None)
+        topics = {ADMIN}
+        if agent is not None:
+            topics.add(f"agent:{agent}")
+            if (team := self._directory.team_of(agent)) is not None:
+                topics.add(f"team:{team}")
+        if queue is not None and fact.TYPE.startswith("queue."):
+            topics.add(f"queue:{queue}")
+        return frozenset(topics)
+
+    def _of_call(self, fact: CallFact) -> frozenset[str]:
+        agents = set(self._agents_in(fact.call))
+        queue = getattr(fact, "queue", None)
+        if isinstance(fact, CallCleared):
+            agents.update(fact.agents)
+        else:
+            for name in ("connection", "by"):
+                connection = getattr(fact, name, None)
+                if isinstance(connection, ConnectionView) and connection.agent:
+                    agents.add(connection.agent)
+            view = getattr(fact, "view", None)
+            if isinstance(view, CallView):
+                queue = queue or view.queue
+                agents.update(c.agent for c in view.connections if c.agent)
+        teams = self._call_teams.setdefault(fact.call, set())
+        teams.update(team for agent in agents if (team := self._directory.team_of(agent)) is not None)
+        if queue is not None:
+            teams.update(self._directory.teams_of_queue(queue))
+        topics = {ADMIN, *(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
+        if isinstance(fact, CallCleared):
+            del self._call_teams[fact.call]
+        return frozenset(topics)

@@ -1,0 +1,70 @@
+"""Snapshot: all that one viewer may see at this moment, read from the models in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from cti.agents import Agents
+from cti.audience import ADMIN, subscriptions
+from cti.facts import CallView
+from cti.people import Actor, Directory
+from cti.views import PbxView, QueueView, Snapshot
+
+
+class Snapshots:
+    """Takes snapshots. The callables give the present calls, queues, links and the open screen pops of an agent."""
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        agents: Agents,
+        calls: Callable[[], Iterable[CallView]],
+        queues: Callable[[], Iterable[QueueView]],
+        pbxs: Callable[[], Iterable[PbxView]],
+        pops: Callable[[str], Iterable[Any]],
+        teams_of_call: Callable[[str], frozenset[str]],
+    ) -> None:
+        self._directory = directory
+        self._agents = agents
+        self._calls = calls
+        self._queues = queues
+        self._pbxs = pbxs
+        self._pops = pops
+        self._teams_of_call = teams_of_call
+
+    def __call__(self, actor: Actor) -> Snapshot:
+        """What the actor may see now; facts published after this call change it."""
+        now = datetime.now(UTC)
+        topics = subscriptions(actor, self._directory)
+        agents = [view for view in self._agents.views(now) if self._sees_agent(topics, view.agent, view.team)]
+        pops: list[Any] = []
+        for view in agents:
+            if f"agent:{view.agent}" in topics or ADMIN in topics or f"team:{view.team}" in topics:
+                pops.extend(self._pops(view.agent))
+        return Snapshot(
+            at=now,
+            calls=tuple(call for call in self._calls() if self._sees_call(topics, call)),
+            agents=tuple(agents),
+            queues=tuple(q for q in self._queues() if ADMIN in topics or f"queue:{q.id}" in topics),
+            pbxs=tuple(self._pbxs()),
+            pops=tuple(pops),
+        )
+
+    @staticmethod
+    def _sees_agent(topics: frozenset[str], login: str, team: str | None) -> bool:
+        return (
+            ADMIN in topics
+            or f"agent:{login}" in topics
+            or f"mates:{team}" in topics
+            or f"team:{team}" in topics
+        )
+
+    def _sees_call(self, topics: frozenset[str], call: CallView) -> bool:
+        if ADMIN in topics:
+            return True
+        if any(c.agent is not None and f"agent:{c.agent}" in topics for c in call.connections):
+            return True
+        return any(f"team:{team}" in topics for team in self._teams_of_call(call.id))

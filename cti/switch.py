@@ -1,0 +1,286 @@
+"""One PBX: its link, its calls and queues, and how the two are brought back together after a break.
+
+While the state is being asked for, events that arrive are held back and folded afterwards; what was found different is
+published with its reason and counted. The same comparison runs every minute, so a lost event is found and mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from cti.ami_events import (
+    ChannelAppeared,
+    ChannelGone,
+    ConfigurationReloaded,
+    MemberRemoved,
+    MemberSeen,
+    Record,
+    channel_rows,
+    parked_rows,
+    queue_rows,
+)
+from cti.calls import Calls, moment
+from cti.facts import Fact, PbxResynced, PbxStatusChanged
+from cti.queues import Queues
+from cti.views import PbxView
+
+log = structlog.get_logger(__name__)
+
+HELD_BACK_MOST = 200_000
+"""Records held back while the state is asked for; beyond it the link is too far behind and is asked again from the start."""
+
+
+OVERTAKING = 0.3
+"""Seconds around a list within which Asterisk may have sent an event of what the list already or not yet shows."""
+
+SECOND_LOOK = 3.0
+"""Seconds after a break at which everything is compared once more: events held back may have hidden a difference."""
+
+
+class Link(Protocol):
+    """What a switch needs of the AMI link."""
+
+    async def query(
+        self, action: str, headers: Mapping[str, str] = ..., *, timeout: float = ...
+    ) -> list[bytes]:  # pragma: no cover - a protocol
+        """The rows of a list action."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """What became of a link, in the words of `PbxStatusChanged`."""
+
+    phase: str
+    code: str
+    why: str
+    at: float
+
+
+class Switch:
+    """The state of one PBX. `on_records` and `on_link` are called by the link, in order, never at the same time."""
+
+    def __init__(
+        self,
+        pbx: str,
+        *,
+        calls: Calls,
+        queues: Queues,
+        publish: Callable[[Iterable[Fact]], None],
+        resync_every: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.pbx = pbx
+        self.calls = calls
+        self.queues = queues
+        self.link: Link | None = None
+        self._publish = publish
+        self._resync_every = resync_every
+        self._clock = clock
+        self._state = LinkState("connecting", "", "", clock())
+        self._held: list[Record] | None = None
+        self._touched: set[str] | None = None
+        self._resyncing: asyncio.Task[None] | None = None
+        self._asked_again = asyncio.Event()
+        self._reason = "connected"
+        self.synced = False
+        self.drift: dict[str, int] = {}
+        self.events = 0
+        self.newest_event = 0.0
+
+    @property
+    def view(self) -> PbxView:
+        """The link as clients see it."""
+        s = self._state
+        phase = "connecting" if s.phase == "up" and not self.synced else s.phase
+        return PbxView(id=self.pbx, phase=phase, code=s.code, why=s.why, since=moment(s.at))
+
+    # ------------------------------------------------------------------------------------------ from the link
+
+    def on_link(self, state: LinkState) -> None:
+        """Takes note of the link's state. After each login everything is asked for before the PBX counts as up."""
+        if state.phase == "up":
+            self._state = state
+            self._held = []
+            self._reason = "connected" if not self.drift and not self.events else "reconnected"
+            self.ask_again(self._reason)
+            return
+        changed = (state.phase, state.code, state.why) != (
+            self._state.phase,
+            self._state.code,
+            self._state.why,
+        )
+        self._state = state
+        self.synced = False
+        self._held = self._touched = None
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+            self._resyncing = None
+        if changed:
+            self._publish([self._status()])
+
+    def _status(self) -> Fact:
+        view = self.view
+        return PbxStatusChanged(
+            at=datetime.now(UTC), pbx=self.pbx, phase=view.phase, code=view.code, why=view.why
+        )
+
+    def on_records(self, records: list[Record]) -> None:
+        """Folds a chunk of records and publishes what they tell."""
+        self.events += len(records)
+        if self._touched is not None:
+            for record in records:
+                self._touched |= _names(record)
+        if self._held is not None:
+            self._held.extend(records)
+            if len(self._held) > HELD_BACK_MOST:
+                log.warning(
+                    "too many events while the state was asked for", pbx=self.pbx, held=len(self._held)
+                )
+                self._held.clear()
+                self.ask_again("too many events while the state was asked for")
+            return
+        self._fold(records)
+
+    def _fold(self, records: list[Record]) -> None:
+        for record in records:
+            if record.at == 0.0:
+                record = replace(record, at=self._clock())
+            self.newest_event = record.at
+            try:
+                facts = self._fold_one(record)
+            except Exception:
+                log.exception("a record could not be folded", pbx=self.pbx, record=type(record).__name__)
+                self.ask_again("a record could not be folded")
+                continue
+            if facts:
+                self._publish(facts)
+
+    def _fold_one(self, record: Record) -> list[Fact]:
+        if isinstance(record, MemberSeen | MemberRemoved):
+            return self.queues.apply(record)
+        if isinstance(record, ConfigurationReloaded):
+            self.ask_again("Asterisk reloaded its configuration")
+            return []
+        return self.calls.apply(record)
+
+    def tick(self) -> None:
+        """Settles what only time can tell."""
+        if self.synced:
+            facts = self.calls.tick(self._clock())
+            if facts:
+                self._publish(facts)
+
+    # ------------------------------------------------------------------------------------------ asking again
+
+    def ask_again(self, reason: str) -> None:
+        """Begins a comparison with Asterisk; one that is running begins anew."""
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+        self._resyncing = asyncio.get_running_loop().create_task(
+            self._resync(reason), name=f"resync {self.pbx}"
+        )
+
+    async def _resync(self, reason: str) -> None:
+        link = self.link
+        if link is None:
+            return
+        for attempt in range(1, 6):
+            try:
+                await self._compare(link, reason)
+                return
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.warning(
+                    "the state could not be asked for", pbx=self.pbx, attempt=attempt, error=str(error)
+                )
+                await asyncio.sleep(min(2.0**attempt / 4, 5.0))
+        held, self._held = self._held, None
+        self._fold(held or [])
+
+    async def _compare(self, link: Link, reason: str) -> None:
+        """Asks for everything and takes it over.
+
+        Lists and events overtake one another on their way: what events speak of around the time of the lists is left to
+        the events. After a break they are held back meanwhile; in a regular comparison they are folded at once, so that
+        nobody waits for it.
+        """
+        broken = self._held is not None
+        self._touched = set()
+        if not broken:
+            await asyncio.sleep(OVERTAKING)
+        queue_list = await link.query("QueueStatus")
+        channel_list = await link.query("CoreShowChannels")
+        parked_list = await self._parked_list(link)
+        if not broken:
+            await asyncio.sleep(OVERTAKING)
+        now = self._clock()
+        held, self._held = self._held or [], None
+        touched, self._touched = frozenset(self._touched if not broken else _born_or_gone(held)), None
+        queues, members, waiting = queue_rows(queue_list)
+        channels = channel_rows(channel_list)
+        alive = {row.uniqueid for row in channels}
+        waiting = [row for row in waiting if row.uniqueid in alive]
+        queue_facts, queue_wrong = self.queues.rebuild(queues, members, now, touched)
+        call_facts, call_wrong = self.calls.rebuild(channels, waiting, parked_rows(parked_list), now, touched)
+        wrong = {name: count for name, count in {**queue_wrong, **call_wrong}.items() if count}
+        first, self.synced = not self.synced, True
+        for name, count in wrong.items():
+            self.drift[name] = self.drift.get(name, 0) + count
+        facts: list[Fact] = [*queue_facts, *call_facts]
+        if first:
+            facts.insert(0, self._status())
+        if first or wrong:
+            resynced = PbxResynced(
+                at=moment(now), pbx=self.pbx, reason=reason, calls=len(self.calls), differences=wrong
+            )
+            facts.append(resynced)
+            log.info(
+                "state compared with Asterisk", pbx=self.pbx, reason=reason, calls=len(self.calls), **wrong
+            )
+        self._publish(facts)
+        self._fold(held)
+        if first:
+            asyncio.get_running_loop().call_later(SECOND_LOOK, self._look_again)
+
+    def _look_again(self) -> None:
+        if self.synced and (self._resyncing is None or self._resyncing.done()):
+            self.ask_again("second look after a break")
+
+    @staticmethod
+    async def _parked_list(link: Link) -> list[bytes]:
+        """ParkedCalls; a PBX without the parking module knows no such action and has nothing parked."""
+        try:
+            return await link.query("ParkedCalls")
+        except Exception as error:
+            if "unknown" in str(error).lower() or "invalid" in str(error).lower():
+                return []
+            raise
+
+    async def run(self) -> None:
+        """Compares with Asterisk every `resync_every` seconds while the link is up, until cancelled."""
+        while True:
+            await asyncio.sleep(self._resync_every)
+            if self.synced and (self._resyncing is None or self._resyncing.done()):
+                self.ask_again("regular comparison")
+
+
+def _names(record: Record) -> set[str]:
+    """The channels, or the queue member, that a record speaks of."""
+    if isinstance(record, MemberSeen | MemberRemoved):
+        return {f"{record.queue}|{record.interface}"}
+    found = (getattr(record, name, None) for name in ("uniqueid", "dialled", "transferer", "transferee"))
+    return {name for name in found if name}
+
+
+def _born_or_gone(held: list[Record]) -> set[str]:
+    """The channels whose beginning or end is among the records held back: these tell more than the list does."""
+    return {record.uniqueid for record in held if isinstance(record, ChannelAppeared | ChannelGone)}
