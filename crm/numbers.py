@@ -42,7 +42,8 @@ class Caller:
     """A number as it was delivered and what it means.
 
     `e164` is set exactly if `kind` is identified. `valid`: its range is assigned, as far as the number plan says;
-    `possible`: at least its length fits the plan. `digits` are the ASCII digits seen, with a leading + if there was one.
+    `possible`: at least its length fits the plan. `formatted` is the
+    international form for people. `digits` are the ASCII digits seen, with a leading + if there was one.
     `text` is what was received, without control characters. `country` is ISO 3166, "" where the plan names none.
     """
 
@@ -50,11 +51,16 @@ class Caller:
     text: str
     digits: str = ""
     e164: str | None = None
-    international: str | None = None
-    national: str | None = None
+    formatted: str | None = None
     country: str = ""
     possible: bool = False
     valid: bool = False
+
+    @property
+    def national(self) -> str | None:
+        """The number as it is written in its own country; None without `e164`."""
+        number = _parse(self.e164, None) if self.e164 else None
+        return phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL) if number else None
 
     @property
     def withheld(self) -> bool:
@@ -62,23 +68,28 @@ class Caller:
         return self.kind is Kind.WITHHELD
 
 
-_WITHHELD = frozenset(
-    """anonymous anonymus anonym restricted private withheld blocked suppressed hidden p
-    privatenumber privatecaller numberwithheld withheldnumber blockednumber blockedcaller calleridblocked callerblocked
-    callerwithheld idwithheld clir presentationrestricted restrictednumber nocallerid unterdrueckt unterdrückt
-    masque masqué oculto nascosto zastrzezony zastrzeżony""".split()
+_WITHHELD = re.compile(
+    "anonym|anonym(o?us)|restricted|private|withheld|blocked|suppressed|hidden|p|clir|nocallerid|presentationrestricted"
+    "|private(number|caller)|(number|caller|id)withheld|(withheld|blocked|restricted)number|(callerid|caller)blocked"
+    "|blockedcaller|unterdrueckt|unterdrückt|masque|masqué|oculto|nascosto|zastrzezony|zastrzeżony"
 )
-_UNKNOWN = frozenset(
-    """unknown unavailable outofarea notavailable nonumber nocli none null nil undefined na asterisk
-    unknowncaller unknownnumber numberunavailable anonymousunavailable o s unbekannt inconnu desconocido""".split()
+_UNKNOWN = re.compile(
+    "unknown|unavailable|outofarea|notavailable|nonumber|nocli|none|null|nil|undefined|na|asterisk|o|s"
+    "|unknown(caller|number)|numberunavailable|anonymousunavailable|unbekannt|inconnu|desconocido"
 )
+"""Words of gateways, carriers and Asterisk itself, letters only; `p` and `o` are North America's caller-id codes."""
+
 _KEYPAD = {"266696687": Kind.WITHHELD, "86282452253": Kind.UNKNOWN}
 """ANONYMOUS and UNAVAILABLE as typed on a telephone's keys: gateways that must send digits send these."""
 
 _ANGLE = re.compile(r"<([^<>]*)>")
-_SCHEME = re.compile(r"^\s*(sips?|tel|callto|phone|tlf|fon|telefon|telephone|mobile|mob|cell)\s*[:.]\s*(//)?", re.I)
+_SCHEME = re.compile(
+    r"^\s*(sips?|tel|callto|phone|tlf|fon|telefon|telephone|mobile|mob|cell)\s*[:.]\s*(//)?", re.I
+)
 _CONTEXT = re.compile(r";\s*phone-context\s*=\s*\+?([0-9]{1,7})(?![0-9.a-z-])", re.I)
-_EXTENSION = re.compile(r"[\s,(]*(?:;ext=|\bext(?:ension)?\b\.?|(?<=[\d\s)])x\.?|#|,+|;)\s*[:.]?\s*[0-9]{0,8}[)\s]*$", re.I)
+_EXTENSION = re.compile(
+    r"[\s,(]*(?:;ext=|\bext(?:ension)?\b\.?|(?<=[\d\s)])x\.?|#|,+|;)\s*[:.]?\s*[0-9]{0,8}[)\s#]*$", re.I
+)
 _ASTERISK_EMPTY = re.compile(r"^[<\[(\"']*\s*unknown\s*[>\])\"']*$", re.I)
 
 
@@ -101,9 +112,9 @@ def _read(received: str, region: str) -> Caller:
     user, context = _user_part(received)
     word = "".join(character for character in user.casefold() if character.isalpha())
     if not any(character.isdigit() for character in user):
-        if word in _WITHHELD:
+        if _WITHHELD.fullmatch(word):
             return Caller(kind=Kind.WITHHELD, text=shown)
-        if not word or word in _UNKNOWN:
+        if not word or _UNKNOWN.fullmatch(word):
             return Caller(kind=Kind.UNKNOWN, text=shown)
         return Caller(kind=Kind.ALPHANUMERIC, text=shown)
     if word:
@@ -151,7 +162,9 @@ def _read_digits(written: str, context: str, shown: str, region: str) -> Caller:
     digits = written.lstrip("+")
     bare = not written.startswith("+")
     if not digits.strip("0") or (len(digits) >= 7 and len(set(digits)) == 1):
-        return Caller(kind=Kind.UNKNOWN if len(digits) > 1 else Kind.INTERNAL, text=shown, digits=written[:64])
+        return Caller(
+            kind=Kind.UNKNOWN if len(digits) > 1 else Kind.INTERNAL, text=shown, digits=written[:64]
+        )
     if kind := _KEYPAD.get(digits.lstrip("0")):
         return Caller(kind=kind, text=shown, digits=written)
     if bare and context and not digits.startswith("0"):
@@ -220,25 +233,34 @@ def _repaired(digits: str) -> Iterator[tuple[str, str | None]]:
 def _interpret(text: str, region: str | None, written: str, shown: str) -> Caller | None:
     """Returns the identified caller if the text is a possible number whose E.164 form reads back as itself."""
     number = _parse(text, region)
-    if number is None or phonenumbers.is_possible_number_with_reason(number) != ValidationResult.IS_POSSIBLE:
+    if number is None or not _possible(number):
         return None
     e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
-    again = _parse(e164, None)
-    if again is None or phonenumbers.format_number(again, PhoneNumberFormat.E164) != e164:
+    if e164 != text:
+        number = _parse(e164, None)
+        if number is None or phonenumbers.format_number(number, PhoneNumberFormat.E164) != e164:
+            return None
+        if not _possible(number):
+            return None
+    country = phonenumbers.region_code_for_number(number) or ""
+    valid = bool(country) and phonenumbers.is_valid_number_for_region(number, country)
+    if number.italian_leading_zero and not valid:  # a trunk prefix that no rule of the plan takes away
         return None
-    if phonenumbers.is_possible_number_with_reason(again) != ValidationResult.IS_POSSIBLE:
-        return None
+    country = country or phonenumbers.region_code_for_country_code(number.country_code or 0)
     return Caller(
         kind=Kind.IDENTIFIED,
         text=shown,
         digits=written,
         e164=e164,
-        international=phonenumbers.format_number(again, PhoneNumberFormat.INTERNATIONAL),
-        national=phonenumbers.format_number(again, PhoneNumberFormat.NATIONAL),
-        country=_country(again),
+        formatted=phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL),
+        country=country if country.isalpha() and len(country) == 2 and country != "ZZ" else "",
         possible=True,
-        valid=phonenumbers.is_valid_number(again),
+        valid=valid,
     )
+
+
+def _possible(number: PhoneNumber) -> bool:
+    return phonenumbers.is_possible_number_with_reason(number) == ValidationResult.IS_POSSIBLE
 
 
 def _parse(text: str, region: str | None) -> PhoneNumber | None:
@@ -246,10 +268,3 @@ def _parse(text: str, region: str | None) -> PhoneNumber | None:
         return phonenumbers.parse(text, region)
     except NumberParseException:
         return None
-
-
-def _country(number: PhoneNumber) -> str:
-    region = phonenumbers.region_code_for_number(number)
-    if region is None:
-        region = phonenumbers.region_code_for_country_code(number.country_code or 0)
-    return region if len(region) == 2 and region.isalpha() else ""

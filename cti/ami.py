@@ -157,11 +157,8 @@ class AmiLink:
         self._pbx, self._host, self._port = pbx, host, port
         self._username, self._secret, self._tls = username, secret, tls
         self._parsers, self._on_records, self._on_status = dict(parsers), on_records, on_status
-        self._connect_timeout, self._login_timeout, self._boot_timeout = (
-            connect_timeout,
-            login_timeout,
-            boot_timeout,
-        )
+        self._connect_timeout, self._login_timeout = connect_timeout, login_timeout
+        self._boot_timeout = boot_timeout
         self._ping_every, self._ping_timeout = ping_every, ping_timeout
         self._backoff_max, self._buffer_max = backoff_max, buffer_max
         self._log = log.bind(pbx=pbx)
@@ -232,35 +229,46 @@ class AmiLink:
             await self._login(protocol)
             await self._wait_booted(protocol)
             await self._watch(protocol)
+            if self._status.phase is LinkPhase.UP:
+                raise self._closed(protocol)
         except Trouble as trouble:
             self._fail(trouble)
-        except (
-            AmiError
-        ):  # the connection went in the middle of the login; once up, `_lost` has said so already
+        except AmiError:
+            # The connection went in the middle of the login. Once up, `_lost` has said so already.
             if not protocol.booted.done():
                 self._fail(self._verdict or self._closed(protocol))
+        except Exception as exc:  # a fault of ours must not end the link for good
+            self._complaints.write("link", exc)
+            self._fail(
+                Trouble(
+                    "internal",
+                    f"The link to {self._place} failed on this side ({type(exc).__name__}): see the log.",
+                )
+            )
         finally:
             self._door = self._protocol = None
             await self._close(protocol)
 
     async def _open(self, door: _Door, protocol: AmiProtocol) -> None:
+        if not 0 < self._port < 65536:
+            raise Trouble("unreachable", f"{self._place} has an impossible port: correct it.", stop=True)
         task: asyncio.Task[Any] = door.connect()
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await task
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from None
-        except (ValueError, OverflowError):
-            raise Trouble("unreachable", f"{self._place} is no valid host and port.", stop=True) from None
-        first, second = self._connect_timeout / 2, self._connect_timeout / 2
-        if await self._either(protocol, protocol.greeted, first):
+        except UnicodeError:
+            raise Trouble("unreachable", f"{self._place} is no valid host name.", stop=True) from None
+        patience = self._connect_timeout / 2
+        if await self._either(protocol, protocol.greeted, patience):
             return
         # Not a word. A TLS port answers this with an alert or closes, a frozen Asterisk with silence; to AMI it is
         # nothing. It must be longer than the five bytes of a TLS record's header.
         if protocol.transport is not None and not protocol.closed:
             self._probed = True
             protocol.transport.write(b"\r\n" * 4)
-        if await self._either(protocol, protocol.greeted, second):
+        if await self._either(protocol, protocol.greeted, patience):
             return
         raise Trouble(
             "frozen",
@@ -374,8 +382,10 @@ class AmiLink:
                     " the network between is frozen.",
                 )
                 protocol.abort()
-                await protocol.lost
+                await asyncio.wait({protocol.lost}, timeout=CLOSE_WAIT)
+                return
             except AmiError:
+                protocol.abort()  # half closed: what is left of it may hang for long
                 await asyncio.wait({protocol.lost}, timeout=CLOSE_WAIT)
                 return
 

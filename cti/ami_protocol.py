@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from panoramisk.actions import Action
@@ -88,7 +89,7 @@ class LinkStats:
     parser_errors: int = 0
     listener_errors: int = 0
     oversize: int = 0  # connections given up because of a message without an end
-    reconnects: int = 0
+    reconnects: int = 0  # connections tried after the first
     unanswered: int = 0  # actions that timed out
     late: int = 0  # answers and list rows that came after their action had ended
 
@@ -171,7 +172,8 @@ def check_action(action: str, headers: Headers) -> dict[str, str | list[str]]:
     out: dict[str, str | list[str]] = {}
     seen = set(_RESERVED)
     lines = 2
-    for name, value in headers.items():
+    given: Mapping[Any, Any] = headers  # what comes from outside need not keep the types
+    for name, value in given.items():
         if not isinstance(name, str) or not _NAME.match(name):
             raise BadValue(f"{action}: a header's name may hold letters, digits and hyphens only")
         if name.lower() in seen:

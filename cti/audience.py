@@ -90,9 +90,20 @@ class Audience:
             topics.add(f"agent:{agent}")
             if (team := self._directory.team_of(agent)) is not None:
                 topics.add(f"team:{team}")
+        elif (call := getattr(fact, "call", None)) is not None and not fact.TYPE.startswith("queue."):
+            topics |= self._of_record(fact, call)
         if queue is not None and fact.TYPE.startswith("queue."):
             topics.add(f"queue:{queue}")
         return frozenset(topics)
+
+    def _of_record(self, fact: Fact, call: str) -> set[str]:
+        """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""
+        agents = {*self._agents_in(call), *getattr(fact, "agents", ())}
+        if author := getattr(fact, "author", None):
+            agents.add(author)
+        teams = {team for agent in agents if (team := self._directory.team_of(agent)) is not None}
+        teams |= self._call_teams.get(call, set())
+        return {*(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
 
     def _of_call(self, fact: CallFact) -> frozenset[str]:
         agents = set(self._agents_in(fact.call))

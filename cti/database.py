@@ -98,12 +98,16 @@ def explain(error: BaseException, dsn: str) -> DatabaseUnavailable:
                 f"PostgreSQL at {where} cannot be reached ({reason}); check that it runs and CTI_DATABASE_URL.",
                 passing=True,
             )
-        case asyncpg.PostgresConnectionError():
+        case asyncpg.PostgresConnectionError() | asyncpg.AdminShutdownError() | asyncpg.CrashShutdownError():
             return DatabaseUnavailable(f"The connection to PostgreSQL at {where} broke off.", passing=True)
         case asyncpg.PostgresError():
             return DatabaseUnavailable(f"PostgreSQL at {where} refused: {_said(error)}.")
-        case _:
+        case asyncpg.InterfaceError() if not isinstance(error, ValueError):
+            return DatabaseUnavailable(f"The connection to PostgreSQL at {where} broke off.", passing=True)
+        case ValueError() | TypeError():
             return _not_an_address()
+        case _:
+            return DatabaseUnavailable(f"PostgreSQL at {where} cannot be used: {_said(error)}.")
 
 
 def _not_an_address() -> DatabaseUnavailable:

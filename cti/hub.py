@@ -223,7 +223,7 @@ class Hub:
         self._subscriptions = subscriptions
         self._snapshot = snapshot
         self._seq = seq
-        self._epoch = epoch
+        self.epoch = epoch
         self._still_valid = still_valid
         self._now = now
         self._version = version
@@ -282,7 +282,7 @@ class Hub:
     def epoch_for(self, actor: Actor, topics: Topics) -> str:
         """The name of a stream: another one when the journal, the user or what the user may see is another."""
         view = "\n".join((actor.login, actor.role, *sorted(topics)))
-        return f"{self._epoch}.{hashlib.sha256(view.encode()).hexdigest()[:12]}"
+        return f"{self.epoch}.{hashlib.sha256(view.encode()).hexdigest()[:12]}"
 
     def join(self, session: Session) -> bool:
         """Subscribes the session; False, and nothing done, if this user has too many clients open already.

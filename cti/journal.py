@@ -22,6 +22,7 @@ import structlog
 from cti import journal_store as store
 from cti.bus import Envelope
 from cti.database import DatabaseUnavailable, connect, connection, explain
+from cti.journal_ring import Ring
 from cti.journal_store import Fenced, Gap, Holder, JournalFact, JournalInUse, Past
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ class Journal:
         self._buffer: deque[Envelope] = deque()
         self._in_flight: list[Envelope] = []
         self._gap: Gap | None = None
-        self._ring: deque[tuple[int, frozenset[str], bytes]] = deque()
-        self._ring_floor = 0
+        self._ring = Ring(ring)
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._moved = asyncio.Event()
@@ -161,11 +161,8 @@ class Journal:
             if isinstance(error, asyncpg.PostgresError | OSError):
                 raise explain(error, self._dsn) from error
             raise
-        if len(newest) > self._ring_max:
-            self._ring_floor = newest.pop(0)[0]
-        else:
-            self._ring_floor = max(0, self._past.kept_from - 1)
-        self._ring.extend(newest)
+        floor = newest.pop(0)[0] if len(newest) > self._ring_max else max(0, self._past.kept_from - 1)
+        self._ring = Ring(self._ring_max, floor=floor, frames=newest)
         self._last_row = newest[-1][0] if newest else 0
         self._old_gap = self._past.last_gap
         self._hole_ends = [hole.base for hole in self._past.holes]
@@ -215,7 +212,7 @@ class Journal:
             await asyncio.sleep(min(remaining + 0.01, 0.25))
 
     async def close(self, *, timeout: float = 10.0) -> None:
-        """Writes down what is left, for at most `timeout` seconds, and gives the right to write back. May be called twice."""
+        """Writes down what is left, for at most `timeout` seconds, and gives up the right to write. May be called twice."""
         self._closing.set()
         self._wake.set()
         writer, self._writer = self._writer, None
@@ -254,10 +251,7 @@ class Journal:
         """Takes an envelope from the bus; returns at once."""
         seq = envelope.seq
         self.seq = seq
-        ring = self._ring
-        if len(ring) >= self._ring_max:
-            self._ring_floor = ring.popleft()[0]
-        ring.append((seq, envelope.topics, envelope.frame))
+        self._ring.add(seq, envelope.topics, envelope.frame)
         if self.fenced:
             return
         buffer = self._buffer
@@ -267,7 +261,8 @@ class Journal:
             gap = self._gap
             self._gap = Gap(lost, lost, 1) if gap is None else Gap(gap.first, lost, gap.lost + 1)
         elif not buffer:
-            self._progress = max(self._progress, time.monotonic()) if self._in_flight else time.monotonic()
+            if not self._in_flight:
+                self._progress = time.monotonic()
             self._wake.set()
         buffer.append(envelope)
 
@@ -386,7 +381,7 @@ class Journal:
             self._in_flight = [self._buffer.popleft() for _ in range(count)]
             await self._write_batch()
             # A trickle is written in one batch each flush_every, not in a batch a fact.
-            return count == self._batch_max or self._closing.is_set()
+            return bool(self._in_flight) or count == self._batch_max or self._closing.is_set()
         return False
 
     async def _write_batch(self) -> None:
@@ -459,12 +454,6 @@ class Journal:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def recent(self, seq: int, topics: Collection[str], *, limit: int = 10_000) -> Resumed | None:
-        """As `resume` within the same epoch, from memory alone and without waiting; None if memory does not reach back."""
-        if not self._resumable(seq):
-            return None
-        return self._from_ring(seq, frozenset(topics), limit)
-
     async def resume(
         self, epoch: str, seq: int, topics: Collection[str], *, limit: int = 10_000
     ) -> Resumed | None:
@@ -472,19 +461,30 @@ class Journal:
 
         None when that cannot be proven complete: another epoch, a number from the future or one whose fact died with a
         process, a gap, more than `limit` frames, older than what is kept, or no database while memory does not reach
-        back. Frames are the bytes that were sent live. Take the live facts above `Resumed.seq` from then on; `recent`
-        tops up without waiting if something came between.
+        back. Frames are the bytes that were sent live. Facts published while it read are above `Resumed.seq`.
         """
-        if epoch != self.epoch or not self._resumable(seq):
+        if epoch != self.epoch:
             return None
-        wanted = frozenset(topics)
-        if seq >= self._ring_floor:
-            return self._from_ring(seq, wanted, limit)
+        up_to = self.seq
+        frames = await self._missed(seq, up_to, frozenset(topics), limit)
+        return None if frames is None else Resumed(frames, up_to)
+
+    async def missed(
+        self, after: int, up_to: int, topics: Collection[str], max_bytes: int, *, limit: int = 10_000
+    ) -> list[bytes] | None:
+        """As `resume` within the epoch, for after < number <= up_to, and None also when it is more than `max_bytes`."""
+        frames = await self._missed(after, up_to, frozenset(topics), limit)
+        return None if frames is None or sum(map(len, frames)) > max_bytes else frames
+
+    async def _missed(self, seq: int, up_to: int, wanted: frozenset[str], limit: int) -> list[bytes] | None:
+        if not self._resumable(seq) or up_to > self.seq:
+            return None
         try:
-            return await self._from_table(seq, wanted, limit)
+            frames = await self._collect(seq, up_to, wanted, limit)
         except _OUTAGE as error:
             log.warning("resume not possible", why=str(explain(error, self._dsn)))
             return None
+        return None if frames is None or len(frames) > limit else frames
 
     def _resumable(self, seq: int) -> bool:
         if not 0 <= seq <= self.seq or seq < self._past.kept_from - 1:
@@ -492,69 +492,43 @@ class Journal:
         index = bisect_right(self._hole_ends, seq)
         return index == len(self._past.holes) or seq <= self._past.holes[index].after
 
-    def _from_ring(self, seq: int, wanted: frozenset[str], limit: int) -> Resumed | None:
-        # What this process published is all in the ring down to its floor, written or not; what was read back at the
-        # start has the gaps of the table.
-        if seq < self._ring_floor or (seq < self._base and seq < self._old_gap):
+    async def _collect(self, seq: int, up_to: int, wanted: frozenset[str], limit: int) -> list[bytes] | None:
+        if seq >= self._ring.floor and (seq >= self._base or seq >= self._old_gap):
+            # What this process published is all in the ring down to its floor, written or not, lost or not; what was
+            # read back at the start has the gaps of the table.
+            return self._ring.between(seq, up_to, wanted)
+        # In one turn of the loop: where the table ends, and from memory what follows.
+        written = max(seq, min(self.flushed_seq, up_to))
+        tail = self._tail(written, up_to, wanted)
+        if self._reader is None or self._rows_between(seq, written) > self._scan_max:
             return None
-        return self._complete([], self._newer(self._ring, seq, wanted), limit)
-
-    @staticmethod
-    def _newer(
-        ring: deque[tuple[int, frozenset[str], bytes]], seq: int, wanted: frozenset[str]
-    ) -> list[bytes]:
-        frames: list[bytes] = []
-        for number, topics, frame in reversed(ring):
-            if number <= seq:
-                break
-            if not topics.isdisjoint(wanted):
-                frames.append(frame)
-        frames.reverse()
-        return frames
-
-    def _complete(self, frames: list[bytes], tail: list[bytes], limit: int) -> Resumed | None:
-        if len(frames) + len(tail) > limit:
+        async with self._reader.acquire(timeout=_READ_TIMEOUT) as conn:
+            frames = await store.read_topics(conn, seq, written, wanted, limit + 1)
+            kept = await store.kept_from(conn)
+        if seq < kept - 1 or self._has_gap_after(seq):
             return None
-        return Resumed(frames + tail, self.seq)
+        return frames + tail
 
     def _rows_between(self, seq: int, up_to: int) -> int:
-        leapt = sum(h.base - max(h.after, seq) for h in self._past.holes if h.base > seq and h.base <= up_to)
+        """The most rows there can be: numbers leapt over at the start of a process do not count."""
+        leapt = sum(h.base - max(h.after, seq) for h in self._past.holes if seq < h.base <= up_to)
         return up_to - seq - leapt
-
-    async def _from_table(self, seq: int, wanted: frozenset[str], limit: int) -> Resumed | None:
-        assert self._reader is not None
-        frames: list[bytes] = []
-        reached = seq
-        for _ in range(4):
-            up_to = self.flushed_seq
-            if self._rows_between(seq, up_to) > self._scan_max:
-                return None
-            async with self._reader.acquire(timeout=_READ_TIMEOUT) as conn:
-                found = await store.read_topics(conn, reached, up_to, wanted, limit + 1 - len(frames))
-                kept = await store.kept_from(conn)
-            frames.extend(frame for _, frame in found)
-            reached = up_to
-            if kept - 1 > seq or self._has_gap_after(seq) or len(frames) > limit:
-                return None
-            if (tail := self._tail(reached, wanted)) is not None:
-                return self._complete(frames, tail, limit)
-        return None
 
     def _has_gap_after(self, seq: int) -> bool:
         return self._past.last_gap > seq or (self._gap is not None and self._gap.last > seq)
 
-    def _tail(self, seq: int, wanted: frozenset[str]) -> list[bytes] | None:
-        if seq >= self._ring_floor:
-            return self._newer(self._ring, seq, wanted)
-        if seq >= self.flushed_seq:
-            return [e.frame for e in self._unwritten() if e.seq > seq and not e.topics.isdisjoint(wanted)]
-        return None
+    def _tail(self, written: int, up_to: int, wanted: frozenset[str]) -> list[bytes]:
+        if written >= self._ring.floor:
+            return self._ring.between(written, up_to, wanted)
+        return [
+            e.frame for e in self._unwritten() if written < e.seq <= up_to and not wanted.isdisjoint(e.topics)
+        ]
 
     def _unwritten(self) -> Iterable[Envelope]:
         return chain(self._in_flight, self._buffer)
 
     async def facts_of(self, call: str, *, limit: int = 1000) -> list[JournalFact]:
-        """Returns the facts of a call in order, at most `limit`, those not yet written included. Raises DatabaseUnavailable."""
+        """Returns the facts of a call in order, at most `limit`, also those not yet written. Raises DatabaseUnavailable."""
         unwritten = [e for e in self._unwritten() if getattr(e.fact, "call", None) == call]
         facts = await self._read(lambda pool: store.read_call(pool, call, limit))
         last = facts[-1].seq if facts else -1

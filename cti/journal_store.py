@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -77,7 +77,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What of the journal cannot be trusted to be complete: holes in order, the end of the last gap, the oldest kept number."""
+    """What bounds a complete answer: holes in order, the end of the last gap, the oldest kept number."""
 
     holes: tuple[Hole, ...]
     last_gap: int
@@ -234,7 +234,7 @@ async def make_room(conn: Connection, first: int, last: int) -> int:
 
 
 async def write(conn: Connection, token: int, lease: float, rows: bytes, first: int, published: int) -> None:
-    """Writes rows made by `row` (the first one's number is `first`) and prolongs the lease, all or nothing. Raises Fenced."""
+    """Writes lines made by `row` (the first's number is `first`) and prolongs the lease, all or nothing. Raises Fenced."""
 
     async def source() -> Any:
         yield rows
@@ -306,10 +306,10 @@ async def read_newest(conn: Queryable, count: int) -> list[tuple[int, frozenset[
 
 async def read_topics(
     conn: Queryable, after: int, up_to: int, topics: Collection[str], limit: int
-) -> list[tuple[int, bytes]]:
-    """Reads (number, frame) of the facts with after < number <= up_to that one of the topics may see, at most `limit`."""
+) -> list[bytes]:
+    """Reads the frames of the facts with after < number <= up_to that one of the topics may see, at most `limit`."""
     rows = await conn.fetch(READ_TOPICS, after, up_to, list(topics), limit)
-    return [(row["seq"], frame(row["seq"], row["at"], row["type"], row["data"])) for row in rows]
+    return [frame(row["seq"], row["at"], row["type"], row["data"]) for row in rows]
 
 
 async def read_call(conn: Queryable, call: str, limit: int) -> list[JournalFact]:
@@ -404,8 +404,3 @@ def journal_fact(envelope: Envelope) -> JournalFact:
         topics=tuple(sorted(envelope.topics)),
         data=orjson.loads(without_nul(envelope.data)),
     )
-
-
-def rows(batch: Iterable[tuple[Envelope, bytes]]) -> bytes:
-    """Returns what COPY takes for several envelopes."""
-    return b"".join([row(envelope, data) for envelope, data in batch])

@@ -1,7 +1,7 @@
 """Membership: makes Asterisk's queues have each agent as the agent's state wants it: member or not, paused or not.
 
-Calls are distributed by Asterisk itself; this is how it learns of states. It compares what is wanted with what the PBX has
-and sends the difference (QueueAdd, QueuePause, QueueRemove), so it may run at any time, twice does no harm, and members lost by
+Calls are distributed by Asterisk itself; this is how it learns of states. What is wanted is compared with what the PBX has
+and the difference sent (QueueAdd, QueuePause, QueueRemove): it may run at any time, twice does no harm, and members lost by
 a restart of Asterisk are put back. A pause made at the PBX by somebody else is taken over as the agent's wish, not fought.
 """
 

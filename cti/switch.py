@@ -88,8 +88,7 @@ class Switch:
         self._held: list[Record] | None = None
         self._touched: set[str] | None = None
         self._resyncing: asyncio.Task[None] | None = None
-        self._asked_again = asyncio.Event()
-        self._reason = "connected"
+        self._knew = False
         self.synced = False
         self.drift: dict[str, int] = {}
         self.events = 0
@@ -109,8 +108,7 @@ class Switch:
         if state.phase == "up":
             self._state = state
             self._held = []
-            self._reason = "connected" if not self.drift and not self.events else "reconnected"
-            self.ask_again(self._reason)
+            self.ask_again("reconnected" if self._knew else "connected")
             return
         changed = (state.phase, state.code, state.why) != (
             self._state.phase,
@@ -233,8 +231,10 @@ class Switch:
         call_facts, call_wrong = self.calls.rebuild(channels, waiting, parked_rows(parked_list), now, touched)
         wrong = {name: count for name, count in {**queue_wrong, **call_wrong}.items() if count}
         first, self.synced = not self.synced, True
-        for name, count in wrong.items():
-            self.drift[name] = self.drift.get(name, 0) + count
+        if self._knew:
+            for name, count in wrong.items():
+                self.drift[name] = self.drift.get(name, 0) + count
+        self._knew = True
         facts: list[Fact] = [*queue_facts, *call_facts]
         if first:
             facts.insert(0, self._status())

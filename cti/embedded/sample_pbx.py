@@ -82,9 +82,10 @@ class SamplePbx:
             name,
             {
                 "BIND": self.host,
-                "MEDIA_ADDRESS": self.host,
+                "MEDIA": f"bind_rtp_to_media_address=yes\nmedia_address={self.host}",
+                "NAT": "",
                 "PEER_HOST": "127.0.0.2",
-                "CTI_PERMIT": self.host,
+                "CTI_PERMIT": f"{self.host}/255.255.255.255",
                 "CTI_INTERNAL": "from-agent",
                 "CTI_SECRET": self.secret,
                 "ADMIN_SECRET": self.admin_secret,

@@ -1,0 +1,96 @@
+"""Facts of the CRM side: screen pops shown, updated and withdrawn; calls identified; interactions noted and closed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from crm.views import PopView
+from cti.facts import Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopFact(Fact):
+    """A fact about one agent's screen pop: for that agent alone."""
+
+    agent: str
+    call: str
+    pop: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopShown(PopFact):
+    """The call is offered to the agent (or dialled by them): this is who it is. Follows call.offered."""
+
+    TYPE: ClassVar[str] = "pop.shown"
+    view: PopView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopUpdated(PopFact):
+    """More is known, or the call went on: `view` replaces the former one. Follows the look-up's answer and call facts."""
+
+    TYPE: ClassVar[str] = "pop.updated"
+    view: PopView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopWithdrawn(PopFact):
+    """The pop is no longer this agent's. `reason`: answered_elsewhere, caller_gone, no_answer, rejected, busy,
+    unreachable, transferred (before they took it), call_ended (the record is closed: wrap-up is over), replaced
+    (by the next call's pop), dismissed, logged_off."""
+
+    TYPE: ClassVar[str] = "pop.withdrawn"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionIdentified(Fact):
+    """The customer of a call is settled: no other candidate, or a person chose. `how`: chosen, account_number, exact,
+    switchboard. `by`: the login of who chose, or `lookup`."""
+
+    TYPE: ClassVar[str] = "interaction.identified"
+    call: str
+    e164: str | None
+    account_id: int | None
+    contact_id: int | None
+    how: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionNoted(Fact):
+    """A note was written or changed on an interaction, and is committed. The text is read over REST."""
+
+    TYPE: ClassVar[str] = "interaction.noted"
+    call: str
+    interaction: int
+    account_id: int | None
+    note: int
+    version: int
+    author: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionClosed(Fact):
+    """The record of a call is complete and committed. `at` is when the call ended. Outcomes: those of call.cleared."""
+
+    TYPE: ClassVar[str] = "interaction.closed"
+    call: str
+    interaction: int
+    account_id: int | None
+    agents: tuple[str, ...]
+    outcome: str
+    started: datetime
+
+
+FACTS: tuple[type[Fact], ...] = (
+    PopShown,
+    PopUpdated,
+    PopWithdrawn,
+    InteractionIdentified,
+    InteractionNoted,
+    InteractionClosed,
+)
+"""Every fact of this package that goes over the wire."""

@@ -1,0 +1,139 @@
+"""What the agent's screen is told about a customer and a call: shapes only, as they go over the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+
+from cti.facts import Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountCard:
+    """A customer in short. `classification` is the house's own rating (A is best)."""
+
+    id: int
+    number: str
+    name: str
+    kind: str
+    classification: str
+    status: str
+    language: str
+    country: str
+    timezone: str
+    email: str
+    city: str
+    last_contact: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactCard:
+    """A person at an account. `main`: the one to speak to when nobody else is named."""
+
+    id: int
+    name: str
+    role: str
+    main: bool
+    email: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InteractionCard:
+    """An earlier contact with the account; `note` is the newest note on it. `talked`: seconds."""
+
+    id: int
+    channel: str
+    direction: str
+    started: datetime
+    ended: datetime | None
+    queue: str | None
+    agents: tuple[str, ...]
+    talked: float
+    outcome: str | None
+    disposition: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenItemCard:
+    """Something still open with the account. `kind`: ticket, order, callback, invoice, complaint. `amount` is exact
+    decimal text in `currency`, or None."""
+
+    id: int
+    kind: str
+    reference: str
+    subject: str
+    status: str
+    due: date | None
+    amount: str | None
+    currency: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertCard:
+    """What whoever speaks to this customer has to know first. `severity`: info, warning, critical."""
+
+    severity: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A customer who may be the caller, with all that a pop shows of them.
+
+    `how`: chosen (by a person), account_number (given to the IVR), exact (this number is theirs), switchboard (the
+    number begins like their company's). `contacts` are the account's people (at most 10, the main one first).
+    """
+
+    how: str
+    account: AccountCard
+    contact: ContactCard | None = None
+    contacts: tuple[ContactCard, ...] = ()
+    interactions: tuple[InteractionCard, ...] = ()
+    open_items: tuple[OpenItemCard, ...] = ()
+    alerts: tuple[AlertCard, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopView:
+    """A screen pop as its agent sees it.
+
+    `id` is the same whenever this call is shown to this agent, also after a restart: show it once. `state`: offered
+    (the phone is about to ring), talking, ended (the call is over, work on it is not). `lookup`: pending, complete,
+    unavailable (the customer data cannot be read at present; a pop.updated follows). `kind` says what `number` is:
+    identified, withheld, unknown, internal, alphanumeric, invalid. `candidates` are ranked, the first is the likeliest;
+    `chosen_by` says who picked it if a person did. `waited`: seconds in queues when this was written; `waiting_since`
+    while the wait goes on. `data` is what the IVR collected and clients attached.
+
+    Names and `data` are text from outside: show them as text, never as markup.
+    """
+
+    id: str
+    call: str
+    pbx: str
+    agent: str
+    state: str
+    direction: Direction
+    number: str
+    kind: str
+    withheld: bool
+    e164: str | None
+    formatted: str | None
+    country: str
+    name: str | None
+    dnis: str | None
+    queue: str | None
+    started: datetime
+    waiting_since: datetime | None
+    waited: float
+    shown: datetime
+    ended: datetime | None
+    lookup: str
+    how: str
+    candidates: tuple[Candidate, ...]
+    chosen_by: str | None
+    consulted_by: str | None
+    transferred_by: str | None
+    url: str | None
+    data: dict[str, str] = field(default_factory=dict)

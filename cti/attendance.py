@@ -1,0 +1,73 @@
+"""Attendance: writes agents' working sessions down, so that a restart takes them up again.
+
+A change of state is shown at once and written a moment later, coalesced per agent; while the database is away it waits. An
+agent must be able to take a break with the database down (docs/adr/005).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from cti.agents import Agents, Session
+from cti.facts import AgentStateChanged
+
+log = structlog.get_logger(__name__)
+
+PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Attendance:
+    """Hears state changes, saves sessions. At most one entry an agent waits."""
+
+    def __init__(self, *, agents: Agents, save: Callable[[Sequence[Session]], Awaitable[None]]) -> None:
+        self._agents = agents
+        self._save = save
+        self._due: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
+
+    @property
+    def unwritten(self) -> int:
+        """How many agents' sessions wait to be written."""
+        return len(self._due)
+
+    def hear(self, fact: AgentStateChanged) -> None:
+        """Notes whose session changed."""
+        self._due[fact.agent] = None
+        self._written.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Writes what is due, until cancelled."""
+        failures = 0
+        while True:
+            if not self._due:
+                self._written.set()
+                self._wake.clear()
+                await self._wake.wait()
+            batch, self._due = self._due, {}
+            now = datetime.now(UTC)
+            try:
+                await self._save([self._agents.session(login, now) for login in batch])
+            except Exception as error:
+                self._due = {**batch, **self._due}
+                if failures == 0:
+                    log.warning("agent sessions cannot be written", why=f"{type(error).__name__}: {error}"[:200])
+                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+                failures += 1
+            else:
+                failures = 0
+
+    async def flush(self, timeout: float = 5.0) -> bool:
+        """Waits until everything is written; False if it is not after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._written.wait()
+        except TimeoutError:
+            return False
+        return True
