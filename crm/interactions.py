@@ -31,6 +31,7 @@ from cti.facts import (
     CallCleared,
     CallConferenced,
     CallDelivered,
+    CallDiverted,
     CallerChanged,
     CallEstablished,
     CallFact,
@@ -42,6 +43,7 @@ from cti.facts import (
     CallQueued,
     CallRetrieved,
     CallTransferred,
+    CallUnparked,
     CallView,
     Direction,
     Fact,
@@ -118,6 +120,21 @@ class Interaction:
     disposition: str | None
     version: int
     notes: tuple[Note, ...] = ()
+
+
+Viewed = (
+    CallOriginated
+    | CallQueued
+    | CallOffered
+    | CallEstablished
+    | CallDiverted
+    | CallTransferred
+    | CallMerged
+    | CallConferenced
+    | CallParked
+    | CallUnparked
+)
+"""Facts that carry the whole call."""
 
 
 @dataclass(slots=True)
@@ -259,10 +276,17 @@ class Interactions:
             **dict.fromkeys(viewed, self.viewed),
             **dict.fromkeys(touched, self.touched),
             CallEstablished: self.established,
+            CallDiverted: self.viewed,
+            CallUnparked: self.viewed,
             CallerChanged: self.caller_changed,
             CallCleared: self.cleared,
             InteractionIdentified: self.identified,
         }
+
+    def agents_of(self, call: str) -> tuple[str, ...]:
+        """The agents who have had this call, of those still kept in memory (the last thousands)."""
+        record = self._records.get(call) or self._done.get(call)
+        return tuple(record.agents) if record is not None else ()
 
     @property
     def unwritten(self) -> int:
@@ -271,16 +295,7 @@ class Interactions:
 
     # ------------------------------------------------------------------------------------------- facts
 
-    def viewed(
-        self,
-        fact: CallOriginated
-        | CallQueued
-        | CallOffered
-        | CallTransferred
-        | CallMerged
-        | CallConferenced
-        | CallParked,
-    ) -> None:
+    def viewed(self, fact: Viewed) -> None:
         """Opens the record of a call with a customer, or brings it up to date."""
         record = self._records.get(fact.call)
         if record is None:
@@ -298,6 +313,7 @@ class Interactions:
 
     def established(self, fact: CallEstablished) -> None:
         """An agent talks to the customer."""
+        self.viewed(fact)
         if (record := self._records.get(fact.call)) is None:
             return
         if fact.agent is not None:

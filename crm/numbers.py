@@ -126,8 +126,8 @@ def _user_part(received: str) -> tuple[str, str]:
     """Returns the part of a name-addr, URI or plain text that is the number, and the tel URI's phone-context."""
     text = unquote(received) if "%" in received else received
     text = unicodedata.normalize("NFKC", text)[:LONGEST_TEXT]
-    if (angle := _ANGLE.search(text)) and angle.group(1).strip():
-        text = angle.group(1)
+    if angles := [inside for inside in _ANGLE.findall(text) if inside.strip()]:
+        text = angles[-1]  # the ones before it are of the name
     context = found.group(1) if (found := _CONTEXT.search(text)) else ""
     scheme = _SCHEME.match(text)
     if scheme:

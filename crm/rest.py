@@ -324,7 +324,7 @@ def _said(status: int, code: str, detail: str = "") -> Translate:
     return lambda error: Problem(status, code, detail or str(error))
 
 
-PROBLEMS: Mapping[type[Exception], Translate] = {
+TRANSLATE: Mapping[type[Exception], Translate] = {
     accounts.UnknownAccount: _said(404, "not_found", "there is no such account"),
     accounts.UnknownPart: _said(404, "not_found", "the account has no such contact or phone"),
     accounts.NumberTaken: _said(409, "taken", "this number is taken already"),

@@ -42,6 +42,7 @@ from cti.facts import (
     CallParked,
     CallQueued,
     CallTransferred,
+    CallUnparked,
     CallView,
     ConnectionCleared,
     ConnectionState,
@@ -54,6 +55,10 @@ log = structlog.get_logger(__name__)
 
 MOST_DATA = 32
 """Entries of call data that a pop carries; each value at most 512 characters."""
+
+
+REMEMBERED = 10_000
+"""Ids of ended calls that are remembered as such."""
 
 
 class PopState(StrEnum):
@@ -224,6 +229,7 @@ class ScreenPops:
         self._matters: OrderedDict[str, _Matter] = OrderedDict()
         self._of_call: dict[str, str] = {}
         self._agents: dict[str, dict[str, _Matter]] = {}
+        self._over: OrderedDict[str, None] = OrderedDict()
         self.forgotten = 0
 
     def reactions(self) -> dict[type[Fact], Callable[[Any], list[Fact]]]:
@@ -239,6 +245,7 @@ class ScreenPops:
             CallMerged: self.merged,
             CallConferenced: self.viewed,
             CallParked: self.viewed,
+            CallUnparked: self.viewed,
             ConnectionCleared: self.connection_cleared,
             CallDataChanged: self.data_changed,
             CallerChanged: self.caller_changed,
@@ -286,10 +293,9 @@ class ScreenPops:
 
     def established(self, fact: CallEstablished) -> list[Fact]:
         """Whoever answered keeps the pop; the others whom the same queue offered the call lose it."""
-        matter = self._matter_of(fact.call)
+        matter, facts = self._met(fact.view, fact.at)
         if matter is None:
-            return []
-        facts: list[Fact] = []
+            return facts
         if fact.call == matter.call and matter.waiting_since is not None and fact.agent is not None:
             waited = (fact.at - matter.waiting_since).total_seconds() if fact.waited is None else fact.waited
             matter.waited += max(0.0, waited)
@@ -315,7 +321,8 @@ class ScreenPops:
 
     def diverted(self, fact: CallDiverted) -> list[Fact]:
         """The agent did not take it."""
-        return self._left(fact.call, fact.agent, fact.connection.id, fact.reason, fact.at)
+        facts = self._met(fact.view, fact.at)[1]
+        return facts + self._left(fact.call, fact.agent, fact.connection.id, fact.reason, fact.at)
 
     def failed(self, fact: CallFailed) -> list[Fact]:
         """The agent's device could not be reached."""
@@ -365,7 +372,7 @@ class ScreenPops:
             facts += self._answer(matter, agent, fact.connection.id, fact.call, fact.at)
         return facts
 
-    def viewed(self, fact: CallConferenced | CallParked) -> list[Fact]:
+    def viewed(self, fact: CallConferenced | CallParked | CallUnparked) -> list[Fact]:
         """Nothing changes but what is known of the call."""
         return self._met(fact.view, fact.at)[1]
 
@@ -393,6 +400,9 @@ class ScreenPops:
 
     def cleared(self, fact: CallCleared) -> list[Fact]:
         """The call is over: pops of those who talked stay until their wrap-up ends, the others go."""
+        self._over[fact.call] = None
+        if len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
         matter = self._matter_of(fact.call)
         if matter is None:
             return []
@@ -465,6 +475,8 @@ class ScreenPops:
 
     def _met(self, view: CallView, at: datetime) -> tuple[_Matter | None, list[Fact]]:
         """Finds or makes the call's matter, takes over what the view tells, starts the look-up. None: no customer."""
+        if view.id in self._over:  # a straggler must not bring a call back to life
+            return self._matter_of(view.id), []
         root = self._of_call.get(view.id)
         if root is None or (view.consult_of is not None and root == view.id):
             root = self._root(view)

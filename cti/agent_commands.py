@@ -61,9 +61,11 @@ def add_agent_commands(
 
     def whose(actor: Actor, args: ForAgent) -> str:
         login = args.agent or actor.login
-        if login != actor.login and not actor.is_admin:
-            team = directory.team_of(login)
-            if actor.role is Role.AGENT or (actor.teams and team not in actor.teams):
+        everybodys = actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams)
+        if login != actor.login and not everybodys:
+            if actor.role is Role.AGENT:
+                raise CommandError("not_your_agent", "you can change your own state only")
+            if directory.team_of(login) not in actor.teams:
                 raise CommandError("not_your_agent", f"{login} is not in a team of yours")
         return login
 

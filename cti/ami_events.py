@@ -106,10 +106,11 @@ class LocalPaired(Record):
 
 @dataclass(frozen=True, slots=True)
 class DialBegun(Record):
-    """AMI: DialBegin. `dialler` is None for a leg made by Originate."""
+    """AMI: DialBegin. `dialler` is None for a leg made by Originate; `number` is what is sent to a carrier, None for a phone."""
 
     dialler: str | None
     dialled: str
+    number: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +132,12 @@ class DialEnded(Record):
 
 @dataclass(frozen=True, slots=True)
 class BridgeEntered(ChannelRecord):
-    """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)..."""
+    """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)... `kind`: basic (a talk,
+    whose parties get one Linkedid), base (a room that calls share without becoming one), parking."""
 
     bridge: str
     technology: str
+    kind: str = "basic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -674,6 +677,14 @@ def _local(at: float, f: Fields) -> Record:
     return LocalPaired(at, f["LocalOneUniqueid"], f["LocalTwoUniqueid"])
 
 
+_DIALLED = re.compile(r"(?:^|[/:])(\+?[0-9*#]+)@")
+
+
+def _dial_begin(at: float, f: Fields) -> Record:
+    number = _DIALLED.search(f.get("DialString", ""))  # 15550001@carrier, carrier/sip:15550001@host
+    return DialBegun(at, f.get("Uniqueid"), f["DestUniqueid"], number[1] if number else None)
+
+
 def _hangup(at: float, f: Fields) -> Record:
     return ChannelGone(at, f["Uniqueid"], f["Linkedid"], _number(f.get("Cause")))
 
@@ -700,9 +711,7 @@ PARSERS: dict[bytes, Parser] = {
     b"NewCallerid": _of((*_OWN, "CallerIDNum", "CallerIDName"), _callerid),
     b"Rename": _of(("Uniqueid", "Newname"), lambda at, f: ChannelRenamed(at, f["Uniqueid"], f["Newname"])),
     b"LocalBridge": _of(("LocalOneUniqueid", "LocalTwoUniqueid"), _local),
-    b"DialBegin": _of(
-        ("Uniqueid", "DestUniqueid"), lambda at, f: DialBegun(at, f.get("Uniqueid"), f["DestUniqueid"])
-    ),
+    b"DialBegin": _of(("Uniqueid", "DestUniqueid", "DialString"), _dial_begin),
     b"DialState": _of(
         ("DestUniqueid", "DialStatus"),
         lambda at, f: DialProgressed(at, f["DestUniqueid"], f.get("DialStatus", "")),
@@ -711,7 +720,7 @@ PARSERS: dict[bytes, Parser] = {
         ("Uniqueid", "DestUniqueid", "DialStatus"),
         lambda at, f: DialEnded(at, f.get("Uniqueid"), f["DestUniqueid"], f.get("DialStatus", "")),
     ),
-    b"BridgeEnter": _own(BridgeEntered, "BridgeUniqueid", "BridgeTechnology"),
+    b"BridgeEnter": _own(BridgeEntered, "BridgeUniqueid", "BridgeTechnology", "BridgeType"),
     b"BridgeLeave": _own(BridgeLeft, "BridgeUniqueid"),
     b"BridgeDestroy": _of(("BridgeUniqueid",), lambda at, f: BridgeGone(at, f["BridgeUniqueid"])),
     b"Hold": _switch(PhoneHeld, True),

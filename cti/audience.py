@@ -4,8 +4,8 @@
     mates:<id>      the agents of that team            queue:<id>    agents who work in that queue (no personal data)
     all             everybody                          admin         administrators: on every fact
 
-An agent sees the calls they are offered or talk on; supervisors see their teams' agents and every call that was ever with
-one of them or in one of their queues, to its end.
+An agent sees the calls they are offered or talk on, and hears when these are over; supervisors see their teams' agents and
+every call that was ever with one of them or in one of their queues, to its end.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from cti.facts import (
     JournalGap,
     PbxResynced,
     PbxStatusChanged,
+    QueueMemberJoined,
+    QueueMemberLeft,
 )
 from cti.people import Actor, Directory, Role
 
@@ -90,6 +92,8 @@ class Audience:
             topics.add(f"agent:{agent}")
             if (team := self._directory.team_of(agent)) is not None:
                 topics.add(f"team:{team}")
+                if isinstance(fact, QueueMemberJoined | QueueMemberLeft):
+                    topics.add(f"mates:{team}")  # the queues a colleague is in are part of how they are shown
         elif (call := getattr(fact, "call", None)) is not None and not fact.TYPE.startswith("queue."):
             topics |= self._of_record(fact, call)
         if queue is not None and fact.TYPE.startswith("queue."):
@@ -108,6 +112,7 @@ class Audience:
     def _of_call(self, fact: CallFact) -> frozenset[str]:
         agents = set(self._agents_in(fact.call))
         queue = getattr(fact, "queue", None)
+        view = getattr(fact, "view", None)
         if isinstance(fact, CallCleared):
             agents.update(fact.agents)
         else:
@@ -115,15 +120,16 @@ class Audience:
                 connection = getattr(fact, name, None)
                 if isinstance(connection, ConnectionView) and connection.agent:
                     agents.add(connection.agent)
-            view = getattr(fact, "view", None)
             if isinstance(view, CallView):
                 queue = queue or view.queue
                 agents.update(c.agent for c in view.connections if c.agent)
-        teams = self._call_teams.setdefault(fact.call, set())
+        teams = self._call_teams.get(fact.call, set())
         teams.update(team for agent in agents if (team := self._directory.team_of(agent)) is not None)
         if queue is not None:
             teams.update(self._directory.teams_of_queue(queue))
+        if isinstance(view, CallView):
+            self._call_teams[fact.call] = teams  # whatever else is said of a call may come after its end
         topics = {ADMIN, *(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
         if isinstance(fact, CallCleared):
-            del self._call_teams[fact.call]
+            self._call_teams.pop(fact.call, None)
         return frozenset(topics)

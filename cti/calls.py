@@ -136,6 +136,16 @@ DIAL_REASONS = {
 LEFT_QUEUE_AFTER = 1.0
 """Seconds after QueueCallerAbandon without a hangup by which the queue's time-out, not the caller, ended the wait."""
 
+BRIDGES_OF = {
+    "Park": ("holding_bridge", "parking"),
+    "BridgeWait": ("holding_bridge", "base"),
+    "ConfBridge": ("softmix", "base"),
+}
+"""Application → technology and kind of the bridge it puts a channel into, for channels found at a rebuild."""
+
+LEFT_ALONE_AFTER = 1.0
+"""Seconds after the customer's end by which an agent's waiting leg that is still there was not meant to end with it."""
+
 RIVALRY = 1.0
 """Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
 
@@ -155,9 +165,11 @@ def moment(at: float) -> datetime:
 @dataclass(slots=True, eq=False)
 class _Leg:
     """A connection as it stands. `ends`: uniqueids of its channel, or of both halves of a Local one, the
-    near half first. `dialling`: legs it dials now, each with the end that dials it. `aside`: the bridge where nobody hears
-    anybody (parking, waiting) that it is in. `met`: whom it has talked with. `left_by`: whom it talked with before others
-    took their place."""
+    near half first. `dialling`: legs it dials now, each with the end that dials it. `front`: the Local connection that stands
+    for this phone behind it. `joint`: a Local channel that only leads to an agent's own phone. `aside`: the bridge where
+    nobody hears anybody (parking, waiting) that it is in. `met`: whom it has talked with. `left_by`: whom it talked with
+    before others took their place. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet. `guest_of`: the Linkedid of the
+    call it came from to be with somebody else's, and to which it returns when they go."""
 
     id: str
     call: _Call
@@ -174,7 +186,8 @@ class _Leg:
     local: bool = False
     published: bool = False
     cleared: bool = False
-    hidden: bool = False
+    front: _Leg | None = None
+    joint: bool = False
     rings: bool = False
     up: bool = False
     dialler: _Leg | None = None
@@ -189,6 +202,8 @@ class _Leg:
     connecting: bool = False
     music: bool = False
     aside: str | None = None
+    in_room: bool = False
+    dials: str | None = None
     held_in: str | None = None
     held_from: float | None = None
     held: float = 0.0
@@ -200,10 +215,14 @@ class _Leg:
     left_by: set[str] = field(default_factory=set)
     transferred: bool = False
     held_by: str = "server"
+    caller: tuple[str | None, str | None] | None = None
+    guest_of: str | None = None
 
     @property
     def pipe(self) -> bool:
         """Whether this Local channel only joins what is at its two ends, and nobody is it."""
+        if self.joint:
+            return True
         if not self.local or self.agent is not None or self.member_of is not None:
             return False
         near = self.ends[0]
@@ -213,19 +232,22 @@ class _Leg:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A call as it stands."""
+    """A call as it stands. `key`: its id without the PBX; `aliases`: other Linkedids whose channels are its own. `wait`:
+    the last wait in a queue, `waited`: all of them. `failed`: the last attempt to reach somebody failed for a fault."""
 
     id: str
-    linkedid: str
+    key: str
     direction: Direction
     started: float
     ani: str | None
     ani_name: str | None
     dnis: str | None
+    aliases: list[str] = field(default_factory=list)
     legs: dict[str, _Leg] = field(default_factory=dict)
     queue: str | None = None
     queued_since: float | None = None
     answered: float | None = None
+    wait: float = 0.0
     waited: float = 0.0
     talked: float = 0.0
     held: float = 0.0
@@ -236,7 +258,9 @@ class _Call:
     agents: dict[str, None] = field(default_factory=dict)
     departed: dict[str, _Leg] = field(default_factory=dict)
     ever_talked: bool = False
+    established: bool = False
     abandoned: bool = False
+    failed: bool = False
     merged_into: str | None = None
     lost: bool = False
     cause: int = 0
@@ -261,11 +285,13 @@ class Calls:
         self._is_trunk = is_trunk
         self._inbound = frozenset(inbound_contexts)
         self._calls: dict[str, _Call] = {}
+        self._aliases: dict[str, _Call] = {}
         self._legs: dict[str, _Leg] = {}
         self._halves: dict[str, _Leg] = {}
         self._bridges: dict[str, set[str]] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._leaving: dict[str, _Leg] = {}
+        self._left_alone: dict[str, tuple[_Leg, float]] = {}
         self._hears_hangup_requests = False
         self.unknown = 0
         self._fold: dict[type[Record], Callable[..., Facts]] = {
@@ -313,8 +339,12 @@ class Calls:
         return fold(record) if fold else []
 
     def tick(self, now: float) -> Facts:
-        """Settles what only time can tell: a caller who gave up a queue without hanging up was timed out by it."""
+        """Settles what only time can tell: a caller who gave up a queue without hanging up was timed out by it; an agent's
+        waiting leg that outlives the customer's waits again."""
         facts: Facts = []
+        for leg, since in tuple(self._left_alone.values()):
+            if now - since >= LEFT_ALONE_AFTER:
+                facts += self._return(leg, now)
         for leg in tuple(self._leaving.values()):
             if leg.gave_up_at is not None and not leg.hangs_up and now - leg.gave_up_at >= LEFT_QUEUE_AFTER:
                 facts += self._given_back(leg, leg.gave_up_at, "timed_out")
@@ -322,7 +352,7 @@ class Calls:
 
     def view(self, call: str) -> CallView | None:
         """The call as clients see it, or None."""
-        found = self._calls.get(self._linkedid(call))
+        found = self._calls.get(self._key(call))
         return self._view(found) if found else None
 
     def views(self) -> list[CallView]:
@@ -331,19 +361,19 @@ class Calls:
 
     def agents_in(self, call: str) -> tuple[str, ...]:
         """The agents who are parties of the call now."""
-        found = self._calls.get(self._linkedid(call))
+        found = self._calls.get(self._key(call))
         if found is None:
             return ()
         return tuple({leg.agent for leg in found.legs.values() if leg.agent and leg.published})
 
     def queue_of(self, call: str) -> str | None:
         """The queue the call is in or was last answered from."""
-        found = self._calls.get(self._linkedid(call))
+        found = self._calls.get(self._key(call))
         return found.queue if found else None
 
     def channels_of(self, call: str, agent: str) -> list[str]:
         """Uniqueids of the agent's live connections in the call."""
-        found = self._calls.get(self._linkedid(call))
+        found = self._calls.get(self._key(call))
         return [leg.id for leg in found.legs.values() if leg.agent == agent] if found else []
 
     def __len__(self) -> int:
@@ -357,11 +387,13 @@ class Calls:
             "local_halves": len(self._halves),
             "bridges": len(self._bridges),
             "leaving": len(self._leaving),
+            "left_alone": len(self._left_alone),
+            "aliases": len(self._aliases),
         }
 
     def set_data(self, call: str, values: dict[str, str], *, by: str, at: float) -> Facts:
         """Attaches correlator data to a call; an empty value removes one. Nothing for an unknown call or no change."""
-        found = self._calls.get(self._linkedid(call))
+        found = self._calls.get(self._key(call))
         return self._change_data(found, values, by, at) if found else []
 
     # ------------------------------------------------------------------------------------------ channels
@@ -373,11 +405,11 @@ class Calls:
         if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
             self._add_end(twin, r.uniqueid, r.channel)
             return []
-        call = self._calls.get(r.linkedid)
+        device = device_of_channel(r.channel)
+        call = self._current(r.linkedid)
         first = call is None
         if call is None:
-            call = self._new_call(r)
-        device = device_of_channel(r.channel)
+            call = self._new_call(r, device)
         agent = self._agent_at(device)
         leg = _Leg(
             id=r.uniqueid,
@@ -398,20 +430,15 @@ class Calls:
         self._add_end(leg, r.uniqueid, r.channel)
         if first:
             return self._originate(leg, r.at)
-        if agent is not None:
-            return [*self._publish(leg, r.at), *self._settle(call, r.at)]
-        if (
-            not leg.local
-            and self._is_trunk(device)
-            and call.direction is Direction.INTERNAL
-            and call.answered is None
-        ):
-            call.direction = Direction.OUTBOUND
-        return []
+        if agent is None:
+            return []
+        leg.front = next(
+            (o for o in call.legs.values() if o.local and o is not leg and o.agent == agent and len(o.ends) == 2),
+            None,
+        )
+        return [*self._publish(leg, r.at), *self._settle(call, r.at)]
 
-    def _new_call(self, r: ChannelAppeared) -> _Call:
-        linkedid = r.uniqueid if r.linkedid in self._ended else r.linkedid
-        device = device_of_channel(r.channel)
+    def _new_call(self, r: ChannelAppeared, device: str) -> _Call:
         incoming = r.state is ChannelState.RING
         if r.context in self._inbound and (incoming or other_half(r.channel)):
             direction = Direction.INBOUND
@@ -419,18 +446,35 @@ class Calls:
             direction = Direction.INBOUND if incoming else Direction.OUTBOUND
         else:
             direction = Direction.INTERNAL
-        call = _Call(
-            id=f"{self.pbx}:{linkedid}",
-            linkedid=linkedid,
-            direction=direction,
-            started=r.at,
-            ani=r.number,
-            ani_name=r.name,
-            dnis=r.exten or None,
-        )
+        call = self._begin(r.linkedid, direction, r.at, r.number, r.name)
+        call.dnis = r.exten if r.exten not in {"", "s"} else None
         call.data.update(r.variables)
-        self._calls[linkedid] = call
         return call
+
+    def _begin(
+        self, linkedid: str, direction: Direction, at: float, ani: str | None, ani_name: str | None
+    ) -> _Call:
+        key = linkedid
+        while key in self._ended or key in self._calls:
+            key = f"{linkedid}~{at:.3f}" if key == linkedid else key + "+"
+        call = _Call(
+            id=f"{self.pbx}:{key}",
+            key=key,
+            direction=direction,
+            started=at,
+            ani=ani,
+            ani_name=ani_name,
+            dnis=None,
+        )
+        self._calls[key] = call
+        if key != linkedid:
+            self._call_also(linkedid, call)
+        return call
+
+    def _call_also(self, linkedid: str, call: _Call) -> None:
+        if self._current(linkedid) is not call:
+            self._aliases[linkedid] = call
+            call.aliases.append(linkedid)
 
     def _add_end(self, leg: _Leg, uniqueid: str, channel: str) -> None:
         leg.ends.append(uniqueid)
@@ -463,12 +507,15 @@ class Calls:
 
     def _publish(self, leg: _Leg, at: float) -> Facts:
         """Says a leg is being offered the call. Those that only serve other legs are never said."""
-        if leg.published or leg.hidden or leg.cleared or leg.pipe:
+        if leg.published or leg.front is not None or leg.cleared or leg.pipe:
             return []
+        call = leg.call
         leg.published = True
         self._enter(leg, INITIATED, at)
         self._count_agent(leg)
-        call = leg.call
+        if call.direction is Direction.INTERNAL and call.answered is None and self._is_outside(leg):
+            call.direction = Direction.OUTBOUND
+        call.dnis = call.dnis or leg.dials
         return [
             CallOffered(
                 at=moment(at),
@@ -479,6 +526,9 @@ class Calls:
                 view=self._view(call),
             )
         ]
+
+    def _is_outside(self, leg: _Leg) -> bool:
+        return not leg.local and leg.agent is None and self._is_trunk(leg.device)
 
     def _waiting_in(self, call: _Call) -> str | None:
         return call.queue if call.queued_since is not None else None
@@ -509,7 +559,7 @@ class Calls:
         leg = self._leg(r.uniqueid)
         if leg is None:
             return []
-        leg.number, leg.name = r.number, r.name
+        leg.caller = r.number, r.name
         call = leg.call
         if (
             leg.dialled
@@ -551,13 +601,21 @@ class Calls:
         if dialler is not None and dialler is not leg and not dialler.cleared:
             leg.dialler = dialler
             dialler.dialling[leg.id] = r.dialler or ""
-            far = dialler.local and r.dialler != dialler.ends[0]
-            if far and (dialler.agent is not None or dialler.member_of is not None):
-                leg.hidden = True  # an agent behind a Local channel: the Local channel is the party
+            if dialler.local and r.dialler != dialler.ends[0]:
+                self._stand_behind(leg, dialler)
+        if r.number is not None and self._is_outside(leg):
+            leg.dials, leg.caller = r.number, (r.number, None)
         facts = self._retract(dialler, r.at) if dialler is not None and dialler.pipe else []
         if leg.agent is not None or not leg.local:
             facts += self._publish(leg, r.at)
         return facts + self._settle(leg.call, r.at)
+
+    def _stand_behind(self, leg: _Leg, local: _Leg) -> None:
+        """Which of the two is the party: an agent's own phone, else the Local channel that stands for an agent or member."""
+        if leg.agent not in (None, local.agent):
+            leg.member_of, local.joint, leg.front = local.member_of, True, None
+        elif not leg.published and (local.agent is not None or local.member_of is not None):
+            leg.front = local
 
     def _retract(self, pipe: _Leg, at: float) -> Facts:
         """A Local channel taken for a party turns out to be a mere joint: it is no connection any more."""
@@ -593,13 +651,17 @@ class Calls:
         if leg is None:
             return []
         leg.member_of = self._queue_id(r.queue)
+        if leg.local and leg.agent is None:
+            return []  # it may only lead to an agent's phone: what rings first tells
         return [*self._publish(leg, r.at), *self._settle(leg.call, r.at)]
 
     def _member_connected(self, r: MemberConnected) -> Facts:
         leg = self._leg(r.dialled)
         if leg is None:
             return []
-        leg.up, leg.member_of = True, self._queue_id(r.queue)
+        leg.up = True
+        if not leg.joint:
+            leg.member_of = self._queue_id(r.queue)
         return self._settle(leg.call, r.at)
 
     def _member_did_not_answer(self, r: MemberDidNotAnswer) -> Facts:
@@ -614,24 +676,30 @@ class Calls:
         leg = self._leg(r.uniqueid)
         if leg is None:
             return []
-        facts: Facts = []
         former = leg.bridges.get(r.uniqueid)
         if former is not None and former != r.bridge:
             self._leave_bridge(leg, r.uniqueid, former)
+        if leg.front is not None and leg.front.cleared:
+            leg.front = None
         if leg.held_in != r.bridge:
             leg.held_in = None  # gone to consult somebody: held is now only the one left behind
+        leg.in_room = r.kind == "base"
         if r.technology == "holding_bridge":
             leg.aside = r.bridge
         else:
             leg.aside = None
             self._bridges.setdefault(r.bridge, set()).add(r.uniqueid)
             leg.bridges[r.uniqueid] = r.bridge
-        facts += self._move(leg, r.linkedid, r.at)
+        moves = self._unite(leg, r)
+        facts: Facts = []
         if leg.pipe:
-            facts += self._retract(leg, r.at)
+            facts = self._retract(leg, r.at)
         elif not leg.published and leg.up:
-            facts += self._publish(leg, r.at)
-        return facts + self._settle_around(leg, r.bridge, r.at)
+            facts = self._publish(leg, r.at)
+        changes = self._derive(leg.call, r.at)
+        facts += self._merged(moves, r.at)
+        facts += self._tell(leg.call, changes, r.at)
+        return facts + self._settle_others(leg, r.bridge, r.at)
 
     def _bridge_left(self, r: BridgeLeft) -> Facts:
         leg = self._leg(r.uniqueid)
@@ -642,11 +710,11 @@ class Calls:
         if leg.bridges.get(r.uniqueid) != r.bridge:
             return []
         self._leave_bridge(leg, r.uniqueid, r.bridge)
-        return self._settle_around(leg, r.bridge, r.at)
+        return [*self._settle(leg.call, r.at), *self._settle_others(leg, r.bridge, r.at)]
 
-    def _settle_around(self, leg: _Leg, bridge: str, at: float) -> Facts:
-        """Settles the leg's call, and the other calls that meet it in this bridge (a conference)."""
-        facts = self._settle(leg.call, at)
+    def _settle_others(self, leg: _Leg, bridge: str, at: float) -> Facts:
+        """Settles the other calls that meet the leg's in this bridge (a conference)."""
+        facts: Facts = []
         members = self._bridges.get(bridge, ())
         if len(members) > 1:
             others = {call.id: call for u in members if (call := self._legs[u].call) is not leg.call}
@@ -670,30 +738,80 @@ class Calls:
             if not members:
                 del self._bridges[bridge]
 
-    def _move(self, leg: _Leg, linkedid: str, at: float) -> Facts:
-        """A bridge gave the leg another Linkedid: it goes on in that call, and its own ends when it was the last there."""
-        target, source = self._calls.get(linkedid), leg.call
-        if target is None or target is source:
-            return []
+    def _unite(self, leg: _Leg, r: BridgeEntered) -> list[tuple[_Leg, _Call]]:
+        """Who share a bridge get one Linkedid from Asterisk, the oldest, so one call of two; returns who came over from
+        where. Where the oldest is that of a leg with which an agent waited for work, the customer's call goes on all the
+        same, and the agent comes over to it."""
+        moves: list[tuple[_Leg, _Call]] = []
+        said = self._current(r.linkedid)
+        elsewhere = said is not None and said is not leg.call and said.merged_into != leg.call.id
+        if said is not None and elsewhere and not (self._is_staff(said) and not self._is_staff(leg.call)):
+            moves.append(self._bring(leg, said))
+        if r.kind == "basic":
+            for uniqueid in tuple(self._bridges.get(r.bridge, ())):
+                other = self._legs[uniqueid]
+                if other.call is leg.call:
+                    continue
+                if self._is_staff(other.call) and not self._is_staff(leg.call):
+                    moves.append(self._invite(other, leg.call, r.linkedid))
+                elif self._is_staff(leg.call) and not self._is_staff(other.call):
+                    moves.append(self._invite(leg, other.call, r.linkedid))
+                else:
+                    moves.append(self._bring(other, leg.call))
+        return moves
+
+    def _is_staff(self, call: _Call) -> bool:
+        """Whether nobody but agents is in the call."""
+        return all(leg.agent is not None for leg in call.legs.values() if leg.published)
+
+    def _bring(self, leg: _Leg, target: _Call) -> tuple[_Leg, _Call]:
+        source = leg.call
         del source.legs[leg.id]
         leg.call = target
         target.legs[leg.id] = leg
-        self._count_agent(leg)
-        for key, value in source.data.items():
-            target.data.setdefault(key, value)
-        facts: Facts = []
-        if leg.published:
-            facts.append(
-                CallMerged(
-                    at=moment(at),
-                    call=target.id,
-                    connection=self._connection(leg),
-                    merged=source.id,
-                    view=self._view(target),
-                )
-            )
         source.merged_into = target.id
-        return facts + self._end_if_empty(source, at)
+        return leg, source
+
+    def _invite(self, agent: _Leg, host: _Call, linkedid: str) -> tuple[_Leg, _Call]:
+        move = self._bring(agent, host)
+        if not move[1].legs:
+            agent.guest_of = linkedid
+        self._aliases.pop(linkedid, None)
+        self._call_also(linkedid, host)
+        return move
+
+    def _merged(self, moves: list[tuple[_Leg, _Call]], at: float) -> Facts:
+        facts: Facts = []
+        for leg, source in moves:
+            target = leg.call
+            if leg.published:
+                self._count_agent(leg)
+                target.data = source.data | target.data
+                facts.append(
+                    CallMerged(
+                        at=moment(at),
+                        call=target.id,
+                        connection=self._connection(leg),
+                        merged=source.id,
+                        view=self._view(target),
+                    )
+                )
+            facts += self._end_if_empty(source, at) or self._settle(source, at)
+        return facts
+
+    def _return(self, guest: _Leg, at: float) -> Facts:
+        """An agent's waiting leg outlives the customer's: the customer's call ends, and the leg waits in one of its own."""
+        self._left_alone.pop(guest.id, None)
+        call, linkedid = guest.call, guest.guest_of or guest.id
+        self._enter(guest, NULL, at)
+        call.talked, call.held = max(call.talked, guest.talked), max(call.held, guest.held)
+        del call.legs[guest.id]
+        facts: Facts = [self._connection_cleared(guest, at, 16, "normal"), *self._end_if_empty(call, at)]
+        guest.talked = guest.held = 0.0
+        guest.met, guest.left_by, guest.guest_of, guest.transferred = set(), set(), None, False
+        guest.call = self._begin(linkedid, Direction.INTERNAL, at, guest.number, guest.name)
+        guest.call.legs[guest.id] = guest
+        return facts + self._originate(guest, at)
 
     def _peers(self, leg: _Leg) -> frozenset[str]:
         """Ids of the parties the leg is in one conversation with, across Local channels that only join."""
@@ -713,7 +831,7 @@ class Calls:
                     continue
                 if other.pipe:
                     ahead += other.bridges.values()
-                elif not other.hidden and other.up:
+                elif other.front is None and other.up:
                     found.add(other.id)
         return frozenset(found)
 
@@ -723,14 +841,19 @@ class Calls:
         leg = self._leg(r.uniqueid)
         if leg is None:
             return []
-        leg.held_in = leg.bridges.get(r.uniqueid) if r.on else None
+        holder, bridge = leg.front or leg, leg.bridges.get(r.uniqueid)
+        holder.held_in = bridge if r.on else None
+        for peer in () if r.on else self._peers(holder):
+            self._legs[peer].music = False  # its end is told later, at times when they have parted already
         return self._settle(leg.call, r.at)
 
     def _music_changed(self, r: MusicChanged) -> Facts:
         leg = self._leg(r.uniqueid)
-        if leg is None or leg.music == r.on:
-            return []
+        if leg is None or leg.music == r.on or leg.ends[0] != r.uniqueid:
+            return []  # what the far half of a Local channel hears is told to nobody
         leg.music = r.on
+        if r.on and leg.id in self._left_alone:
+            return self._return(leg, r.at)
         return self._settle(leg.call, r.at)
 
     def _parked(self, r: CallParked) -> Facts:
@@ -862,7 +985,8 @@ class Calls:
         self._leaving.pop(leg.id, None)
         if leg.queue is None:
             return
-        leg.call.waited += max(0.0, at - leg.queued_at)
+        leg.call.wait = max(0.0, at - leg.queued_at)
+        leg.call.waited += leg.call.wait
         leg.call.queued_since = None
         leg.queue, leg.gave_up_at, leg.connecting = None, None, False
 
@@ -885,7 +1009,19 @@ class Calls:
             leg.transferred = True
         transferee = self._legs.get(r.transferee) if r.transferee else None
         call = transferee.call if transferee else transferers[0].call
-        return [self._transferred(call, transferers[0], "attended", None, r.at)]
+        facts: Facts = [self._transferred(call, transferers[0], "attended", None, r.at)]
+        second = transferers[-1]
+        if second.call is not call:  # the target has not answered yet, and goes on ringing for the other party
+            targets = [leg for leg in second.call.legs.values() if leg is not second]
+            for leg in targets:
+                second.dialling.pop(leg.id, None)
+                leg.dialler = transferee
+                if transferee is not None:
+                    transferee.dialling[leg.id] = r.transferee or ""
+            moves = [self._bring(leg, call) for leg in targets]
+            changes = self._derive(call, r.at)
+            facts += [*self._merged(moves, r.at), *self._tell(call, changes, r.at)]
+        return facts
 
     def _transferred(self, call: _Call, by: _Leg | None, kind: str, target: str | None, at: float) -> Fact:
         view = self._connection(by) if by is not None and by.published else None
@@ -966,7 +1102,7 @@ class Calls:
                 return HOLD
             if leg.peers:
                 return CONNECTED
-            if leg.slot is not None or leg.state is HOLD or (leg.music and leg.met and leg.aside is None):
+            if leg.slot is not None or leg.state is HOLD or self._hears_music(leg):
                 return HOLD
             return HOLD if self._partner_hears_music(leg) else CONNECTED
         if leg.state is QUEUED:
@@ -978,10 +1114,19 @@ class Calls:
                 return ALERTING
         return leg.state
 
+    def _hears_music(self, leg: _Leg) -> bool:
+        """Whether the leg was sent to music by who talked with it, and not left behind by who hangs up."""
+        if not leg.music or not leg.met or leg.aside is not None:
+            return False
+        partners = [other for met in leg.met if (other := leg.call.legs.get(met)) is not None]
+        return not partners or not all(other.hangs_up for other in partners)
+
     def _partner_hears_music(self, leg: _Leg) -> bool:
         """Whether the one the leg talked with was sent to music: then this side holds the call."""
+        if leg.bridges or leg.hangs_up:
+            return False
         legs = leg.call.legs
-        return not leg.bridges and any(
+        return any(
             (other := legs.get(met)) is not None
             and other.music
             and not other.bridges
@@ -1035,6 +1180,9 @@ class Calls:
             leg.held_by = "phone" if leg.held_in is not None else "server"
         if leg.state is QUEUED and leg.queue is not None:
             self._end_wait(leg, at)
+        if leg.caller is not None:
+            leg.number, leg.name = leg.caller
+            leg.caller = None
         leg.state, leg.since = state, at
 
     def _tell(
@@ -1075,9 +1223,14 @@ class Calls:
 
     def _established(self, call: _Call, through: list[_Leg], from_queue: bool, at: float) -> Facts:
         dialled = [leg for leg in through if leg.dialled]
-        speakers = [leg for leg in dialled if leg.agent or leg.member_of] or dialled or through[:1]
+        speakers = [leg for leg in dialled if leg.agent or leg.member_of] or dialled
+        if not speakers:  # brought together by the server: the agent who waited for this caller speaks, if there is one
+            met = [call.legs[peer] for leg in through for peer in leg.peers if peer in call.legs]
+            speakers = [leg for leg in met if leg.agent][:1] or through[:1]
+        call.established = True
         facts: Facts = [] if from_queue else self._taken_over(call, at)
         for leg in speakers:
+            call.dnis = call.dnis or leg.dials
             queue = leg.member_of or (call.queue if from_queue else None)
             facts.append(
                 CallEstablished(
@@ -1086,19 +1239,22 @@ class Calls:
                     connection=self._connection(leg),
                     agent=leg.agent,
                     queue=queue,
-                    waited=call.waited if queue else None,
-                    rang=max(0.0, at - leg.offered_at) if leg.dialled else None,
+                    waited=call.wait if queue else None,
+                    rang=max(0.0, at - leg.offered_at) if leg.dialled and leg in through else None,
                     view=self._view(call),
                 )
             )
-            if call.conference is None and len(leg.peers) >= 2:
+            if not leg.in_room and len(leg.peers) >= 2:
                 facts.append(self._conferenced(leg, "", at))
         return facts
 
     # ------------------------------------------------------------------------------------------ endings
 
     def _clear(self, leg: _Leg, at: float, cause: int, *, lost: bool = False) -> Facts:
-        call, before = leg.call, leg.state
+        call = leg.call
+        # a member that never rang is only told now, so that its end is one
+        facts = self._publish(leg, at) if leg.member_of is not None else []
+        before = leg.state
         for uniqueid, bridge in tuple(leg.bridges.items()):
             self._leave_bridge(leg, uniqueid, bridge)
         if leg.talking_from is not None:
@@ -1112,21 +1268,44 @@ class Calls:
             other.dialling.pop(leg.id, None)
         if leg.dialler is not None:
             leg.dialler.dialling.pop(leg.id, None)
-        queued = leg.queue
+        self._left_alone.pop(leg.id, None)
+        queued, since = leg.queue, call.queued_since
         self._end_wait(leg, at)
+        call.queued_since = since  # nothing will tell that it is no more
+        if leg.local:
+            facts += self._step_forward(leg, at)
         if not leg.published:
-            return self._end_if_empty(call, at) or self._settle(call, at)
+            return facts + (self._end_if_empty(call, at) or self._settle(call, at))
         self._enter(leg, NULL, at)
         call.talked, call.held = max(call.talked, leg.talked), max(call.held, leg.held)
         call.cause = cause or call.cause
-        facts: Facts = []
         if not leg.transferred and before in ESTABLISHED:
             facts += self._handed_over(call, leg, at)
         facts.append(self._parting(leg, before, queued, at, cause, lost))
         if call.legs:
-            return facts + self._settle(call, at)
+            return facts + (self._leave_alone(call, at) or self._settle(call, at))
         call.lost = call.lost or lost
         return facts + self._end_if_empty(call, at)
+
+    def _step_forward(self, local: _Leg, at: float) -> Facts:
+        """The Local channel in front of a phone has gone, and the phone has taken its place in the talk."""
+        facts: Facts = []
+        for leg in local.call.legs.values():
+            if leg.front is local and self._peers(leg):
+                leg.front, leg.member_of = None, local.member_of
+                facts += self._publish(leg, at)
+        return facts
+
+    def _leave_alone(self, call: _Call, at: float) -> Facts:
+        """Whether only a guest is left, who waits again at once or is about to go too."""
+        facts: Facts = []
+        if all(leg.guest_of is not None for leg in call.legs.values()):
+            for leg in tuple(call.legs.values()):
+                if leg.music or leg.aside is not None:
+                    facts += self._return(leg, at)
+                else:
+                    self._left_alone[leg.id] = leg, at
+        return facts
 
     def _taken_over(self, call: _Call, at: float) -> Facts:
         """Whether somebody talks on with another after the one they talked with was taken off the call: a transfer."""
@@ -1154,6 +1333,7 @@ class Calls:
         call = leg.call
         if before in (INITIATED, ALERTING) and leg.dialled:
             reason = "lost" if lost else self._why_not_taken(leg, cause)
+            call.failed = reason in {"unreachable", "congestion"}
             rang = max(0.0, at - leg.offered_at)
             if leg.agent is not None or leg.member_of is not None:
                 return CallDiverted(
@@ -1186,7 +1366,8 @@ class Calls:
             rival.up and abs(rival.offered_at - leg.offered_at) <= RIVALRY for rival in rivals
         ):
             return "answered_elsewhere"
-        return REASONS.get(cause) or leg.dial_reason or "no_answer"
+        through = leg.dialler if leg.dialler is not None and leg.dialler.joint else leg
+        return REASONS.get(cause) or through.dial_reason or leg.dial_reason or "no_answer"
 
     def _connection_cleared(self, leg: _Leg, at: float, cause: int, reason: str) -> Fact:
         return ConnectionCleared(
@@ -1201,10 +1382,13 @@ class Calls:
         )
 
     def _end_if_empty(self, call: _Call, at: float) -> Facts:
-        if call.legs or self._calls.get(call.linkedid) is not call:
+        if call.legs or self._calls.get(call.key) is not call:
             return []
-        del self._calls[call.linkedid]
-        self._ended[call.linkedid] = None
+        del self._calls[call.key]
+        for linkedid in call.aliases:
+            if self._aliases.get(linkedid) is call:
+                del self._aliases[linkedid]
+        self._ended[call.key] = None
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         return [
@@ -1230,9 +1414,9 @@ class Calls:
             return "lost"
         if call.abandoned:
             return "abandoned"
-        if call.ever_talked:
+        if call.ever_talked or (call.established and call.queue is None):
             return "answered"
-        return "failed" if REASONS.get(call.cause) in {"unreachable", "congestion"} else "unanswered"
+        return "failed" if call.failed else "unanswered"
 
     # ------------------------------------------------------------------------------------------ views
 
@@ -1243,8 +1427,12 @@ class Calls:
             return None
         return None if leg.cleared else leg
 
-    def _linkedid(self, call: str) -> str:
+    def _key(self, call: str) -> str:
         return call.removeprefix(self.pbx + ":")
+
+    def _current(self, linkedid: str) -> _Call | None:
+        """The live call that channels with this Linkedid belong to."""
+        return self._calls.get(linkedid) or self._aliases.get(linkedid)
 
     def _connection(self, leg: _Leg) -> ConnectionView:
         return ConnectionView(
@@ -1321,11 +1509,11 @@ class Calls:
                 wrong["parkings"] += 1
                 if found is not None:
                     facts += self._parked(
-                        CallParked(now, leg.ends[0], leg.call.linkedid, found.lot, found.slot)
+                        CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot)
                     )
                 else:
                     gone = CallUnparked(
-                        now, leg.ends[0], leg.call.linkedid, leg.slot or "", "retrieved", None
+                        now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None
                     )
                     facts += self._unparked(gone)
         return facts, wrong
@@ -1345,7 +1533,7 @@ class Calls:
             elif row is not None and leg.queue != self._queue_id(row.queue):
                 wrong["waits"] += 1
                 joined = CallerJoinedQueue(
-                    now - row.waited, row.uniqueid, leg.call.linkedid, row.queue, row.position, {}
+                    now - row.waited, row.uniqueid, leg.call.key, row.queue, row.position, {}
                 )
                 facts += self._joined_queue(joined)
         return facts
@@ -1369,12 +1557,9 @@ class Calls:
             if held is not None:
                 facts += self._bridge_left(BridgeLeft(now, row.uniqueid, row.linkedid, held))
             if bridge is not None:
-                technology = (
-                    "holding_bridge" if row.application in {"Park", "BridgeWait"} else "simple_bridge"
-                )
-                facts += self._bridge_entered(
-                    BridgeEntered(now, row.uniqueid, row.linkedid, bridge, technology)
-                )
+                technology, kind = BRIDGES_OF.get(row.application, ("simple_bridge", "basic"))
+                entered = BridgeEntered(now, row.uniqueid, row.linkedid, bridge, technology, kind)
+                facts += self._bridge_entered(entered)
         return facts
 
 

@@ -196,7 +196,9 @@ def version(evidence: Evidence) -> Iterator[Finding]:
         yield ok("version", f"Asterisk {shown} is supported.")
     elif number < STILL_SPEAKS:
         yield Finding(
-            "version", Level.WRONG, f"Asterisk {shown} is too old: update to {OLDEST} or newer ({NEWEST} is best)."
+            "version",
+            Level.WRONG,
+            f"Asterisk {shown} is too old: update to {OLDEST} or newer ({NEWEST} is best).",
         )
     else:
         state = "no longer supported by anybody" if number < OLDEST else "newer than what was tried"
@@ -325,7 +327,9 @@ def modules(evidence: Evidence) -> Iterator[Finding]:
             yield ok(f"module_{module}", f"{module} is loaded ({purpose}).")
         elif needs and not _may(evidence, needs):
             yield Finding(
-                f"module_{module}", Level.UNSEEN, f"Without the write class `{needs}` {module} cannot be seen."
+                f"module_{module}",
+                Level.UNSEEN,
+                f"Without the write class `{needs}` {module} cannot be seen.",
             )
         else:
             yield Finding(
@@ -481,9 +485,7 @@ def event_filter(evidence: Evidence) -> Iterator[Finding]:
     """What must come through does, what nobody reads does not."""
     dropped = [name for name in CORE_EVENTS if not passes(evidence.filters, name)]
     if evidence.test_call and evidence.seen.get("Newchannel"):
-        dropped += [
-            name for name in TEST_CALL_EVENTS if not evidence.seen.get(name) and name not in dropped
-        ]
+        dropped += [name for name in TEST_CALL_EVENTS if not evidence.seen.get(name) and name not in dropped]
     if dropped:
         yield Finding(
             "events_needed",
@@ -492,7 +494,9 @@ def event_filter(evidence: Evidence) -> Iterator[Finding]:
             _manager_fix(evidence, FILTER_LINE),
         )
     elif evidence.test_call:
-        yield ok("events_needed", "A test call inside Asterisk (it rang nobody) was heard from beginning to end.")
+        yield ok(
+            "events_needed", "A test call inside Asterisk (it rang nobody) was heard from beginning to end."
+        )
     else:
         yield Finding(
             "events_needed",
@@ -580,7 +584,9 @@ def channel_variables(evidence: Evidence) -> Iterator[Finding]:
     """CTI_DID and CTI_CALL ride on the channel's events."""
     if evidence.manager_general is None:
         return
-    said = {name.strip() for name in evidence.manager_general.get("channelvars", "").split(",") if name.strip()}
+    said = {
+        name.strip() for name in evidence.manager_general.get("channelvars", "").split(",") if name.strip()
+    }
     if {"CTI_CALL", "CTI_DID"} <= said:
         yield ok("channelvars", "Channels' events carry CTI_CALL and CTI_DID.")
     else:
@@ -670,7 +676,9 @@ def contexts(evidence: Evidence) -> Iterator[Finding]:
 
 def trunks(evidence: Evidence) -> Iterator[Finding]:
     """The trunks named in the settings exist."""
-    unknown = [name for name, state in evidence.devices.items() if state.upper() in ("INVALID", "UNKNOWN", "")]
+    unknown = [
+        name for name, state in evidence.devices.items() if state.upper() in ("INVALID", "UNKNOWN", "")
+    ]
     known = [name for name in evidence.devices if name not in unknown]
     if known:
         yield ok("trunks", f"Trunks known to Asterisk: {', '.join(known)}.")
@@ -700,7 +708,11 @@ def queues(evidence: Evidence) -> Iterator[Finding]:
             "queues",
             Level.WARN,
             "Asterisk has no queue: calls can be shown but not given to agents.",
-            Fix("queues.conf", ("[sales]", "strategy=rrmemory", "timeout=15", "ringinuse=no"), then=RELOAD_QUEUES),
+            Fix(
+                "queues.conf",
+                ("[sales]", "strategy=rrmemory", "timeout=15", "ringinuse=no"),
+                then=RELOAD_QUEUES,
+            ),
         )
         return
     members = sum(len(queue.members) for queue in found)

@@ -12,11 +12,11 @@ import hashlib
 import itertools
 import ssl
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from cti.ami_protocol import check_action, read_headers
+from cti.ami_protocol import check_action, read_headers, text
 
 LARGEST_MESSAGE = 1 << 20
 ROWS_MOST = 50_000
@@ -33,13 +33,15 @@ class SessionLost(Exception):
 
 
 class Line:
-    """A logged-in session. `seen` counts the events by name, `booted` says whether FullyBooted was among them."""
+    """A logged-in session. `version` is the interface's own, `seen` counts the events by name, `booted` says whether FullyBooted was among them."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._numbers = itertools.count(1)
         self._answers: dict[str, asyncio.Queue[Message]] = {}
+        self._lists: set[str] = set()
+        self.version = ""
         self._changed = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self.seen: Counter[str] = Counter()
@@ -57,9 +59,10 @@ class Line:
             async with asyncio.timeout(patience):
                 reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=LARGEST_MESSAGE)
                 line = cls(reader, writer)
-                await reader.readuntil(b"\n")
+                greeting = await reader.readuntil(b"\n")
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise SessionLost("there is no greeting") from error
+        line.version = text(greeting).strip().rpartition("/")[2]
         line._reading = asyncio.create_task(line._read())
         try:
             await line._log_in(username, secret, patience)
@@ -111,8 +114,9 @@ class Line:
                 waiting.put_nowait({})
 
     def _take(self, message: Message) -> None:
-        waiting = self._answers.get(message.get("ActionID", ""))
-        if waiting is not None and ("Response" in message or "EventList" in message or waiting.maxsize == 0):
+        id = message.get("ActionID", "")
+        waiting = self._answers.get(id)
+        if waiting is not None and ("Response" in message or id in self._lists):
             waiting.put_nowait(message)
             return
         if name := message.get("Event"):
@@ -127,7 +131,7 @@ class Line:
         self, action: str, headers: Mapping[str, str] | None = None, patience: float = 5.0
     ) -> Message:
         """Carries out an action and returns Asterisk's answer. Raises Refused, SessionLost."""
-        async with self._asked(action, headers or {}) as answers:
+        async with self._asked(action, headers or {}, False) as answers:
             return await self._answer(answers, action, patience)
 
     async def rows(
@@ -135,7 +139,7 @@ class Line:
     ) -> list[Message]:
         """Carries out an action that answers with a list and returns its rows. Raises Refused, SessionLost."""
         found: list[Message] = []
-        async with self._asked(action, headers or {}) as answers:
+        async with self._asked(action, headers or {}, True) as answers:
             answer = await self._answer(answers, action, patience)
             if answer.get("EventList", "").lower() != "start":
                 return found
@@ -147,12 +151,16 @@ class Line:
         return found
 
     @contextlib.asynccontextmanager
-    async def _asked(self, action: str, headers: Mapping[str, str]):  # type: ignore[no-untyped-def]
+    async def _asked(
+        self, action: str, headers: Mapping[str, str], as_list: bool
+    ) -> AsyncIterator[asyncio.Queue[Message]]:
         id = f"doctor-{next(self._numbers)}"
         lines = [f"Action: {action}", f"ActionID: {id}"]
         lines += [f"{name}: {value}" for name, value in check_action(action, headers).items()]
         answers: asyncio.Queue[Message] = asyncio.Queue()
         self._answers[id] = answers
+        if as_list:
+            self._lists.add(id)
         try:
             if self.lost:
                 raise SessionLost(f"Asterisk closed the session before {action}")
@@ -160,6 +168,7 @@ class Line:
             yield answers
         finally:
             del self._answers[id]
+            self._lists.discard(id)
 
     @staticmethod
     async def _answer(answers: asyncio.Queue[Message], action: str, patience: float) -> Message:

@@ -37,9 +37,12 @@ Facts = list[Fact]
 
 @dataclass(slots=True)
 class _Queue:
+    """`devices`: of each member its own device and the one whose state counts for it (AMI: StateInterface)."""
+
     name: str
     waiting: list[tuple[str, datetime]] = field(default_factory=list)
     members: dict[str, MemberView] = field(default_factory=dict)
+    devices: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 class Queues:
@@ -67,12 +70,12 @@ class Queues:
         return queue in self._queues
 
     def memberships(self, device: str) -> dict[str, MemberView]:
-        """The queues in which this device is a member, each with how it is one."""
+        """The queues in which this device is a member, itself or as the one whose state counts, each with how it is one."""
         return {
-            id: member
+            id: queue.members[interface]
             for id, queue in self._queues.items()
-            for member in queue.members.values()
-            if device_of(member.interface) == device
+            for interface, devices in queue.devices.items()
+            if device in devices
         }
 
     def _view(self, id: str) -> QueueView:
@@ -99,9 +102,13 @@ class Queues:
     def _member_seen(self, r: MemberSeen, at: float) -> Facts:
         id = f"{self.pbx}:{r.queue}"
         facts = self._add(id, r.queue, at)
-        members = self._queues[id].members
+        members, devices = self._queues[id].members, (device_of(r.interface), device_of(r.state_interface))
+        agent = self._agent_of(devices)
         old = members.get(r.interface)
-        agent = self._agent_at(device_of(r.interface)) or self._agent_at(device_of(r.state_interface))
+        if old is not None and (old.agent, old.name) != (agent, r.name):  # another person: another member
+            facts += self._member_removed(id, r.interface, at)
+            old = None
+        self._queues[id].devices[r.interface] = devices
         new = MemberView(
             interface=r.interface,
             name=r.name,
@@ -116,19 +123,9 @@ class Queues:
         members[r.interface] = new
         when = moment(at)
         if old is None:
-            joined = QueueMemberJoined(
-                at=when,
-                queue=id,
-                interface=new.interface,
-                name=new.name,
-                agent=agent,
-                penalty=new.penalty,
-                paused=new.paused,
-                pause_reason=new.pause_reason,
-                status=new.status,
-            )
-            return [*facts, joined]
-        if (old.status, old.penalty, old.agent, old.name) != (new.status, new.penalty, new.agent, new.name):
+            facts.append(_joined(id, new, at))
+            return facts
+        if (old.status, old.penalty) != (new.status, new.penalty):
             facts.append(
                 QueueMemberStatusChanged(
                     at=when,
@@ -152,11 +149,15 @@ class Queues:
             )
         return facts
 
+    def _agent_of(self, devices: tuple[str, str]) -> str | None:
+        return self._agent_at(devices[0]) or self._agent_at(devices[1])
+
     def _member_removed(self, id: str, interface: str, at: float) -> Facts:
         queue = self._queues.get(id)
-        member = queue.members.pop(interface, None) if queue else None
-        if member is None:
+        if queue is None or interface not in queue.members:
             return []
+        member = queue.members.pop(interface)
+        del queue.devices[interface]
         return [QueueMemberLeft(at=moment(at), queue=id, interface=interface, agent=member.agent)]
 
     def _add(self, id: str, name: str, at: float) -> Facts:
@@ -229,6 +230,8 @@ class Queues:
                 facts += self._member_removed(id, interface, now)
         for id in [id for id, queue in self._queues.items() if id not in listed and not queue.waiting]:
             wrong["queues"] += 1
+            for interface in tuple(self._queues[id].members):
+                facts += self._member_removed(id, interface, now)
             del self._queues[id]
             facts.append(QueueRemoved(at=moment(now), queue=id))
         for id, name in listed.items():
@@ -244,24 +247,33 @@ class Queues:
         return facts, wrong
 
     def reassign(self, now: float) -> Facts:
-        """Looks every member's agent up again, after people or their phones changed."""
+        """Looks every member's agent up again, after people or their phones changed: a member whose agent is another one
+        now leaves and joins."""
         facts: Facts = []
         for id, queue in self._queues.items():
             for interface, member in tuple(queue.members.items()):
-                agent = self._agent_at(device_of(interface))
+                devices = queue.devices[interface]
+                agent = self._agent_of(devices)
                 if agent != member.agent:
+                    facts += self._member_removed(id, interface, now)
                     queue.members[interface] = replace(member, agent=agent)
-                    facts.append(
-                        QueueMemberStatusChanged(
-                            at=moment(now),
-                            queue=id,
-                            interface=interface,
-                            agent=agent,
-                            status=member.status,
-                            penalty=member.penalty,
-                        )
-                    )
+                    queue.devices[interface] = devices
+                    facts.append(_joined(id, queue.members[interface], now))
         return facts
+
+
+def _joined(queue: str, member: MemberView, at: float) -> QueueMemberJoined:
+    return QueueMemberJoined(
+        at=moment(at),
+        queue=queue,
+        interface=member.interface,
+        name=member.name,
+        agent=member.agent,
+        penalty=member.penalty,
+        paused=member.paused,
+        pause_reason=member.pause_reason,
+        status=member.status,
+    )
 
 
 def _no_longer_waits(view: CallView) -> bool:

@@ -122,9 +122,10 @@ class Switch:
             self._resyncing.cancel()
             self._resyncing = None
         if changed:
-            self._publish([self._status()])
+            self._publish([self.status()])
 
-    def _status(self) -> Fact:
+    def status(self) -> Fact:
+        """The link's state as a fact, of this moment."""
         view = self.view
         return PbxStatusChanged(
             at=datetime.now(UTC), pbx=self.pbx, phase=view.phase, code=view.code, why=view.why
@@ -237,7 +238,7 @@ class Switch:
         self._knew = True
         facts: list[Fact] = [*queue_facts, *call_facts]
         if first:
-            facts.insert(0, self._status())
+            facts.insert(0, self.status())
         if first or wrong:
             resynced = PbxResynced(
                 at=moment(now), pbx=self.pbx, reason=reason, calls=len(self.calls), differences=wrong

@@ -74,7 +74,7 @@ class Session:
 class Peer:
     """Answers logins, pings and Logoff like Asterisk; `on[action]` replaces any answer, None stays silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.greeting: bytes | None = GREETING
         self.booted = BOOTED
         self.frozen = False
@@ -83,11 +83,13 @@ class Peer:
         self.sessions: list[Session] = []
         self.on: dict[str, Handler] = {}
         self.port = 0
+        self._tls = tls
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=tls)
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -97,6 +99,8 @@ class Peer:
             self._server = None
         for session in self.sessions:
             session.drop()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=5)
 
     async def __aenter__(self) -> Peer:
         await self.start()
@@ -123,6 +127,10 @@ class Peer:
                 await self._changed.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        self._serving.add(me)
+        me.add_done_callback(self._serving.discard)
         session = Session(writer)
         self.sessions.append(session)
         self._changed.set()
@@ -250,5 +258,10 @@ async def linked(port: int, **changes: Any) -> Any:
     finally:
         task.cancel()
         await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
-            raise task.exception()
+        if not task.cancelled():
+            task.result()
+
+
+def event_name(raw: object) -> bytes:
+    """Return the name in the first line of a raw event."""
+    return bytes(raw)[7:].partition(b"\r\n")[0] if isinstance(raw, bytes) else b""

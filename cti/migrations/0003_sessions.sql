@@ -39,16 +39,37 @@ $$;
 CREATE TRIGGER session_revoked AFTER UPDATE OF revoked ON sessions
     FOR EACH ROW WHEN (OLD.revoked IS NULL AND NEW.revoked IS NOT NULL) EXECUTE FUNCTION session_revoked();
 CREATE TRIGGER session_deleted AFTER DELETE ON sessions
-    FOR EACH ROW WHEN (OLD.revoked IS NULL) EXECUTE FUNCTION session_revoked();
+    FOR EACH ROW WHEN (OLD.revoked IS NULL AND OLD.expires > now()) EXECUTE FUNCTION session_revoked();
 
--- A disabled user, a new password, another role or other teams end the sessions that were begun with the old ones.
+-- A disabled user, a new password, another role or other teams to lead end the sessions that were begun before.
+-- (A password that is only hashed anew is not a new one: who does that sets cti.rehash in the transaction.)
+CREATE FUNCTION end_sessions_of(who text) RETURNS void LANGUAGE sql AS $$
+    UPDATE sessions SET revoked = now(), why = 'user changed' WHERE login = who AND revoked IS NULL
+$$;
+
 CREATE FUNCTION user_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE sessions SET revoked = now(), why = 'user changed' WHERE login = OLD.login AND revoked IS NULL;
+    PERFORM end_sessions_of(OLD.login);
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER user_changed AFTER UPDATE ON users
     FOR EACH ROW WHEN (NEW.disabled AND NOT OLD.disabled
                        OR NEW.role IS DISTINCT FROM OLD.role
-                       OR NEW.password_hash IS DISTINCT FROM OLD.password_hash) EXECUTE FUNCTION user_changed();
+                       OR NEW.password_hash IS DISTINCT FROM OLD.password_hash
+                          AND current_setting('cti.rehash', true) IS DISTINCT FROM 'on')
+    EXECUTE FUNCTION user_changed();
+
+CREATE FUNCTION supervision_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'INSERT' AND OLD.supervisor THEN
+        PERFORM end_sessions_of(OLD.login);
+    END IF;
+    IF TG_OP <> 'DELETE' AND NEW.supervisor THEN
+        PERFORM end_sessions_of(NEW.login);
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER supervision_changed AFTER INSERT OR UPDATE OR DELETE ON team_members
+    FOR EACH ROW EXECUTE FUNCTION supervision_changed();

@@ -13,6 +13,8 @@ from cti.facts import Fact
 from cti.hub import pack
 from cti.openapi import Route, Routes
 from cti.problems import Problem
+from cti.protocol import SUBPROTOCOL
+from cti.rest.outages import OUTAGES
 from cti.rest.serving import LARGEST_BODY, Asked, Serving, Translate, middleware
 from cti.websocket import Authenticate, Websocket
 
@@ -31,7 +33,7 @@ def application(
 ) -> web.Application:
     """Returns the application; its documents describe what is registered by now.
 
-    `translate`: exceptions of the parts behind the routes that mean a problem, such as a database out of reach.
+    `translate`: exceptions of the parts behind the routes that mean a problem; a database out of reach is known.
     On shutdown every websocket is closed with 1012.
     """
     register = Routes()
@@ -46,12 +48,17 @@ def application(
     ):
         register.add(_document_route(path, summary, kind, documents))
     described = openapi.document(register, title=title, version=version)
-    spoken = asyncapi.document(facts=facts, commands=commands, title=f"{title}: {'cti.v1'}", version=version)
+    spoken = asyncapi.document(
+        facts=facts, commands=commands, title=f"{title}: {SUBPROTOCOL}", version=version
+    )
     documents["/api/openapi.json"] = pack(described), "application/json"
     documents["/api/asyncapi.json"] = pack(spoken), "application/json"
     documents["/api/"] = openapi.page(described).encode(), "text/html"
     serving = Serving(
-        routes=register, authenticate=authenticate, allowed_origins=allowed_origins, translate=translate
+        routes=register,
+        authenticate=authenticate,
+        allowed_origins=allowed_origins,
+        translate={**OUTAGES, **(translate or {})},
     )
     serving.mount(app)
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import asyncpg
+import structlog
 
 from cti.database import DatabaseUnavailable
 from cti.problems import Problem
 from cti.rest.serving import Translate
 
+log = structlog.get_logger(__name__)
 
-def _unavailable(_error: Exception) -> Problem:
+
+def _unavailable(error: Exception) -> Problem:
+    # asyncpg also calls a wrong query an InterfaceError: the log must tell it from an outage
+    log.warning(
+        "database out of reach",
+        error=type(error).__name__,
+        exc_info=isinstance(error, asyncpg.InterfaceError),
+    )
     return Problem(
         503,
         "unavailable",

@@ -161,7 +161,7 @@ def routes(
             method="POST",
             path=f"{PATH}/log-out",
             handler=delete,
-            summary="Logs out: the session and its tokens end.",
+            summary="Logs out: the session of this refresh token ends, here and in every tab.",
             tag="Sessions",
             roles=None,
             body=Refresh,

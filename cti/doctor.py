@@ -1,0 +1,424 @@
+"""`cti doctor`: looks at a PBX over AMI and says what is right and what to change in which file.
+
+It reads, and makes one call inside Asterisk that rings nobody (two ends of a Local channel in [cti-hold] and
+[cti-conference], gone after a second) to hear which events come through. It changes nothing that outlasts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cti.ami import AmiLink, LinkPhase, LinkStatus
+from cti.doctor_checks import (
+    CONTEXTS,
+    Evidence,
+    Finding,
+    Fix,
+    Level,
+    QueueFound,
+    QueueMember,
+    Target,
+    findings,
+    usable,
+)
+from cti.doctor_line import Line, Refused, SessionLost
+from cti.settings import PbxSettings
+from cti.terminal_text import plain
+
+FILTERS_MOST = 64
+QUEUES_READ_MOST = 50
+TEST_CALL_SECONDS = 4.0
+
+_UNDER_TROUBLE = ("missing_right",)
+"""Codes of `cti.ami` with which an examination can still go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The result of one examination: findings by chapter, in the order of reading."""
+
+    target: Target
+    chapters: tuple[tuple[str, tuple[Finding, ...]], ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the server can do its work with this PBX."""
+        return usable((title, list(found)) for title, found in self.chapters)
+
+    def count(self, level: Level) -> int:
+        """How many findings have this level."""
+        return sum(finding.level is level for _, found in self.chapters for finding in found)
+
+
+def target_of(name: str, pbx: PbxSettings) -> Target:
+    """The target that a PBX of the settings is."""
+    return Target(
+        name=name,
+        host=pbx.host,
+        port=pbx.port,
+        username=pbx.username,
+        tls=pbx.tls,
+        inbound_contexts=pbx.inbound_contexts,
+        trunks=pbx.trunks,
+    )
+
+
+async def examine(
+    target: Target, secret: str, *, test_call: bool = True, probe_queue: str | None = None
+) -> Report:
+    """Examines a PBX; never raises for what is wrong with it. Takes a second or two, fifteen if nothing answers.
+
+    `probe_queue` names a queue to which a paused member is added for a moment, to hear events of agents.
+    """
+    status = await _first_status(target, secret)
+    evidence = Evidence(target=target)
+    if status.phase is not LinkPhase.UP and status.code not in _UNDER_TROUBLE:
+        evidence = replace(evidence, trouble=(status.code or "unreachable", status.why))
+        return _report(evidence)
+    try:
+        async with await Line.open(target.host, target.port, target.username, secret, tls=target.tls) as line:
+            evidence = await _gather(
+                line, replace(evidence, booted=status.phase is LinkPhase.UP), test_call, probe_queue
+            )
+    except (OSError, Refused, SessionLost) as error:
+        evidence = replace(
+            evidence, trouble=("closed", f"{target.place} broke off the examination: {error or 'no reason'}.")
+        )
+    return _report(evidence)
+
+
+def _report(evidence: Evidence) -> Report:
+    chapters = findings(evidence)
+    return Report(evidence.target, tuple((title, tuple(found)) for title, found in chapters))
+
+
+async def _first_status(target: Target, secret: str) -> LinkStatus:
+    """How the server's own link fares with this PBX: its first status after `connecting`."""
+    told: asyncio.Future[LinkStatus] = asyncio.get_running_loop().create_future()
+
+    def on_status(status: LinkStatus) -> None:
+        if status.phase is not LinkPhase.CONNECTING and not told.done():
+            told.set_result(status)
+
+    link = AmiLink(
+        pbx=target.name,
+        host=target.host,
+        port=target.port,
+        username=target.username,
+        secret=secret,
+        tls=target.tls,
+        parsers={},
+        on_records=lambda _records: None,
+        on_status=on_status,
+        boot_timeout=2.0,
+    )
+    running = asyncio.create_task(link.run())
+    try:
+        return await told
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+# -------------------------------------------------------------------------------------------------- gathering
+
+
+async def _gather(line: Line, evidence: Evidence, test_call: bool, probe_queue: str | None) -> Evidence:
+    target = evidence.target
+    commands = frozenset(await line.ask("ListCommands", patience=10.0)) - {"Response", "ActionID", "Message"}
+    core = await _maybe(line, "CoreSettings")
+    evidence = replace(
+        evidence,
+        actions=commands,
+        ami_version=line.version,
+        asterisk_version=(core or {}).get("AsteriskVersion", ""),
+        clock_off=await _clock_off(line),
+    )
+    evidence = await _files(line, evidence)
+    contexts = await _contexts(line, target.inbound_contexts) if "ShowDialPlan" in commands else None
+    evidence = replace(
+        evidence,
+        contexts=contexts,
+        queues=await _queues(line, evidence) if "QueueStatus" in commands else None,
+        devices=await _devices(line, target.trunks) if "Getvar" in commands else {},
+    )
+    return await _listen(line, evidence, test_call, probe_queue)
+
+
+async def _maybe(line: Line, action: str, headers: Mapping[str, str] | None = None) -> dict[str, str] | None:
+    try:
+        return await line.ask(action, headers)
+    except Refused:
+        return None
+
+
+async def _clock_off(line: Line) -> float | None:
+    """Seconds by which Asterisk's clock is ahead of ours, from the quickest of three pings."""
+    best: tuple[float, float] | None = None
+    for _ in range(3):
+        before = time.time()
+        said = (await line.ask("Ping")).get("Timestamp", "")
+        after = time.time()
+        try:
+            theirs = float(said)
+        except ValueError:
+            return None
+        if best is None or after - before < best[0]:
+            best = (after - before, theirs - (before + after) / 2)
+    return best[1] if best else None
+
+
+async def _value(line: Line, expression: str) -> str:
+    answer = await _maybe(line, "Getvar", {"Variable": expression})
+    return (answer or {}).get("Value", "").strip()
+
+
+async def _files(line: Line, evidence: Evidence) -> Evidence:
+    """What the configuration files say, where the module func_config lets it be read; never a secret."""
+    if "Getvar" not in evidence.actions:
+        return evidence
+    if not await _value(line, "AST_CONFIG(manager.conf,general,enabled)"):
+        return evidence
+    user = evidence.target.username
+    if not _safe(user):
+        return evidence
+    manager = {
+        name: await _value(line, f"AST_CONFIG(manager.conf,{user},{name})")
+        for name in ("read", "write", "writetimeout")
+    }
+    general = {
+        name: await _value(line, f"AST_CONFIG(manager.conf,general,{name})")
+        for name in ("timestampevents", "channelvars")
+    }
+    filters: list[str] = []
+    while len(filters) < FILTERS_MOST:
+        said = await _value(line, f"AST_CONFIG(manager.conf,{user},eventfilter,{len(filters)})")
+        if not said:
+            break
+        filters.append(said)
+    return replace(
+        evidence,
+        manager=manager if manager["read"] else None,
+        manager_general=general,
+        filters=tuple(filters),
+        secrets_readable=True,
+    )
+
+
+def _safe(name: str) -> bool:
+    """Whether a name may stand inside a function call of Asterisk's."""
+    return bool(name) and all(c.isalnum() or c in "-_." for c in name)
+
+
+async def _contexts(line: Line, inbound: Iterable[str]) -> dict[str, frozenset[str] | None]:
+    """Contexts by name with what they include; None where there is no such context."""
+    found: dict[str, frozenset[str] | None] = {}
+    for name in dict.fromkeys([*(name for name, _ in CONTEXTS), *inbound]):
+        found[name] = await _context(line, name)
+    for name in tuple(found.get("cti-internal") or ()):
+        found.setdefault(name, await _context(line, name))
+    if all(found[name] is None for name in inbound):
+        for name in (
+            "from-trunk",
+            "from-pstn",
+            "from-external",
+            "from-did-direct",
+            "from-sip-external",
+            "default",
+        ):
+            found.setdefault(name, await _context(line, name))
+    return found
+
+
+async def _context(line: Line, name: str) -> frozenset[str] | None:
+    try:
+        rows = await line.rows("ShowDialPlan", {"Context": name})
+    except Refused:
+        return None
+    return frozenset(row["IncludeContext"] for row in rows if row.get("IncludeContext"))
+
+
+async def _queues(line: Line, evidence: Evidence) -> tuple[QueueFound, ...]:
+    members: dict[str, list[QueueMember]] = {}
+    for row in await line.rows("QueueStatus"):
+        name = row.get("Queue", "")
+        if row.get("Event") == "QueueParams":
+            members.setdefault(name, [])
+        elif row.get("Event") == "QueueMember":
+            members.setdefault(name, []).append(
+                QueueMember(
+                    interface=row.get("Location", ""),
+                    state_interface=row.get("StateInterface", ""),
+                    status=row.get("Status", ""),
+                )
+            )
+    members.pop("default", None)
+    found: list[QueueFound] = []
+    for name, those in sorted(members.items()):
+        options: dict[str, str] = {}
+        if evidence.secrets_readable and _safe(name) and len(found) < QUEUES_READ_MOST:
+            options = {
+                option: await _value(line, f"AST_CONFIG(queues.conf,{name},{option})")
+                for option in ("strategy", "ringinuse", "autopause", "wrapuptime")
+            }
+        found.append(
+            QueueFound(name=name, members=tuple(those), options=options if options.get("strategy") else {})
+        )
+    return tuple(found)
+
+
+async def _devices(line: Line, names: Iterable[str]) -> dict[str, str]:
+    return {
+        name: await _value(line, f"DEVICE_STATE({name})") for name in names if _safe(name.replace("/", "", 1))
+    }
+
+
+async def _listen(line: Line, evidence: Evidence, test_call: bool, probe_queue: str | None) -> Evidence:
+    """Causes events and notes which arrive."""
+    said = "UserEvent" in evidence.actions
+    if said:
+        await _maybe(line, "UserEvent", {"UserEvent": "CtiDoctor"})
+    if probe_queue is not None and "QueueAdd" in evidence.actions:
+        member = {"Queue": probe_queue, "Interface": "Local/silent@cti-hold/n"}
+        added = await _maybe(
+            line, "QueueAdd", {**member, "Paused": "true", "Reason": "cti doctor", "MemberName": "cti doctor"}
+        )
+        if added is None:
+            probe_queue = None
+        else:
+            await _maybe(line, "QueueRemove", member)
+            await line.until(lambda: bool(line.seen.get("QueueMemberRemoved")), 1.0)
+    else:
+        probe_queue = None
+    why_not = _why_no_test_call(evidence, test_call)
+    if not why_not:
+        why_not = await _call_oneself(line)
+    elif said:
+        await line.until(lambda: bool(line.seen.get("UserEvent")), 1.0)
+    return replace(
+        evidence,
+        seen=dict(line.seen),
+        stamped=line.stamped,
+        test_call=not why_not,
+        no_test_call=why_not,
+        said_user_event=said,
+        probed_queue=probe_queue,
+    )
+
+
+def _why_no_test_call(evidence: Evidence, wanted: bool) -> str:
+    if not wanted:
+        return "you asked for no test call"
+    if "Originate" not in evidence.actions:
+        return "it takes the write class `originate`"
+    contexts = evidence.contexts or {}
+    if any(contexts.get(name) is None for name in ("cti-hold", "cti-conference")):
+        return "it takes the contexts [cti-hold] and [cti-conference], see Dialplan"
+    return ""
+
+
+async def _call_oneself(line: Line) -> str:
+    """A call from [cti-hold] to [cti-conference] inside Asterisk; returns why it could not be made, or ""."""
+    id = f"cti-doctor-{secrets.token_hex(4)}"
+    try:
+        await line.ask(
+            "Originate",
+            {
+                "Channel": "Local/music@cti-hold/n",
+                "ChannelId": id,
+                "OtherChannelId": f"{id}-2",
+                "Context": "cti-conference",
+                "Exten": f"99{secrets.randbelow(10**8):08d}",
+                "Priority": "1",
+                "Timeout": "3000",
+                "CallerID": "cti doctor <0>",
+                "Async": "true",
+            },
+        )
+    except Refused as error:
+        return f"Asterisk refuses it ({error})"
+    await line.until(lambda: bool(line.seen["ConfbridgeJoin"] and line.seen["MusicOnHoldStart"]), 1.5)
+    await _maybe(line, "Hangup", {"Channel": id, "Cause": "16"})
+    await line.until(
+        lambda: (
+            line.seen["Hangup"] >= 2 and line.seen["BridgeDestroy"] > 0 and line.seen["MusicOnHoldStop"] > 0
+        ),
+        TEST_CALL_SECONDS - 2.5,
+    )
+    return ""
+
+
+# -------------------------------------------------------------------------------------------------- rendering
+
+MARKS = {Level.OK: "✓", Level.WARN: "!", Level.WRONG: "✗", Level.UNSEEN: "?"}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report for scripts."""
+    return {
+        "pbx": report.target.name,
+        "host": report.target.host,
+        "port": report.target.port,
+        "username": report.target.username,
+        "usable": report.usable,
+        "findings": [
+            {"chapter": title.lower(), **asdict(finding)}
+            for title, found in report.chapters
+            for finding in found
+        ],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One line of a report for people; `level` says how it is coloured, `kind`: title, finding, fix, verdict."""
+
+    text: str
+    kind: str
+    level: Level = Level.OK
+
+
+def as_lines(report: Report) -> Iterator[Said]:
+    """The report for people, line by line, harmless to a terminal."""
+    target = report.target
+    yield Said(plain(f"{target.name}: Asterisk at {target.place}, user {target.username}"), "title")
+    for title, found in report.chapters:
+        yield Said("", "gap")
+        yield Said(title, "chapter")
+        for finding in found:
+            yield Said(f"{MARKS[finding.level]} {plain(finding.says)}", "finding", finding.level)
+            if finding.fix is not None:
+                for text in fix_lines(finding.fix):
+                    yield Said(plain(text, spaces=True), "fix", finding.level)
+    yield Said("", "gap")
+    yield Said(_verdict(report), "verdict", Level.WRONG if not report.usable else _worst(report))
+
+
+def _worst(report: Report) -> Level:
+    return Level.WARN if report.count(Level.WARN) else Level.OK
+
+
+def _verdict(report: Report) -> str:
+    wrong, warn = report.count(Level.WRONG), report.count(Level.WARN)
+    better = f"{warn} thing{'s' if warn != 1 else ''} could be better"
+    if wrong:
+        return f"Not usable yet: {wrong} thing{'s' if wrong != 1 else ''} to change (✗)" + (
+            f", {better} (!)." if warn else "."
+        )
+    return f"Usable; {better} (!)." if warn else "Usable: everything is as it should be."
+
+
+def fix_lines(fix: Fix) -> Iterator[str]:
+    """A fix as text: the file, the lines, the command."""
+    where = f"/etc/asterisk/{fix.file}" if fix.file.endswith(".conf") else fix.file
+    freepbx = f" (FreePBX: {fix.freepbx})" if fix.freepbx else ""
+    yield f"{where}{freepbx}" + (f", section [{fix.section}]:" if fix.section else ":")
+    for line in fix.lines:
+        yield f"    {line}"
+    if fix.then:
+        yield f"then: {fix.then}"

@@ -1,0 +1,510 @@
+"""Everything wired on one page: what is made, who reacts to what, what is served. Only the `cti` command imports this.
+
+Order of a start: database and people, journal and bus, models, customers' side, what goes out, the links last, so that
+whatever a PBX tells first is heard by all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+import crm.rest
+from crm.ani import CallerLookup
+from crm.commands import add_crm_commands
+from crm.interactions import Interactions
+from crm.pop_url import PopUrl
+from crm.screen_pop import ScreenPops
+from cti import metrics, users
+from cti.access import Access
+from cti.agent_commands import add_agent_commands
+from cti.agent_sessions import AgentSession, load_agent_sessions, save_agent_sessions
+from cti.agents import Agents, Session, WrapUp
+from cti.ami import AmiLink, LinkStatus
+from cti.ami_events import PARSERS
+from cti.asyncapi import fact_classes
+from cti.attendance import Attendance
+from cti.audience import Audience, subscriptions
+from cti.audit_trail import AuditTrail
+from cti.bus import Bus
+from cti.calls import Calls
+from cti.commands import Commands, add_basics
+from cti.database import Database, migrate
+from cti.facts import AgentState, AgentStateChanged, CallFact, Fact, JournalGap, PbxResynced
+from cti.hub import Hub
+from cti.journal import Journal
+from cti.membership import Membership
+from cti.people import Actor, Directory, Role
+from cti.protocol import StateNow
+from cti.queues import Queues
+from cti.rest import application as rest
+from cti.rest import commands as rest_commands
+from cti.rest import health, sessions, state
+from cti.settings import PbxSettings, Settings, WrongSettings
+from cti.snapshot import Snapshots
+from cti.switch import LinkState, Switch
+from cti.websocket import Websocket
+
+log = structlog.get_logger(__name__)
+
+VERSION = "0.1.0"
+TICK = 0.25
+"""Seconds between two looks at what only time can tell: wrap-ups that end, callers whom a queue gave up."""
+
+
+class Server:
+    """The running server. `start` returns when it serves; links to PBXs come up on their own after that."""
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.pbx:
+            raise WrongSettings(
+                "no PBX is configured: set CTI_PBX__MAIN__HOST, CTI_PBX__MAIN__USERNAME, CTI_PBX__MAIN__SECRET"
+            )
+        if not settings.database_url.get_secret_value():
+            raise WrongSettings(
+                "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
+            )
+        self.settings = settings
+        self.stopped = asyncio.Event()
+        self.why_stopped = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pbx_tasks: list[asyncio.Task[None]] = []
+        self._cleanup = contextlib.AsyncExitStack()
+        self._port = settings.port
+
+    @property
+    def url(self) -> str:
+        """Where it is served."""
+        return self.settings.public_url or f"http://{self.settings.listen}:{self._port}"
+
+    async def start(self, *, wait_for_database: float = 60.0) -> None:
+        """Starts everything; raises DatabaseUnavailable, MigrationFailed, JournalInUse or OSError (port taken), and then
+        nothing is left running."""
+        try:
+            await self._people(wait_for_database)
+            await self._journal_and_bus()
+            self._models()
+            await self._customers()
+            self._commands()
+            await self._doors()
+            self._reactions()
+            await self._take_up_sessions()
+            self._links()
+        except BaseException:
+            await self.stop()
+            raise
+        log.info("serving", url=self.url, pbxs=sorted(self.switches), version=VERSION)
+
+    # ------------------------------------------------------------------------------------------ people
+
+    async def _people(self, wait: float) -> None:
+        dsn = self.settings.database_url.get_secret_value()
+        self.database = Database(dsn, size=self.settings.database_pool)
+        self._cleanup.push_async_callback(self.database.close)
+        await self.database.open(wait=wait)
+        await migrate(dsn)
+        self.directory = Directory()
+        await self.refresh_people()
+
+    async def refresh_people(self) -> None:
+        """Reads agents, teams and phones again, and brings everything in line that depends on them."""
+        agents, teams = await users.load_directory(self.database.pool)
+        self.directory.load(agents, teams)
+
+    # ------------------------------------------------------------------------------------------ journal and bus
+
+    async def _journal_and_bus(self) -> None:
+        self.journal = Journal(
+            self.settings.database_url.get_secret_value(),
+            buffer_max=self.settings.journal_buffer,
+            on_gap=lambda first, last, lost: self.bus.publish(
+                [JournalGap(at=datetime.now(UTC), first=first, last=last, lost=lost)]
+            ),
+            on_fenced=self._give_up,
+        )
+        last = await self.journal.start()
+        self._cleanup.push_async_callback(self.journal.close)
+        self.audience = Audience(self.directory, agents_in=self._agents_in)
+        self.bus = Bus(audience=self.audience, last_seq=last)
+
+    def _give_up(self, why: str) -> None:
+        """Another server has taken over: this one must not go on as if it were the one."""
+        self.why_stopped = why
+        self.stopped.set()
+
+    # ------------------------------------------------------------------------------------------ models
+
+    def _models(self) -> None:
+        wrap_up = self.settings.wrap_up
+        self.agents = Agents(
+            self.directory,
+            wrap_up=WrapUp(seconds=wrap_up.seconds, then_ready=wrap_up.after == "ready"),
+            reasons=self.settings.not_ready_reasons,
+        )
+        self.switches: dict[str, Switch] = {}
+        self.links: dict[str, AmiLink] = {}
+        for name, pbx in self.settings.pbx.items():
+            self.switches[name], self.links[name] = self._switch(name, pbx)
+        self.membership = Membership(
+            directory=self.directory,
+            agents=self.agents,
+            queues={name: switch.queues for name, switch in self.switches.items()},
+            send={name: link.send for name, link in self.links.items()},
+            up=lambda pbx: self.switches[pbx].synced,
+            publish=self.bus.publish,
+        )
+        self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
+        self.snapshots = Snapshots(
+            directory=self.directory,
+            agents=self.agents,
+            calls=lambda: (view for switch in self.switches.values() for view in switch.calls.views()),
+            queues=lambda: (view for switch in self.switches.values() for view in switch.queues.views()),
+            pbxs=lambda: (switch.view for switch in self.switches.values()),
+            pops=self._pops_of,
+            teams_of_call=self.audience.teams_of_call,
+        )
+
+    def _switch(self, name: str, pbx: PbxSettings) -> tuple[Switch, AmiLink]:
+        def agent_at(device: str) -> str | None:
+            return self.directory.agent_at(name, device)
+
+        calls = Calls(
+            name,
+            agent_at=agent_at,
+            is_trunk=frozenset(pbx.trunks).__contains__,
+            inbound_contexts=pbx.inbound_contexts,
+        )
+        queues = Queues(name, agent_at=agent_at)
+        switch = Switch(
+            name, calls=calls, queues=queues, publish=self.bus.publish, resync_every=pbx.resync_every
+        )
+
+        def on_status(status: LinkStatus) -> None:
+            switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
+
+        link = AmiLink(
+            pbx=name,
+            host=pbx.host,
+            port=pbx.port,
+            username=pbx.username,
+            secret=pbx.secret.get_secret_value(),
+            tls=pbx.tls,
+            parsers=PARSERS,
+            on_records=switch.on_records,  # type: ignore[arg-type]  # our parsers make records, nothing else
+            on_status=on_status,
+        )
+        switch.link = link
+        return switch, link
+
+    def _agents_in(self, call: str) -> tuple[str, ...]:
+        switch = self.switches.get(call.partition(":")[0])
+        return switch.calls.agents_in(call) if switch else ()
+
+    async def _save_sessions(self, sessions: Sequence[Session]) -> None:
+        await save_agent_sessions(
+            self.database.pool,
+            [
+                AgentSession(
+                    login=s.agent,
+                    logged_on=s.logged_on,
+                    state=AgentState.READY if s.ready else AgentState.NOT_READY,
+                    since=s.since,
+                    reason=s.reason,
+                    wrap_until=s.wrap_until,
+                )
+                for s in sessions
+            ],
+        )
+
+    async def _take_up_sessions(self) -> None:
+        self.bus.publish(
+            [switch.status() for switch in self.switches.values()]
+        )  # none is up yet: agents are unknown
+        now = datetime.now(UTC)
+        facts: list[Fact] = []
+        for s in (await load_agent_sessions(self.database.pool)).values():
+            ready = s.state is AgentState.READY
+            session = Session(
+                agent=s.login,
+                logged_on=s.logged_on,
+                ready=ready,
+                reason=s.reason,
+                since=s.since,
+                wrap_until=s.wrap_until,
+            )
+            facts += self.agents.restore(session, now)
+        self.bus.publish(facts)
+
+    # ------------------------------------------------------------------------------------------ the customers' side
+
+    async def _customers(self) -> None:
+        dsn = self.settings.database_url.get_secret_value()
+        self.lookup = CallerLookup(dsn)
+        self._cleanup.push_async_callback(self.lookup.close)
+        await self.lookup.start()
+        self.interactions = Interactions(
+            self.database.pool, publish=self.bus.publish, region_of=self._region_of
+        )
+        self.pops = ScreenPops(
+            find=self.lookup.find,
+            publish=self.bus.publish,
+            region_of=self._region_of,
+            clock=lambda: datetime.now(UTC),
+            spawn=self._spawn,
+            url=PopUrl(self.settings.pop_url),
+            choose=self.interactions.choose,
+            oversees=lambda actor, agent: self.directory.team_of(agent) in actor.teams,
+            outside_number=self._outside_number,
+        )
+
+    def _pops_of(self, login: str) -> Iterable[Any]:
+        return self.pops.for_agent(login)
+
+    def _region_of(self, pbx: str) -> str:
+        return self.settings.pbx[pbx].region
+
+    def _outside_number(self, pbx: str, dialled: str) -> str:
+        return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
+
+    def _works_on(self, actor: Actor, call: str) -> bool:
+        """Whether a call is, or has just been, somebody's or their team's."""
+        if actor.is_admin or actor.login in self._agents_in(call):
+            return True
+        if any(pop.call == call for pop in self.pops.for_agent(actor.login)):
+            return True
+        had = self.interactions.agents_of(call)
+        if actor.login in had:
+            return True
+        if actor.role is Role.SUPERVISOR and any(
+            self.directory.team_of(agent) in actor.teams for agent in had
+        ):
+            return True
+        return actor.role is Role.SUPERVISOR and bool(actor.teams & self.audience.teams_of_call(call))
+
+    # ------------------------------------------------------------------------------------------ commands and doors
+
+    def _commands(self) -> None:
+        self.trail = AuditTrail(self.database.pool)
+        self.commands = Commands(audit=self.trail.note)
+        self._cleanup.push_async_callback(self.commands.close)
+        add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
+        add_agent_commands(
+            self.commands, agents=self.agents, directory=self.directory, publish=self.bus.publish
+        )
+        add_crm_commands(
+            self.commands,
+            pops=self.pops,
+            interactions=self.interactions,
+            works_on=self._works_on,
+            publish=self.bus.publish,
+        )
+
+    async def _doors(self) -> None:
+        """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
+        s = self.settings
+        self.access = Access(self.database, settings=s)
+        self._cleanup.push_async_callback(self.access.close)
+        await self.access.start()
+        self.hub = Hub(
+            subscriptions=lambda actor: subscriptions(actor, self.directory),
+            snapshot=self.snapshots,
+            seq=lambda: self.bus.seq,
+            epoch=self.journal.epoch,
+            buffer=s.client_buffer,
+            heartbeat=s.heartbeat,
+            still_valid=self.access.still_valid,
+            now=lambda: datetime.now(UTC),
+            version=VERSION,
+        )
+        self.websocket = Websocket(
+            hub=self.hub,
+            commands=self.commands,
+            authenticate=self.access.authenticate,
+            resume=self.journal.resume,
+            seq=lambda: self.bus.seq,
+        )
+        app = rest.application(
+            routes=[
+                *sessions.routes(
+                    log_in=self.access.log_in,
+                    refresh=self.access.refresh,
+                    log_out=self.access.log_out,
+                    secure=s.public_url.startswith("https://"),
+                ),
+                *state.routes(
+                    snapshot=self.snapshots,
+                    seq=lambda: self.bus.seq,
+                    subscriptions=lambda actor: subscriptions(actor, self.directory),
+                    facts_of=self.journal.facts_of,
+                    since=lambda after, limit, types: self.journal.since(after, limit=limit, types=types),
+                ),
+                *rest_commands.routes(self.commands),
+                *crm.rest.routes(
+                    pool=lambda: self.database.pool,
+                    find=lambda number, region: self.lookup.find(number, region, limit=2.0),
+                    add_note=lambda actor, text, about: self.interactions.add_note(
+                        actor, text, interaction=about
+                    ),
+                    edit_note=lambda actor, note, text, version: self.interactions.edit_note(
+                        actor, note, text, version=version
+                    ),
+                    audit=self.trail.note,
+                ),
+                *health.routes(checks=self._checks(), registry=metrics.registry(self._figures())),
+            ],
+            websocket=self.websocket,
+            commands=self.commands,
+            facts=fact_classes(),
+            authenticate=self.access.authenticate,
+            version=VERSION,
+            translate=crm.rest.TRANSLATE,
+        )
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        self._cleanup.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, s.listen, s.port, backlog=1024)
+        await site.start()
+        self._port = runner.addresses[0][1]
+
+    def _checks(self) -> Mapping[str, Callable[[], str | None]]:
+        def link(switch: Switch) -> Callable[[], str | None]:
+            return lambda: None if switch.synced else switch.view.why or "its state is being asked for"
+
+        return {
+            **{f"pbx {name}": link(switch) for name, switch in self.switches.items()},
+            "database": lambda: None if self.database.healthy else "the database does not answer",
+            "journal": lambda: (
+                None if self.journal.lag < 10 else f"the journal is {self.journal.lag:.0f} s behind"
+            ),
+        }
+
+    def _figures(self) -> Iterable[metrics.Gauge]:
+        switches, gauge = self.switches, metrics.Gauge
+        return (
+            gauge("cti_pbx_up", "1 while the PBX is connected and its state known",
+                  lambda: {n: float(s.synced) for n, s in switches.items()}, "pbx"),
+            gauge("cti_calls", "calls now", lambda: {n: float(len(s.calls)) for n, s in switches.items()}, "pbx"),
+            gauge("cti_ami_events_total", "AMI events folded",
+                  lambda: {n: float(s.events) for n, s in switches.items()}, "pbx", counter=True),
+            gauge("cti_ami_messages_total", "AMI messages received",
+                  lambda: {n: float(link.stats().messages) for n, link in self.links.items()}, "pbx", counter=True),
+            gauge("cti_ami_reconnects_total", "AMI connections made again",
+                  lambda: {n: float(link.stats().reconnects) for n, link in self.links.items()}, "pbx", counter=True),
+            gauge("cti_drift_total", "things found different when a PBX was asked again",
+                  lambda: {n: float(sum(s.drift.values())) for n, s in switches.items()}, "pbx", counter=True),
+            gauge("cti_facts_total", "facts published", lambda: float(self.bus.seq), counter=True),
+            gauge("cti_listener_failures_total", "reactions that failed", lambda: float(self.bus.failures), counter=True),
+            gauge("cti_clients", "websocket clients", lambda: float(len(self.hub))),
+            gauge("cti_journal_buffered", "facts not yet written", lambda: float(self.journal.buffered)),
+            gauge("cti_journal_lag_seconds", "since when facts wait", lambda: self.journal.lag),
+            gauge("cti_journal_dropped_total", "facts given up", lambda: float(self.journal.dropped), counter=True),
+            gauge("cti_interactions_unwritten", "interaction records not yet written",
+                  lambda: float(self.interactions.unwritten)),
+            gauge("cti_database_healthy", "1 while the database answers", lambda: float(self.database.healthy)),
+            gauge("cti_membership_failures_total", "queue member changes that Asterisk refused",
+                  lambda: float(self.membership.failures), counter=True),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ who reacts to what
+
+    def _reactions(self) -> None:
+        listen = self.bus.listen
+        self.bus.carry(self.journal.carry)
+        self.bus.carry(self.hub.carry)
+        for kind in fact_classes(CallFact):
+            listen(kind, self._queues_hear)
+        for kind in fact_classes():
+            listen(kind, self.agents.hear)
+            listen(kind, self._membership_hears)
+        listen(AgentStateChanged, self.attendance.hear)
+        for kind, reaction in self.pops.reactions().items():
+            listen(kind, reaction)
+        for kind, note in self.interactions.reactions().items():
+            listen(kind, note)
+        listen(PbxResynced, self._settle_interactions)
+
+    def _queues_hear(self, fact: Fact) -> list[Fact]:
+        switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
+        return switch.queues.hear(fact) if switch else []
+
+    def _membership_hears(self, fact: Fact) -> None:
+        self.membership.hear(fact)
+
+    def _settle_interactions(self, fact: PbxResynced) -> None:
+        alive = [view.id for view in self.switches[fact.pbx].calls.views()]
+        self.interactions.settle(fact.pbx, alive)
+
+    # ------------------------------------------------------------------------------------------ running
+
+    def _links(self) -> None:
+        self._spawn(self._tick())
+        self._spawn(self.membership.run())
+        self._spawn(self.attendance.run())
+        self._spawn(self.interactions.run())
+        self._spawn(self.trail.run())
+        for name, link in self.links.items():
+            self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
+
+    async def _tick(self) -> None:
+        swept = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                for switch in self.switches.values():
+                    switch.tick()
+                self.bus.publish(self.agents.tick(datetime.now(UTC)))
+                if loop.time() - swept >= 1.0:
+                    swept = loop.time()
+                    self.hub.sweep()
+            except Exception:
+                log.exception("a tick failed")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.append(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if task in self._tasks:
+            self._tasks.remove(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the server failed", task=task.get_name(), exc_info=error)
+
+    async def stop(self) -> None:
+        """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
+        await _end(self._pbx_tasks)
+        if self._pbx_tasks:
+            await asyncio.gather(self.interactions.flush(), self.attendance.flush(), self.trail.flush())
+        await _end(self._tasks)
+        await self._cleanup.aclose()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    ending = tuple(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def serve(settings: Settings, *, ready: Callable[[Server], None] = lambda server: None) -> str:
+    """Runs the server until SIGINT or SIGTERM, or until it must stop by itself; returns why in the latter case."""
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signal_number, server.stopped.set)
+    await server.start()
+    try:
+        ready(server)
+        await server.stopped.wait()
+    finally:
+        await server.stop()
+    return server.why_stopped

@@ -1,0 +1,697 @@
+"""What `cti watch` shows: a picture of now, drawn into so many columns and rows. Pure; every text from outside is cleaned.
+
+Most urgent first everywhere, so that what does not fit is what matters least; how much is left out is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from cti.client import Picture
+from cti.terminal_text import fit, plain
+
+Frame = dict[str, Any]
+WIDE = 120
+"""Columns from which on calls and pops stand beside queues and agents."""
+
+SMALLEST = (40, 8)
+
+STATES: dict[str, tuple[str, str, int]] = {
+    "unknown": ("unknown", "bold red", 0),
+    "reserved": ("ringing", "bold yellow", 1),
+    "busy": ("talking", "cyan", 2),
+    "wrap_up": ("wrap-up", "magenta", 3),
+    "not_ready": ("not ready", "yellow", 4),
+    "ready": ("ready", "green", 5),
+    "logged_off": ("logged off", "dim", 6),
+}
+"""Agent state → word, style, place in the list."""
+
+POP_STATES: dict[str, tuple[str, str, int]] = {
+    "offered": ("rings", "bold yellow", 0),
+    "talking": ("talks", "cyan", 1),
+    "ended": ("over", "dim", 2),
+}
+
+LINK_STYLES = {"up": "green", "connecting": "yellow", "down": "bold red", "stopped": "bold red"}
+SEVERITIES = {"critical": "bold red", "warning": "yellow", "info": ""}
+URGENT_WAIT = 60.0
+LONG_WAIT = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Who looks, and how the line to the server is. `now`: the server's time. `away`: seconds without a connection."""
+
+    now: datetime
+    name: str = ""
+    role: str = ""
+    url: str = ""
+    connected: bool = True
+    away: float = 0.0
+    ever: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. `grow`: its share of spare width. `from_width`: shown in tables at least this wide."""
+
+    head: str
+    width: int
+    grow: int = 0
+    right: bool = False
+    from_width: int = 0
+
+
+Cell = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table; `rows` are whole, most urgent first. `least`: rows it gets before others get more."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Sequence[Cell]]
+    empty: str
+    least: int = 2
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss, or h:mm:ss from an hour on; never negative."""
+    whole = max(0, int(seconds))
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def age(since: str | None, now: datetime) -> float:
+    """Seconds from a time as the wire has it until now; 0 when there is none."""
+    if not since:
+        return 0.0
+    try:
+        return max(0.0, (now - datetime.fromisoformat(since)).total_seconds())
+    except ValueError:
+        return 0.0
+
+
+def screen(picture: Picture, seat: Seat, width: int, height: int) -> Text:
+    """Draws the picture into exactly `height` lines of at most `width` cells."""
+    if width < SMALLEST[0] or height < SMALLEST[1]:
+        return Text(fit(f"window too small: {SMALLEST[0]}x{SMALLEST[1]} at least", max(1, width)))
+    head = header(picture, seat, width)
+    room = height - len(head)
+    mine = [_pop_card(picture, seat.now, width)] if seat.role == "agent" else []
+    card = mine[0][: max(3, room // 2)] if mine else []
+    room -= len(card)
+    people, queues = agents_table(picture, seat.now), queues_table(picture, seat.now)
+    pops, calls = pops_table(picture, seat.now), calls_table(picture, seat.now)
+    if seat.role == "agent":
+        body = stack([calls, queues, people], width, room)
+    elif width >= WIDE:
+        left = (width - 3) * 11 // 20
+        right = width - 3 - left
+        body = beside(stack([pops, calls], left, room), stack([queues, people], right, room), left)
+    else:
+        body = stack([pops, queues, calls, people], width, room)
+    lines = [*head, *card, *body][:height]
+    lines += [Text()] * (height - len(lines))
+    if not seat.connected:
+        for line in lines[len(head) :]:
+            line.stylize("dim")
+    return Text("\n", no_wrap=True, end="").join(lines)
+
+
+def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
+    """One line on who looks and how the PBXs are; a second one where something is wrong."""
+    line = Text(no_wrap=True)
+    line.append(" cti ", "reverse bold")
+    if seat.name:
+        line.append(f" {plain(seat.name, 40)}")
+    if seat.role:
+        line.append(f" ({plain(seat.role, 20)})", "dim")
+    troubles: list[Text] = []
+    for pbx in sorted(picture.pbxs.values(), key=lambda one: str(one["id"])):
+        phase = str(pbx["phase"])
+        style = LINK_STYLES.get(phase, "")
+        line.append(f"  {plain(pbx['id'], 32)} ", "bold")
+        line.append(f"● {plain(phase, 12)}", style)
+        if phase != "up" and pbx["why"]:
+            why = f" {plain(pbx['id'], 32)} {plain(phase, 12)} {clock(age(pbx['since'], seat.now))}: {plain(pbx['why'])}"
+            troubles.append(Text(fit(why, width), "red", no_wrap=True))
+    time = seat.now.astimezone().strftime("%H:%M:%S")
+    gap = width - cell_len(line.plain) - len(time)
+    if gap > 0:
+        line.append(" " * gap + time, "dim")
+    if not seat.connected:
+        state = f"NOT CONNECTED for {clock(seat.away)}" if seat.ever else f"connecting, {clock(seat.away)}"
+        what = "trying again; below is what was last known" if seat.ever else "no answer yet"
+        banner = f" {state} to {plain(seat.url, 60)} - {what} "
+        troubles.insert(0, Text(fit(banner, width).ljust(width), "bold white on red", no_wrap=True))
+    return [_cut(line, width), *troubles[:2]]
+
+
+# --------------------------------------------------------------------------------------------------- tables
+
+
+def queues_table(picture: Picture, now: datetime) -> Table:
+    """Queues: the longest wait first."""
+    found = []
+    several = len({queue["pbx"] for queue in picture.queues.values()}) > 1
+    for queue in picture.queues.values():
+        waits = [age(caller["since"], now) for caller in queue["waiting"]]
+        longest = max(waits, default=0.0)
+        members = queue["members"]
+        paused = sum(bool(member["paused"]) for member in members)
+        free = sum(not member["paused"] and member["status"] == "not_in_use" for member in members)
+        busy = sum(not member["paused"] and member["status"] in BUSY_PHONES for member in members)
+        style = _wait_style(longest) if waits else ""
+        row = [
+            (plain(queue["id"] if several else queue["name"], 80), "bold" if waits else ""),
+            (str(len(waits)) if waits else "-", style),
+            (clock(longest) if waits else "-", style),
+            (str(free), "green" if free else ("bold red" if waits and not busy else "dim")),
+            (str(busy), "cyan" if busy else "dim"),
+            (str(paused), "yellow" if paused else "dim"),
+        ]
+        found.append((-longest if waits else 1.0, str(queue["name"]), row))
+    found.sort(key=lambda one: one[:2])
+    columns = (
+        Column("", 12, grow=1),
+        Column("waiting", 7, right=True),
+        Column("longest", 7, right=True),
+        Column("free", 4, right=True),
+        Column("busy", 4, right=True),
+        Column("paused", 6, right=True),
+    )
+    return Table("QUEUES", columns, [row for *_, row in found], "no queue that you may see")
+
+
+BUSY_PHONES = frozenset({"in_use", "busy", "ringing", "ring_in_use", "on_hold"})
+
+
+def agents_table(picture: Picture, now: datetime) -> Table:
+    """Agents: who may need help first, the logged off last."""
+    found = []
+    for agent in picture.agents.values():
+        word, style, place = STATES.get(str(agent["state"]), (plain(agent["state"], 12), "", 0))
+        since = age(agent["since"], now)
+        call = picture.calls.get(agent["call"] or "")
+        talk = ""
+        if call is not None and agent["state"] == "busy":
+            talk = clock(age(call["answered"] or agent["since"], now))
+        detail, detail_style = plain(agent["reason"], 60), ""
+        if agent["state"] == "wrap_up" and agent["until"]:
+            detail = f"{clock(_left(agent['until'], now))} left"
+        if call is not None:
+            detail = caller(picture, call)[0]
+        if agent["pending"]:
+            detail = f"{detail}, then {plain(agent['pending'], 30)}".lstrip(", ")
+        if not agent["reachable"] and agent["state"] not in ("logged_off", "unknown"):
+            detail, detail_style = f"phone not reachable {detail}".strip(), "red"
+        off = agent["state"] == "logged_off"
+        row = [
+            (plain(agent["name"], 80) or plain(agent["agent"], 80), "dim" if off else ""),
+            (plain(agent["team"], 40), "dim"),
+            (word, style),
+            ("" if off else clock(since), style),
+            (talk, "cyan"),
+            (detail, detail_style or ("dim" if off else "")),
+        ]
+        found.append((place, -since, str(agent["agent"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 12, grow=2),
+        Column("team", 8, from_width=78),
+        Column("state", 10),
+        Column("since", 7, right=True),
+        Column("talk", 7, right=True),
+        Column("with, or why", 10, grow=3),
+    )
+    return Table("AGENTS", columns, [row for *_, row in found], "no agent that you may see")
+
+
+def calls_table(picture: Picture, now: datetime) -> Table:
+    """Calls: those who wait, the longest first; then what rings; then talks, the longest first."""
+    found = []
+    for call in picture.calls.values():
+        state, style, rank, since = _call_state(call, now)
+        name, name_style = caller(picture, call)
+        agents = [part["agent"] for part in call["connections"] if part["agent"]]
+        who = ", ".join(plain(_agent_name(picture, login), 40) for login in dict.fromkeys(agents))
+        row = [
+            (state, style),
+            (name, name_style),
+            (number_of(picture, call), ""),
+            (plain(str(call["queue"] or "").partition(":")[2] or call["queue"], 40), ""),
+            (who or "-", "" if who else "dim"),
+            (clock(since), style),
+            (clock(age(call["started"], now)), "dim"),
+        ]
+        found.append((rank, -since, str(call["id"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 8),
+        Column("caller", 12, grow=3),
+        Column("number", 16),
+        Column("queue", 9, from_width=64),
+        Column("agent", 10, grow=2),
+        Column("since", 7, right=True),
+        Column("whole", 7, right=True, from_width=96),
+    )
+    return Table("CALLS", columns, [row for *_, row in found], "no call")
+
+
+def pops_table(picture: Picture, now: datetime) -> Table:
+    """Screen pops: those that ring first, the newest at the top."""
+    found = []
+    for pop in picture.pops.values():
+        word, style, place = POP_STATES.get(str(pop["state"]), (plain(pop["state"], 8), "", 0))
+        likeliest = (pop["candidates"] or [None])[0]
+        name, name_style = pop_name(pop)
+        more = len(pop["candidates"]) - 1
+        if more > 0:
+            name = f"{name} (+{more} others)" if more > 1 else f"{name} (+1 other)"
+        account = likeliest["account"] if likeliest else {}
+        items = likeliest["open_items"] if likeliest else []
+        alert = likeliest["alerts"][0] if likeliest and likeliest["alerts"] else None
+        waited = age(pop["started"], now) if pop["waiting_since"] else float(pop["waited"])
+        row = [
+            (word, style),
+            (plain(_agent_name(picture, pop["agent"]), 40), "bold" if pop["state"] == "offered" else ""),
+            (name, name_style or ("bold" if pop["state"] == "offered" else "")),
+            (plain(account.get("classification", ""), 10), "bold" if account else ""),
+            (plain(pop["formatted"] or pop["number"], 24) or "-", ""),
+            (plain(str(pop["queue"] or "").partition(":")[2] or pop["queue"], 40), ""),
+            (f"{len(items)}" if items else "-", "yellow" if items else "dim"),
+            (clock(waited), _wait_style(waited)),
+            (
+                plain(alert["text"], 80) if alert else "",
+                SEVERITIES.get(alert["severity"], "") if alert else "",
+            ),
+        ]
+        found.append((place, -_seconds(pop["shown"]), str(pop["id"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 5),
+        Column("agent", 9, grow=1),
+        Column("customer", 14, grow=3),
+        Column("class", 5),
+        Column("number", 16),
+        Column("queue", 8, from_width=70),
+        Column("open", 4, right=True),
+        Column("wait", 5, right=True),
+        Column("alert", 10, grow=2, from_width=110),
+    )
+    return Table("SCREEN POPS", columns, [row for *_, row in found], "none at the moment", least=3)
+
+
+def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
+    """The agent's own pop in full: who rings, since when, what is open, what was last said."""
+    mine = [pop for pop in picture.pops.values() if pop["agent"] == picture.me]
+    me = picture.agents.get(picture.me)
+    word, style, _ = STATES.get(str(me["state"]) if me else "", ("", "", 0))
+    title = Text(no_wrap=True)
+    title.append("YOU ", "bold")
+    if me:
+        title.append(word, style)
+        title.append(f" {clock(age(me['since'], now))}", style)
+        if me["reason"]:
+            title.append(f"  {plain(me['reason'], 60)}")
+        if me["state"] == "wrap_up" and me["until"]:
+            title.append(f"  {clock(_left(me['until'], now))} left")
+        if me["pending"]:
+            title.append(f"  then {plain(me['pending'], 40)}", "dim")
+    if not mine:
+        return [_cut(title, width), Text("no call for you at the moment", "dim"), Text()]
+    mine.sort(key=lambda pop: (POP_STATES.get(str(pop["state"]), ("", "", 9))[2], -_seconds(pop["shown"])))
+    pop = mine[0]
+    likeliest = (pop["candidates"] or [None])[0]
+    name, name_style = pop_name(pop)
+    state, state_style, _ = POP_STATES.get(str(pop["state"]), ("", "", 0))
+    waited = age(pop["started"], now) if pop["waiting_since"] else float(pop["waited"])
+    who = Text(no_wrap=True)
+    who.append(f"▌ {state.upper()}  ", state_style)
+    who.append(name, f"bold {name_style}".strip())
+    if likeliest:
+        account = likeliest["account"]
+        told = [
+            f"class {plain(account['classification'], 10)}",
+            plain(account["city"], 40),
+            plain(account["number"], 24),
+        ]
+        who.append("  " + " · ".join(part for part in told if part))
+    lines = [_cut(title, width), _cut(who, width)]
+    facts = [
+        plain(pop["formatted"] or pop["number"], 30),
+        f"queue {plain(str(pop['queue']).partition(':')[2], 40)}" if pop["queue"] else "",
+        f"waited {clock(waited)}",
+        f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] else "",
+        f"from {plain(_agent_name(picture, pop['transferred_by'] or pop['consulted_by']), 40)}"
+        if pop["transferred_by"] or pop["consulted_by"]
+        else "",
+    ]
+    lines.append(_cut(Text("▌ " + " · ".join(part for part in facts if part)), width))
+    if likeliest:
+        lines += [
+            _cut(Text(f"▌ {plain(alert['text'], 200)}", SEVERITIES.get(alert["severity"], "")), width)
+            for alert in likeliest["alerts"][:2]
+        ]
+        if likeliest["contact"]:
+            contact = likeliest["contact"]
+            lines.append(
+                _cut(Text(f"▌ speaks: {plain(contact['name'], 60)}, {plain(contact['role'], 60)}"), width)
+            )
+        for item in likeliest["open_items"][:3]:
+            due = f", due {plain(item['due'], 12)}" if item["due"] else ""
+            text = f"▌ open: {plain(item['kind'], 20)} {plain(item['reference'], 30)} {plain(item['subject'], 80)}{due}"
+            lines.append(_cut(Text(text, "yellow"), width))
+        for talk in likeliest["interactions"][:2]:
+            note = plain(talk["note"], 200) or plain(talk["outcome"], 40)
+            lines.append(_cut(Text(f"▌ {str(talk['started'])[:10]}: {note}", "dim"), width))
+    for other in pop["candidates"][1:3]:
+        lines.append(_cut(Text(f"▌ or: {plain(other['account']['name'], 80)}", "dim"), width))
+    for key, value in list(pop["data"].items())[:2]:
+        lines.append(_cut(Text(f"▌ {plain(key, 40)}: {plain(value, 80)}", "dim"), width))
+    return [*lines, Text()]
+
+
+# ---------------------------------------------------------------------------------------------- who and what
+
+
+def pop_name(pop: Frame) -> tuple[str, str]:
+    """The customer of a pop as text and style: the likeliest account, or why there is none."""
+    if pop["candidates"]:
+        return plain(pop["candidates"][0]["account"]["name"], 80), ""
+    if pop["withheld"]:
+        return "number withheld", "italic"
+    if pop["lookup"] == "pending":
+        return plain(pop["name"], 80) or "looking up ...", "dim"
+    said = plain(pop["name"], 80)
+    known = f"unknown, says {said}" if said else "unknown caller"
+    return (f"{known} (no customer data)" if pop["lookup"] == "unavailable" else known), "italic"
+
+
+def caller(picture: Picture, call: Frame) -> tuple[str, str]:
+    """Who calls, as text and style: the customer of the pop, else the name that the switch has."""
+    for pop in picture.pops.values():
+        if pop["call"] == call["id"] and pop["candidates"]:
+            return plain(pop["candidates"][0]["account"]["name"], 80), ""
+    if call["direction"] == "internal":
+        names = [plain(part["name"] or part["agent"] or part["device"], 30) for part in call["connections"]]
+        return " - ".join(names[:2]) or "internal", "dim"
+    return (plain(call["ani_name"], 80) or ("number withheld" if not call["ani"] else "-")), "italic"
+
+
+def number_of(picture: Picture, call: Frame) -> str:
+    """The caller's number, as the pop formats it if there is one."""
+    for pop in picture.pops.values():
+        if pop["call"] == call["id"] and pop["formatted"]:
+            return plain(pop["formatted"], 24)
+    other = call["dnis"] if call["direction"] == "outbound" else call["ani"]
+    return plain(other, 24) or "withheld"
+
+
+def _call_state(call: Frame, now: datetime) -> tuple[str, str, int, float]:
+    """A call's state in a word, its style, its place in the list, seconds in it."""
+    parts = call["connections"]
+    with_agent = [part for part in parts if part["agent"]]
+    if call["parked_at"]:
+        return "parked", "yellow", 1, max((age(part["since"], now) for part in parts), default=0.0)
+    ringing = [part for part in parts if part["state"] == "alerting"]
+    if call["queued_since"] and not call["answered"]:
+        waited = age(call["queued_since"], now)
+        return ("rings" if ringing else "waits"), _wait_style(waited) or "yellow", 0, waited
+    if any(part["state"] == "hold" for part in parts):
+        return (
+            "on hold",
+            "magenta",
+            2,
+            max(age(part["since"], now) for part in parts if part["state"] == "hold"),
+        )
+    if call["answered"]:
+        word = "meeting" if call["conference"] else "talks"
+        return word, "cyan", 4, age(call["answered"], now)
+    if ringing:
+        return "rings", "bold yellow", 1, max(age(part["since"], now) for part in ringing)
+    return ("dials" if with_agent else "arrives"), "", 3, age(call["started"], now)
+
+
+def _agent_name(picture: Picture, login: str | None) -> str:
+    agent = picture.agents.get(login or "")
+    return str(agent["name"] or login) if agent else str(login or "")
+
+
+def _wait_style(seconds: float) -> str:
+    return "bold red" if seconds >= URGENT_WAIT else "yellow" if seconds >= LONG_WAIT else ""
+
+
+def _left(until: str, now: datetime) -> float:
+    try:
+        return max(0.0, (datetime.fromisoformat(until) - now).total_seconds())
+    except ValueError:
+        return 0.0
+
+
+def _seconds(moment: str) -> float:
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0
+
+
+# -------------------------------------------------------------------------------------------------- drawing
+
+
+def stack(tables: Sequence[Table], width: int, height: int) -> list[Text]:
+    """The tables one under the other in exactly `height` lines; each gets its title, and rows as far as they go round."""
+    shown = list(tables)
+    while len(shown) > 1 and height < sum(1 + min(one.least, max(1, len(one.rows))) for one in shown):
+        shown.pop()  # the last matters least
+    shares = share(
+        height - len(shown),
+        [max(1, len(one.rows)) for one in shown],
+        [min(one.least, max(1, len(one.rows))) for one in shown],
+    )
+    lines = [line for table, rows in zip(shown, shares, strict=True) for line in draw(table, width, rows)]
+    lines = lines[:height]
+    return lines + [Text(no_wrap=True) for _ in range(height - len(lines))]
+
+
+def share(room: int, wants: Sequence[int], least: Sequence[int]) -> list[int]:
+    """Divides rows: each its least, then one each in turn until all wants or all the room is spent."""
+    given = [min(want, few) for want, few in zip(wants, least, strict=True)]
+    left = room - sum(given)
+    while left > 0 and any(have < want for have, want in zip(given, wants, strict=True)):
+        for place, want in enumerate(wants):
+            if left > 0 and given[place] < want:
+                given[place] += 1
+                left -= 1
+    return given
+
+
+def draw(table: Table, width: int, rows: int) -> list[Text]:
+    """A title line with the columns' heads, then `rows` rows; the title says how many more there are."""
+    columns = [column for column in table.columns if column.from_width <= width]
+    kept = [place for place, column in enumerate(table.columns) if column.from_width <= width]
+    widths = _widths(columns, width)
+    count, more = len(table.rows), len(table.rows) - rows
+    title = f"{table.title} {count}" if count else table.title
+    if more > 0:
+        title += f" (+{more} more)"
+    heads = [_Head(column.head, column.right) for column in columns]
+    lines = [_title(title, heads, widths, width)]
+    if not count:
+        return [*lines, Text(f"  {table.empty}", "dim", no_wrap=True)]
+    for row in table.rows[:rows]:
+        line = Text(no_wrap=True)
+        for number, (place, column, cells) in enumerate(zip(kept, columns, widths, strict=True)):
+            text, style = row[place]
+            shown = fit(text, cells)
+            pad = " " * (cells - cell_len(shown))
+            if number:
+                line.append(" ")
+            line.append(pad + shown if column.right else shown + pad, style or None)
+        lines.append(_cut(line, width))
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    text: str
+    right: bool
+
+
+def _title(title: str, heads: Sequence[_Head], widths: Sequence[int], width: int) -> Text:
+    """The title over the first columns, and the heads of the others where they are not under it."""
+    cells = [" "] * width
+    at = 0
+    for head, wide in zip(heads, widths, strict=True):
+        text = head.text[:wide]
+        start = at + wide - len(text) if head.right else at
+        if start > len(title) + 1:
+            for place, character in enumerate(text):
+                if start + place < width:
+                    cells[start + place] = character
+        at += wide + 1
+    line = Text(no_wrap=True)
+    shown = fit(title, width)
+    line.append(shown, "bold")
+    line.append("".join(cells[len(shown) :]), "dim")
+    line.stylize("underline")
+    return line
+
+
+def _widths(columns: Sequence[Column], width: int) -> list[int]:
+    """Widths that fill the line: the columns' own, and spare cells by their shares; too many are taken from the widest."""
+    widths = [column.width for column in columns]
+    spare = width - sum(widths) - (len(columns) - 1)
+    growing = [place for place, column in enumerate(columns) if column.grow]
+    parts = sum(columns[place].grow for place in growing)
+    if spare > 0 and parts:
+        for place in growing:
+            widths[place] += spare * columns[place].grow // parts
+        widths[growing[0]] += width - sum(widths) - (len(columns) - 1)
+    while spare < 0 and max(widths) > 3:
+        widths[widths.index(max(widths))] -= 1
+        spare += 1
+    return widths
+
+
+def beside(left: Sequence[Text], right: Sequence[Text], width: int) -> list[Text]:
+    """Two columns of lines side by side with a bar between; the left one is `width` wide."""
+    lines = []
+    for one, other in zip(left, right, strict=True):
+        line = one.copy()
+        line.pad_right(width - cell_len(line.plain))
+        line.append(" │ ", "dim")
+        line.append_text(other)
+        lines.append(line)
+    return lines
+
+
+def _cut(line: Text, width: int) -> Text:
+    if cell_len(line.plain) > width:
+        line.truncate(width, overflow="ellipsis")
+    return line
+
+
+# ------------------------------------------------------------------------------------------- a line for each fact
+
+Say = Callable[[Frame, Picture], str]
+
+
+def told(fact: Frame, picture: Picture) -> str:
+    """A fact in one line for people, without its time; facts that have no words of their own show their ids."""
+    say = SENTENCES.get(str(fact["type"]))
+    if say is not None:
+        try:
+            return plain(say(fact["data"], picture), 400)
+        except (KeyError, TypeError, IndexError):
+            pass
+    ids = [f"{name} {plain(fact['data'][name], 60)}" for name in _IDS if fact["data"].get(name)]
+    return plain(f"{fact['type']}: {', '.join(ids)}" if ids else fact["type"], 400)
+
+
+_IDS = ("call", "agent", "queue", "pbx", "reason")
+
+
+def _who(data: Frame, picture: Picture) -> str:
+    call = data.get("view") or picture.calls.get(data["call"])
+    if call is None:
+        return f"call {data['call']}"
+    name, _ = caller(picture, call)
+    return f"{name} <{number_of(picture, call)}>"
+
+
+def _party(data: Frame, picture: Picture) -> str:
+    part = data.get("connection") or {}
+    login = data.get("agent") or part.get("agent")
+    return _agent_name(picture, login) if login else str(part.get("device", "somebody"))
+
+
+def _queue(data: Frame) -> str:
+    return str(data.get("queue") or "").partition(":")[2] or "-"
+
+
+def _pop_line(data: Frame, picture: Picture) -> str:
+    pop = data["view"]
+    likeliest = (pop["candidates"] or [None])[0]
+    name, _ = pop_name(pop)
+    parts = [f"POP for {_agent_name(picture, pop['agent'])}: {name}"]
+    if likeliest:
+        parts.append(f"class {likeliest['account']['classification'] or '-'}")
+        parts.append(f"{len(likeliest['open_items'])} open")
+    parts.append(str(pop["formatted"] or pop["number"] or "no number"))
+    if pop["queue"]:
+        parts.append(f"queue {_queue(pop)}")
+    parts.append(f"waited {clock(float(pop['waited']))}")
+    return ", ".join(parts)
+
+
+SENTENCES: dict[str, Say] = {
+    "call.originated": lambda d, p: (
+        f"call {d['view']['direction']}: {_who(d, p)} to {d['view']['dnis'] or '-'}"
+    ),
+    "call.queued": lambda d, p: f"{_who(d, p)} waits in {_queue(d)}, position {d['position']}",
+    "call.offered": lambda d, p: f"{_who(d, p)} is offered to {_party(d, p)}",
+    "call.delivered": lambda d, p: f"{_party(d, p)} rings for {_who(d, p)}",
+    "call.established": lambda d, p: f"{_party(d, p)} is through with {_who(d, p)}",
+    "call.diverted": lambda d, p: f"{_who(d, p)} leaves {_party(d, p)}: {d['reason']}",
+    "call.held": lambda d, p: f"{_party(d, p)} is on hold, {_who(d, p)}",
+    "call.retrieved": lambda d, p: f"{_party(d, p)} is back from hold, {_who(d, p)}",
+    "call.parked": lambda d, p: f"{_who(d, p)} is parked at {d['slot']}",
+    "call.transferred": lambda d, p: (
+        f"{_who(d, p)} is transferred ({d['kind']}) to {d['target'] or 'somebody'}"
+    ),
+    "call.conferenced": lambda d, p: f"{_party(d, p)} joins room {d['room']}",
+    "call.failed": lambda d, p: f"{_who(d, p)} did not reach {_party(d, p)}: {d['reason']}",
+    "call.connection_cleared": lambda d, p: f"{_party(d, p)} leaves {_who(d, p)}: {d['reason']}",
+    "call.cleared": lambda d, p: (
+        f"call {d['call']} is over: {d['outcome']}, {clock(d['duration'])}, waited {clock(d['waited'])},"
+        f" talked {clock(d['talked'])}"
+    ),
+    "agent.state_changed": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} is {STATES.get(d['new'], (d['new'], '', 0))[0]}"
+        + (f" ({d['reason']})" if d["reason"] else "")
+        + f", was {STATES.get(d['old'], (d['old'], '', 0))[0]}"
+    ),
+    "agent.reachability_changed": lambda d, p: (
+        f"the phone of {_agent_name(p, d['agent'])} is {'back' if d['reachable'] else 'not reachable'}"
+    ),
+    "queue.caller_joined": lambda d, p: f"queue {_queue(d)}: {d['waiting']} waiting",
+    "queue.caller_left": lambda d, p: (
+        f"queue {_queue(d)}: {d['waiting']} waiting, one {d['reason']} after {clock(d['waited'])}"
+    ),
+    "pbx.status_changed": lambda d, p: (
+        f"PBX {d['pbx']} is {d['phase']}" + (f": {d['why']}" if d["why"] else "")
+    ),
+    "pbx.resynced": lambda d, p: (
+        f"PBX {d['pbx']} compared ({d['reason']}): {d['calls']} calls,"
+        f" {sum(d['differences'].values())} differences"
+    ),
+    "pop.shown": _pop_line,
+    "pop.updated": _pop_line,
+    "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
+}
+"""Facts in words. Those that are missing here (members, data) are told by their ids."""
+
+
+def summary(picture: Picture) -> str:
+    """The snapshot in one line."""
+    waiting = sum(len(queue["waiting"]) for queue in picture.queues.values())
+    counts: Iterable[str] = (
+        f"{len(picture.calls)} calls",
+        f"{waiting} waiting in {len(picture.queues)} queues",
+        f"{len(picture.agents)} agents",
+        f"{len(picture.pops)} pops",
+        ", ".join(f"PBX {plain(pbx['id'], 32)} {plain(pbx['phase'], 12)}" for pbx in picture.pbxs.values())
+        or "no PBX",
+    )
+    return "now: " + ", ".join(counts)

@@ -1,0 +1,233 @@
+"""The generated documents: valid against their metaschemas, and true of what the server really sends."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jsonschema
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+import crm.facts  # noqa: F401  its facts are described too
+from cti import asyncapi
+from cti.bus import serialise
+from cti.commands import Commands, add_basics
+from cti.facts import Fact
+from cti.openapi import Route, Routes
+from cti.protocol import CLOSE_CODES, StateNow
+from tests.web_stage import Stage, all_know
+
+FACTS = list(asyncapi.fact_classes())
+ASYNCAPI_3 = json.loads(
+    gzip.decompress((Path(__file__).parent / "schemas/asyncapi-3.0.0.json.gz").read_bytes())
+)
+
+
+def spoken() -> dict[str, Any]:
+    commands = Commands(audit=lambda *_: None)
+    add_basics(commands, seq=lambda: 0, snapshot=lambda _actor: None, shape=StateNow)
+    return asyncapi.document(facts=FACTS, commands=commands, title="CTI", version="1.0")
+
+
+def closed(schema: Any) -> Any:
+    """The schema with every object closed, so that a field it does not know is found too."""
+    if isinstance(schema, dict):
+        made = {key: closed(value) for key, value in schema.items()}
+        if "properties" in made and isinstance(made["properties"], dict) and made.get("type") == "object":
+            made.setdefault("additionalProperties", False)
+        return made
+    return [closed(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(
+        closed(asyncapi.payload_schema(DOCUMENT, name)), format_checker=jsonschema.FormatChecker()
+    )
+
+
+DOCUMENT = spoken()
+
+st.register_type_strategy(
+    datetime,
+    st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+)
+st.register_type_strategy(float, st.floats(0, 1e9))
+st.register_type_strategy(int, st.integers(-(1 << 53), 1 << 53))
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    async with stage.serve(stage.app()):
+        yield stage
+
+
+# ------------------------------------------------------------------------------------------ AsyncAPI
+
+
+def test_the_asyncapi_document_is_valid() -> None:
+    jsonschema.Draft7Validator(ASYNCAPI_3).validate(DOCUMENT)
+
+
+def test_every_reference_in_it_leads_somewhere() -> None:
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(reference := value.get("$ref"), str):
+                target: Any = DOCUMENT
+                for part in reference.removeprefix("#/").split("/"):
+                    target = target[part]
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                walk(inner)
+
+    walk(DOCUMENT)
+
+
+def test_facts_are_described_in_their_own_words_and_named_once() -> None:
+    assert len({kind.TYPE for kind in FACTS}) == len(FACTS) > 20
+    for kind in FACTS:
+        message = DOCUMENT["components"]["messages"][kind.TYPE.replace(".", "_")]
+        assert message["name"] == kind.TYPE
+        assert message["summary"]
+        assert kind.__doc__
+        assert " ".join(kind.__doc__.split()) == message["summary"]
+
+
+@pytest.mark.parametrize("kind", FACTS, ids=lambda kind: kind.TYPE)
+def test_every_fact_published_is_as_described(kind: type[Fact]) -> None:
+    check = validator(kind.TYPE)
+
+    @settings(
+        max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    @given(st.from_type(kind))
+    def conforms(fact: Fact) -> None:
+        frame, _ = serialise(7, fact)
+        check.validate(json.loads(frame))
+
+    conforms()
+
+
+def test_a_fact_with_a_field_too_many_would_be_found() -> None:
+    frame = json.loads(serialise(7, all_know())[0])
+    validator("pbx.status_changed").validate(frame)
+    frame["data"]["secret"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        validator("pbx.status_changed").validate(frame)
+
+
+async def test_every_frame_the_server_sends_is_as_described(stage: Stage) -> None:
+    seen: set[str] = set()
+
+    async def check(client: Any, count: int) -> None:
+        for _ in range(count):
+            frame = await client.next()
+            validator(frame["type"]).validate(frame)
+            seen.add(frame["type"])
+
+    async with stage.plain() as first, stage.plain() as second:
+        await first.send(op="hello", id="1", token="anna-token")
+        await check(first, 2)
+        await second.send(op="hello", id="1", token="anna-token")
+        await check(second, 2)
+        stage.bus.publish([all_know()])
+        await second.send(op="nonsense", id="2")
+        await second.send(op="state.get", id="3")
+        await second.send(x=1)
+        await check(first, 2)
+        await check(second, 4)
+        session = next(session for session in stage.hub)
+        session.grant = replace_expiry(session.grant, 30)
+        await check(first, 1)
+        stage.hub.stop()
+        await check(first, 1)
+    assert seen == {
+        "welcome", "snapshot", "seat", "pbx.status_changed", "result", "error", "token_expiring", "goodbye",
+    }  # fmt: skip
+
+
+def replace_expiry(grant: Any, seconds: float) -> Any:
+    return replace(grant, expires=datetime.fromtimestamp(datetime.now(UTC).timestamp() + seconds, UTC))
+
+
+def test_close_codes_are_told() -> None:
+    for code in CLOSE_CODES:
+        assert str(code) in DOCUMENT["info"]["description"]
+
+
+# ------------------------------------------------------------------------------------------- OpenAPI
+
+
+async def test_the_openapi_document_is_valid_and_the_page_shows_all_of_it(stage: Stage) -> None:
+    async with aiohttp.ClientSession(stage.url) as http:
+        async with http.get("/api/openapi.json") as response:
+            document = await response.json()
+        async with http.get("/api/") as response:
+            page = await response.text()
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        async with http.get("/api/asyncapi.json") as response:
+            jsonschema.Draft7Validator(ASYNCAPI_3).validate(await response.json())
+    jsonschema.Draft202012Validator(OPENAPI_31).validate(document)
+    for path in document["paths"]:
+        assert path in page
+    assert "://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_route_registered_twice_is_refused() -> None:
+    async def handler(_asked: Any) -> None:
+        return None
+
+    routes = Routes()
+    route = Route(method="GET", path="/x", handler=handler, summary="x", tag="x")
+    routes.add(route)
+    with pytest.raises(ValueError, match="GET /x is registered twice"):
+        routes.add(route)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("token", ["root-token", "anna-token"])
+async def test_schemathesis_finds_nothing_undocumented(stage: Stage, token: str) -> None:
+    """Generated requests, right and wrong: never a 5xx, and every answer is one that the document tells of."""
+    schema = await asyncio.to_thread(schemathesis.openapi.from_url, stage.url + "/api/openapi.json")
+    failures = await asyncio.to_thread(run_schemathesis, schema, token, 15)
+    assert not failures, "\n\n".join(failures)
+
+
+def run_schemathesis(schema: Any, token: str, examples: int) -> list[str]:
+    failures: list[str] = []
+    checks = [
+        schemathesis.checks.not_a_server_error,
+        *schemathesis.checks.CHECKS.get_by_names(
+            ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
+        ),
+    ]
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(operation.as_strategy())
+        def probe(case: Any) -> None:
+            case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=checks)
+
+        try:
+            probe()
+        except Exception as error:
+            failures.append(f"{operation.label}: {error}"[:1500])
+    return failures
