@@ -482,6 +482,7 @@ class ScreenPops:
             root = self._root(view)
             if root is None:
                 return None, []
+        facts: list[Fact] = []
         matter = self._matters.get(root)
         if matter is None:
             matter = _Matter(call=root, pbx=view.pbx, direction=view.direction, started=view.started)
@@ -490,11 +491,11 @@ class ScreenPops:
             self._matters[root] = matter
             self._of_call[root] = root
             matter.calls.add(root)
-            self._bound()
+            facts += self._bound(at)
         matter.calls.add(view.id)
         self._of_call[view.id] = root
         if view.id != root:
-            return matter, []
+            return matter, facts
         known = (matter.customer, matter.name, matter.dnis)
         matter.direction, matter.started = view.direction, view.started
         matter.dnis = plain(view.dnis, 64) or None
@@ -513,7 +514,7 @@ class ScreenPops:
         changed = self._take_data(matter, view.data) | (known != (matter.customer, matter.name, matter.dnis))
         if matter.customer_known:
             self._ask(matter)
-        return matter, self._updates(matter, at) if changed else []
+        return matter, facts + self._updates(matter, at) if changed else facts
 
     def _root(self, view: CallView) -> str | None:
         if view.consult_of is not None and view.consult_of != view.id:
@@ -539,7 +540,7 @@ class ScreenPops:
 
     def _forget(self, matter: _Matter) -> None:
         self._matters.pop(matter.call, None)
-        for call in [c for c in (*matter.calls, matter.call) if self._of_call.get(c) == matter.call]:
+        for call in [c for c in {*matter.calls, matter.call} if self._of_call.get(c) == matter.call]:
             del self._of_call[call]
         for agent in matter.pops:
             held = self._agents.get(agent)
@@ -548,13 +549,20 @@ class ScreenPops:
                 if not held:
                     del self._agents[agent]
 
-    def _bound(self) -> None:
+    def _bound(self, at: datetime) -> list[Fact]:
+        facts: list[Fact] = []
         while len(self._matters) > self._most:
             oldest = next(iter(self._matters.values()))
+            facts += [
+                PopWithdrawn(at=at, agent=pop.agent, call=oldest.call, pop=pop.id, reason="call_ended")
+                for pop in oldest.pops.values()
+                if pop.state in ON_SCREEN
+            ]
             self._forget(oldest)
             self.forgotten += 1
             if self.forgotten % 1000 == 1:
                 log.warning("screen pops: more calls than can be kept", forgotten=self.forgotten)
+        return facts
 
     # -------------------------------------------------------------------------------------- the pops
 

@@ -277,6 +277,11 @@ class Agents:
         a.wrap_until = a.to_wrap_up = a.reason = a.log_off_by = None
         return self._derive(a, at, by=by, why=why)
 
+    def dismiss(self, login: str, *, at: datetime, why: str) -> Facts:
+        """Ends the session of somebody who is no agent any more or has another phone, whatever they are doing."""
+        a = self._agents.pop(login, None)
+        return self._end_session(a, "system", at, why) if a is not None else []
+
     def make_ready(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ready for calls, at once or after the present one; ends a wrap-up."""
         a = self._logged_on(login)

@@ -106,7 +106,7 @@ class LocalPaired(Record):
 
 @dataclass(frozen=True, slots=True)
 class DialBegun(Record):
-    """AMI: DialBegin. `dialler` is None for a leg made by Originate; `number` is what is sent to a carrier, None for a phone."""
+    """AMI: DialBegin. `dialler` is None for a leg made by Originate; `number` is what is sent to a carrier."""
 
     dialler: str | None
     dialled: str
@@ -132,8 +132,8 @@ class DialEnded(Record):
 
 @dataclass(frozen=True, slots=True)
 class BridgeEntered(ChannelRecord):
-    """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)... `kind`: basic (a talk,
-    whose parties get one Linkedid), base (a room that calls share without becoming one), parking."""
+    """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)... `kind`: basic (a
+    talk, whose parties get one Linkedid), base (a room that calls share without becoming one), parking."""
 
     bridge: str
     technology: str

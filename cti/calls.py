@@ -164,12 +164,15 @@ def moment(at: float) -> datetime:
 
 @dataclass(slots=True, eq=False)
 class _Leg:
-    """A connection as it stands. `ends`: uniqueids of its channel, or of both halves of a Local one, the
-    near half first. `dialling`: legs it dials now, each with the end that dials it. `front`: the Local connection that stands
-    for this phone behind it. `joint`: a Local channel that only leads to an agent's own phone. `aside`: the bridge where
-    nobody hears anybody (parking, waiting) that it is in. `met`: whom it has talked with. `left_by`: whom it talked with
-    before others took their place. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet. `guest_of`: the Linkedid of the
-    call it came from to be with somebody else's, and to which it returns when they go."""
+    """A connection as it stands.
+
+    `ends`: uniqueids of its channel, or of both halves of a Local one, the near half first. `dialling`: legs it dials
+    now, each with the end that dials it. `front`: the Local connection that stands for this phone behind it. `joint`: a
+    Local channel that only leads to an agent's own phone. `aside`: the bridge where nobody hears anybody (parking,
+    waiting) that it is in. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet.
+    `met`: whom it has talked with. `left_by`: whom it talked with before others took their place. `guest_of`: the
+    Linkedid of the call it left to be with a customer, and with which it goes on when they leave.
+    """
 
     id: str
     call: _Call
@@ -257,8 +260,7 @@ class _Call:
     data: dict[str, str] = field(default_factory=dict)
     agents: dict[str, None] = field(default_factory=dict)
     departed: dict[str, _Leg] = field(default_factory=dict)
-    ever_talked: bool = False
-    established: bool = False
+    talked_from: float | None = None
     abandoned: bool = False
     failed: bool = False
     merged_into: str | None = None
@@ -372,9 +374,10 @@ class Calls:
         return found.queue if found else None
 
     def channels_of(self, call: str, agent: str) -> list[str]:
-        """Uniqueids of the agent's live connections in the call."""
+        """Uniqueids of the agent's live channels in the call, one a connection."""
         found = self._calls.get(self._key(call))
-        return [leg.id for leg in found.legs.values() if leg.agent == agent] if found else []
+        legs = found.legs.values() if found else ()
+        return [leg.ends[0] for leg in legs if leg.agent == agent and leg.published]
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -491,7 +494,7 @@ class Calls:
         self._count_agent(leg)
         facts: Facts = [
             CallOriginated(
-                at=moment(at), call=call.id, connection=self._connection(leg), view=self._view(call)
+                at=moment(at), call=call.id, connection=self._connection(leg), view=self._whole(call)
             )
         ]
         return facts + self._settle(call, at)
@@ -523,7 +526,7 @@ class Calls:
                 connection=self._connection(leg),
                 agent=leg.agent,
                 queue=leg.member_of or self._waiting_in(call),
-                view=self._view(call),
+                view=self._whole(call),
             )
         ]
 
@@ -690,6 +693,8 @@ class Calls:
             leg.aside = None
             self._bridges.setdefault(r.bridge, set()).add(r.uniqueid)
             leg.bridges[r.uniqueid] = r.bridge
+        if leg.front is not None and self._peers(leg) - {leg.front.id}:
+            leg = self._take_place(leg, leg.front)
         moves = self._unite(leg, r)
         facts: Facts = []
         if leg.pipe:
@@ -737,6 +742,16 @@ class Calls:
             members.discard(uniqueid)
             if not members:
                 del self._bridges[bridge]
+
+    def _take_place(self, phone: _Leg, local: _Leg) -> _Leg:
+        """Asterisk took the Local channel out of the talk: the phone behind it is the connection's channel from now on."""
+        for other in phone.call.legs.values():
+            other.dialling.pop(phone.id, None)
+        del phone.call.legs[phone.id]
+        local.ends.insert(0, phone.id)
+        local.bridges |= phone.bridges
+        self._legs[phone.id] = local
+        return local
 
     def _unite(self, leg: _Leg, r: BridgeEntered) -> list[tuple[_Leg, _Call]]:
         """Who share a bridge get one Linkedid from Asterisk, the oldest, so one call of two; returns who came over from
@@ -793,7 +808,7 @@ class Calls:
                         call=target.id,
                         connection=self._connection(leg),
                         merged=source.id,
-                        view=self._view(target),
+                        view=self._whole(target),
                     )
                 )
             facts += self._end_if_empty(source, at) or self._settle(source, at)
@@ -869,7 +884,7 @@ class Calls:
             connection=self._connection(leg),
             lot=r.lot,
             slot=r.slot,
-            view=self._view(call),
+            view=self._whole(call),
         )
         return [parked, *self._tell(call, [c for c in changes if c[0] is not leg], r.at)]
 
@@ -884,7 +899,7 @@ class Calls:
             connection=self._connection(leg),
             slot=r.slot,
             reason=r.reason,
-            view=self._view(leg.call),
+            view=self._whole(leg.call),
         )
         return [unparked, *self._settle(leg.call, r.at)]
 
@@ -916,7 +931,7 @@ class Calls:
                 connection=self._connection(leg),
                 queue=leg.queue,
                 position=r.position,
-                view=self._view(call),
+                view=self._whole(call),
             )
         )
         return facts + self._tell(call, [c for c in changes if c[0] is not leg], r.at)
@@ -976,7 +991,7 @@ class Calls:
                     queue=queue,
                     reason=reason,
                     rang=None,
-                    view=self._view(call),
+                    view=self._whole(call),
                 )
             )
         return facts + self._tell(call, [c for c in changes if c[0] is not leg], at)
@@ -987,7 +1002,6 @@ class Calls:
             return
         leg.call.wait = max(0.0, at - leg.queued_at)
         leg.call.waited += leg.call.wait
-        leg.call.queued_since = None
         leg.queue, leg.gave_up_at, leg.connecting = None, None, False
 
     # ------------------------------------------------------------------------------------------ transfers, conferences
@@ -1026,7 +1040,7 @@ class Calls:
     def _transferred(self, call: _Call, by: _Leg | None, kind: str, target: str | None, at: float) -> Fact:
         view = self._connection(by) if by is not None and by.published else None
         return CallTransferred(
-            at=moment(at), call=call.id, kind=kind, by=view, target=target, view=self._view(call)
+            at=moment(at), call=call.id, kind=kind, by=view, target=target, view=self._whole(call)
         )
 
     def _conference_joined(self, r: ConferenceJoined) -> Facts:
@@ -1034,7 +1048,7 @@ class Calls:
         if leg is None:
             return []
         call = leg.call
-        call.conference = r.room
+        call.conference, leg.in_room = r.room, True
         facts = self._settle(call, r.at)
         return [*facts, self._conferenced(leg, r.room, r.at)]
 
@@ -1046,13 +1060,13 @@ class Calls:
             agent=leg.agent,
             room=room,
             parties=len(leg.peers) + 1,
-            view=self._view(leg.call),
+            view=self._whole(leg.call),
         )
 
     def _conference_left(self, r: ConferenceLeft) -> Facts:
         leg = self._leg(r.uniqueid)
         if leg is not None:
-            leg.call.conference = None
+            leg.in_room = False
         return []
 
     # ------------------------------------------------------------------------------------------ data
@@ -1135,15 +1149,15 @@ class Calls:
         )
 
     def _clock_talk(self, leg: _Leg, at: float) -> None:
-        peers = self._peers(leg) if leg.up or not leg.dialled else frozenset()
+        there = leg.front is None and (leg.up or not leg.dialled)
+        peers = self._peers(leg) if there else frozenset()
         changed, leg.peers = peers != leg.peers, peers
         holding = leg.held_in is not None and leg.held_in in leg.bridges.values()
         heard = not holding and any(not self._holds(peer) for peer in peers)
         if heard and leg.talking_from is None:
             leg.talking_from = at
-            leg.call.ever_talked = True
-            if leg.call.answered is None:
-                leg.call.answered = at
+            if leg.call.talked_from is None:
+                leg.call.talked_from = at
         elif not heard and leg.talking_from is not None:
             leg.talked += max(0.0, at - leg.talking_from)
             leg.talking_from = None
@@ -1227,7 +1241,8 @@ class Calls:
         if not speakers:  # brought together by the server: the agent who waited for this caller speaks, if there is one
             met = [call.legs[peer] for leg in through for peer in leg.peers if peer in call.legs]
             speakers = [leg for leg in met if leg.agent][:1] or through[:1]
-        call.established = True
+        if call.answered is None and any(leg.agent is None for leg in speakers):
+            call.answered = at
         facts: Facts = [] if from_queue else self._taken_over(call, at)
         for leg in speakers:
             call.dnis = call.dnis or leg.dials
@@ -1241,7 +1256,7 @@ class Calls:
                     queue=queue,
                     waited=call.wait if queue else None,
                     rang=max(0.0, at - leg.offered_at) if leg.dialled and leg in through else None,
-                    view=self._view(call),
+                    view=self._whole(call),
                 )
             )
             if not leg.in_room and len(leg.peers) >= 2:
@@ -1269,11 +1284,8 @@ class Calls:
         if leg.dialler is not None:
             leg.dialler.dialling.pop(leg.id, None)
         self._left_alone.pop(leg.id, None)
-        queued, since = leg.queue, call.queued_since
+        queued = leg.queue
         self._end_wait(leg, at)
-        call.queued_since = since  # nothing will tell that it is no more
-        if leg.local:
-            facts += self._step_forward(leg, at)
         if not leg.published:
             return facts + (self._end_if_empty(call, at) or self._settle(call, at))
         self._enter(leg, NULL, at)
@@ -1286,15 +1298,6 @@ class Calls:
             return facts + (self._leave_alone(call, at) or self._settle(call, at))
         call.lost = call.lost or lost
         return facts + self._end_if_empty(call, at)
-
-    def _step_forward(self, local: _Leg, at: float) -> Facts:
-        """The Local channel in front of a phone has gone, and the phone has taken its place in the talk."""
-        facts: Facts = []
-        for leg in local.call.legs.values():
-            if leg.front is local and self._peers(leg):
-                leg.front, leg.member_of = None, local.member_of
-                facts += self._publish(leg, at)
-        return facts
 
     def _leave_alone(self, call: _Call, at: float) -> Facts:
         """Whether only a guest is left, who waits again at once or is about to go too."""
@@ -1344,7 +1347,7 @@ class Calls:
                     queue=leg.member_of or self._waiting_in(call),
                     reason=reason,
                     rang=rang,
-                    view=self._view(call),
+                    view=self._whole(call),
                 )
             return CallFailed(
                 at=moment(at),
@@ -1414,7 +1417,7 @@ class Calls:
             return "lost"
         if call.abandoned:
             return "abandoned"
-        if call.ever_talked or (call.established and call.queue is None):
+        if call.talked_from is not None or (call.answered is not None and call.queue is None):
             return "answered"
         return "failed" if call.failed else "unanswered"
 
@@ -1444,6 +1447,21 @@ class Calls:
             number=leg.number,
             name=leg.name,
         )
+
+    def _whole(self, call: _Call) -> CallView:
+        """The call for a fact that carries all of it, with what no fact of its own tells brought up to date first."""
+        legs = call.legs.values()
+        for leg in legs:
+            if leg.caller is not None:
+                leg.number, leg.name = leg.caller
+                leg.caller = None
+        if call.answered is None:
+            call.answered = call.talked_from
+        if call.queued_since is not None and not any(leg.queue for leg in legs):
+            call.queued_since = None
+        if call.conference is not None and not any(leg.in_room for leg in legs):
+            call.conference = None
+        return self._view(call)
 
     def _view(self, call: _Call) -> CallView:
         return CallView(

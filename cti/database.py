@@ -104,7 +104,7 @@ def explain(error: BaseException, dsn: str) -> DatabaseUnavailable:
             return DatabaseUnavailable(f"PostgreSQL at {where} refused: {_said(error)}.")
         case asyncpg.InterfaceError() if not isinstance(error, ValueError):
             return DatabaseUnavailable(f"The connection to PostgreSQL at {where} broke off.", passing=True)
-        case ValueError() | TypeError():
+        case ValueError() | TypeError() | OverflowError():
             return _not_an_address()
         case _:
             return DatabaseUnavailable(f"PostgreSQL at {where} cannot be used: {_said(error)}.")

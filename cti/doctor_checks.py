@@ -235,7 +235,7 @@ def clock(evidence: Evidence) -> Iterator[Finding]:
     if off is None:
         yield Finding("clock", Level.UNSEEN, "Asterisk does not tell its time.")
     elif abs(off) <= CLOCK_TOLERANCE:
-        yield ok("clock", f"Its clock agrees with this machine's ({off:+.2f} s).")
+        yield ok("clock", f"Its clock agrees with this machine's (within {max(abs(off), 0.01):.2f} s).")
     else:
         side = "ahead of" if off > 0 else "behind"
         yield Finding(

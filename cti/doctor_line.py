@@ -33,7 +33,10 @@ class SessionLost(Exception):
 
 
 class Line:
-    """A logged-in session. `version` is the interface's own, `seen` counts the events by name, `booted` says whether FullyBooted was among them."""
+    """A logged-in session.
+
+    `version` is that of the interface, `seen` counts the events by name, `booted`: FullyBooted was among them.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

@@ -47,8 +47,11 @@ def set_up(*, json: bool, level: str, to: TextIO | None = None) -> None:
 
 def none() -> None:
     """Writes no logs: for commands whose own words say everything."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1),
-        cache_logger_on_first_use=False,
-    )
+    structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
     logging.getLogger().handlers[:] = [logging.NullHandler()]
+
+
+def _drop(
+    _logger: object, _method: str, _entry: structlog.typing.EventDict
+) -> structlog.typing.EventDict:  # pragma: no cover - raises by design
+    raise structlog.DropEvent

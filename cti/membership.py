@@ -9,20 +9,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
 from cti.agents import Agents
-from cti.facts import AgentStateChanged, Fact, PbxResynced, QueueMemberLeft, QueueMemberPaused
+from cti.facts import (
+    AgentStateChanged,
+    Fact,
+    PbxResynced,
+    QueueAdded,
+    QueueMemberJoined,
+    QueueMemberLeft,
+    QueueMemberPaused,
+    QueueMemberStatusChanged,
+)
 from cti.people import Agent, Directory, device_of
 from cti.queues import Queues
 from cti.views import MemberView
 
 log = structlog.get_logger(__name__)
 
-TRIES = 3
+ECHO = 1.0
+"""Seconds within which Asterisk tells the change it has just confirmed; then the next one may be judged by what it has."""
+
+AGAIN_AFTER = (1.0, 2.0, 5.0, 15.0, 60.0)
+"""Seconds after which a change that Asterisk refused is tried again; the last one goes on."""
+
+LOGGED_OFF = "Logged off"
+"""The reason with which a member is paused that is written in queues.conf and so cannot be removed."""
+
+Action = tuple[str, dict[str, str]]
+
+OF_MEMBERS = (QueueMemberJoined, QueueMemberLeft, QueueMemberPaused, QueueMemberStatusChanged)
 
 
 class Sender(Protocol):
@@ -35,8 +57,26 @@ class Sender(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Bench:
+    """The work at one PBX: whose memberships are due there, who is being worked on, whom Asterisk refused how often."""
+
+    due: dict[str, None] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    working_on: str | None = None
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def note(self, login: str) -> None:
+        self.due[login] = None
+        self.wake.set()
+
+    def concerns(self, login: str) -> bool:
+        return login == self.working_on or login in self.due
+
+
 class Membership:
-    """Brings queue memberships in line, one agent at a time and never two changes of one agent at once."""
+    """Brings queue memberships in line, at each PBX one agent after the other, so never two changes of one agent at once."""
 
     def __init__(
         self,
@@ -54,65 +94,122 @@ class Membership:
         self._send = send
         self._up = up
         self._publish = publish
-        self._due: dict[str, None] = {}
-        self._wake = asyncio.Event()
-        self._working_on: str | None = None
+        self._benches = {pbx: _Bench() for pbx in queues}
+        self._placed: dict[tuple[str, str], str] = {}
         self.failures = 0
+
+    @property
+    def unsettled(self) -> int:
+        """How many agents' memberships are still to be brought in line, counted at each PBX."""
+        return sum(len(b.due) + (b.working_on is not None) for b in self._benches.values())
 
     def hear(self, fact: Fact) -> None:
         """Notes whose memberships may need a change."""
+        if isinstance(fact, OF_MEMBERS):
+            self._hear_of_member(fact)
+            return
         match fact:
             case AgentStateChanged():
-                self._note(fact.agent)
-            case PbxResynced():
+                for bench in self._benches.values():
+                    bench.note(fact.agent)
+            case PbxResynced() if fact.pbx in self._benches:
                 for login in self._agents.known():
-                    self._note(login)
-            case QueueMemberPaused(agent=str(login)):
-                self._paused_elsewhere(fact, login)
-            case QueueMemberLeft(agent=str(login)) if login not in (self._working_on, *self._due):
-                self._note(login)
+                    self._benches[fact.pbx].note(login)
+            case QueueAdded() if fact.pbx in self._benches:
+                for login in self._agents.known():
+                    person = self._directory.agents.get(login)
+                    if person is not None and any(a.queue == fact.queue for a in person.queues):
+                        self._benches[fact.pbx].note(login)
+
+    def people_changed(self) -> None:
+        """Looks at everybody again, after people, their phones or their queues changed."""
+        for bench in self._benches.values():
+            for login in {*self._agents.known(), *(login for _, login in self._placed)}:
+                bench.note(login)
+
+    def _hear_of_member(
+        self, fact: QueueMemberJoined | QueueMemberLeft | QueueMemberPaused | QueueMemberStatusChanged
+    ) -> None:
+        pbx = fact.queue.partition(":")[0]
+        bench, login = self._benches.get(pbx), fact.agent
+        if bench is None:
+            return
+        bench.told.set()
+        if login is None or bench.concerns(login) or login not in self._agents.known():
+            return
+        if isinstance(fact, QueueMemberPaused):
+            self._paused_elsewhere(fact, login)
+        elif not isinstance(fact, QueueMemberStatusChanged):
+            bench.note(login)
 
     def _paused_elsewhere(self, fact: QueueMemberPaused, login: str) -> None:
         member, paused, _ = self._agents.wants(login)
-        if login == self._working_on or login in self._due or not member or fact.paused == paused:
-            return
-        self._publish(
-            self._agents.found_paused(login, fact.paused, fact.reason, at=max(fact.at, datetime.now(UTC)))
-        )
+        if member and fact.paused != paused:
+            self._publish(
+                self._agents.found_paused(login, fact.paused, fact.reason, at=max(fact.at, datetime.now(UTC)))
+            )
 
-    def _note(self, login: str) -> None:
-        self._due[login] = None
-        self._wake.set()
+    # ------------------------------------------------------------------------------------------ bringing in line
 
     async def run(self) -> None:
-        """Works off what is due, until cancelled. One agent's failure is logged and tried again later."""
+        """Works off what is due, until cancelled. A PBX that is slow or refuses holds up nobody at another one."""
+        async with asyncio.TaskGroup() as group:
+            for pbx, bench in self._benches.items():
+                group.create_task(self._work(pbx, bench), name=f"membership {pbx}")
+
+    async def _work(self, pbx: str, bench: _Bench) -> None:
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._due:
-                login = next(iter(self._due))
-                del self._due[login]
-                self._working_on = login
+            await bench.wake.wait()
+            bench.wake.clear()
+            while bench.due:
+                login = next(iter(bench.due))
+                del bench.due[login]
+                bench.working_on = login
                 try:
-                    await self.settle(login)
+                    settled = await self._settle_at(pbx, login)
                 except Exception:
-                    self.failures += 1
-                    log.exception("queue membership could not be brought in line")
+                    settled = False
+                    log.exception("queue membership could not be brought in line", pbx=pbx)
                 finally:
-                    self._working_on = None
+                    bench.working_on = None
+                if login not in bench.due:
+                    self._look_again(pbx, bench, login, settled)
 
-    async def settle(self, login: str) -> None:
-        """Makes every reachable PBX agree with the agent's present state. Raises nothing for a PBX that is down."""
-        person = self._directory.agents.get(login)
-        if person is None:
+    def _look_again(self, pbx: str, bench: _Bench, login: str, settled: bool) -> None:
+        if settled or not self._up(pbx):  # all are looked at when a PBX has come up
+            bench.refused.pop(login, None)
             return
-        for pbx, interface in person.interfaces.items():
-            if pbx in self._queues and self._up(pbx):
-                await self._settle_at(pbx, person, interface)
+        self.failures += 1
+        times = bench.refused.get(login, 0)
+        bench.refused[login] = times + 1
+        pause = AGAIN_AFTER[min(times, len(AGAIN_AFTER) - 1)]
+        asyncio.get_running_loop().call_later(pause, bench.note, login)
 
-    async def _settle_at(self, pbx: str, person: Agent, interface: str) -> None:
-        member, paused, reason = self._agents.wants(person.login)
-        queues = self._queues[pbx]
+    async def settle(self, login: str) -> bool:
+        """Makes every PBX that is up agree with the agent's present state; False if one refused."""
+        return all([await self._settle_at(pbx, login) for pbx in self._queues])
+
+    async def _settle_at(self, pbx: str, login: str) -> bool:
+        """Sends what is to be changed; whether all was done and nobody else has changed it meanwhile."""
+        if not self._up(pbx):
+            return True
+        done = [await self._act(pbx, action, headers) for action, headers in self._plan(pbx, login)]
+        return all(done) and not self._plan(pbx, login)
+
+    def _plan(self, pbx: str, login: str) -> list[Action]:
+        """What is to be changed, as Asterisk has the agent now."""
+        person, queues = self._directory.agents.get(login), self._queues[pbx]
+        interface = person.interfaces.get(pbx) if person is not None else None
+        plan: list[Action] = []
+        former = self._placed.get((pbx, login))
+        if former is not None and (interface is None or device_of(former) != device_of(interface)):
+            there = queues.memberships(device_of(former))
+            plan += [action for queue, now in there.items() for action in _removal(queue, now)]
+            if not plan:
+                del self._placed[pbx, login]
+        if person is None or interface is None:
+            return plan
+        member, paused, reason = self._agents.wants(login)
         has = queues.memberships(device_of(interface))
         wanted = {
             assignment.queue: assignment.penalty
@@ -122,45 +219,71 @@ class Membership:
         for queue, penalty in wanted.items():
             now = has.get(queue)
             if now is None:
-                await self._act(
-                    pbx, "QueueAdd", self._addition(queue, penalty, person, interface, paused, reason)
-                )
-            elif _pause_differs(now, paused, reason):
-                await self._act(pbx, "QueuePause", _pause(queue, now.interface, paused, reason))
-        for queue, now in has.items():
-            if queue not in wanted:
-                await self._act(pbx, "QueueRemove", {"Queue": _name(queue), "Interface": now.interface})
+                plan.append(("QueueAdd", _addition(queue, penalty, person, interface, paused, reason)))
+                continue
+            if _pause_differs(now, paused, reason):
+                plan.append(("QueuePause", _pause(queue, now.interface, paused, reason)))
+            if now.penalty != penalty:
+                headers = {"Queue": _name(queue), "Interface": now.interface, "Penalty": str(penalty)}
+                plan.append(("QueuePenalty", headers))
+        plan += [
+            action for queue, now in has.items() if queue not in wanted for action in _removal(queue, now)
+        ]
+        if wanted:
+            self._placed[pbx, login] = interface
+        return plan
 
-    def _addition(
-        self, queue: str, penalty: int, person: Agent, interface: str, paused: bool, reason: str | None
-    ) -> dict[str, str]:
-        headers = {
-            "Queue": _name(queue),
-            "Interface": interface,
-            "MemberName": person.name,
-            "Penalty": str(penalty),
-            "Paused": "true" if paused else "false",
-        }
-        if interface.startswith("Local/"):
-            headers["StateInterface"] = device_of(interface)
-        if paused and reason:
-            headers["Reason"] = reason
-        return headers
+    async def _act(self, pbx: str, action: str, headers: Mapping[str, str]) -> bool:
+        """Sends one change and waits until it has come back as an event: later ones then are somebody else's doing."""
+        queue, interface, paused = f"{pbx}:{headers['Queue']}", headers["Interface"], headers.get("Paused")
+        try:
+            await self._send[pbx](action, headers)
+        except Exception as error:
+            said = str(error).lower()
+            if "already there" in said or "not there" in said:
+                return True  # somebody else has just done it
+            if action == "QueueRemove" and "not dynamic" in said:
+                return await self._act(pbx, "QueuePause", _pause(queue, interface, True, LOGGED_OFF))
+            log.warning("a queue member could not be changed", pbx=pbx, action=action, error=str(error))
+            return False
 
-    async def _act(self, pbx: str, action: str, headers: Mapping[str, str]) -> None:
-        for attempt in range(1, TRIES + 1):
-            try:
-                await self._send[pbx](action, headers)
-                return
-            except Exception as error:
-                said = str(error)
-                if "already there" in said.lower() or "not there" in said.lower():
-                    return  # somebody else has just done it
-                if attempt == TRIES or not self._up(pbx):
-                    self.failures += 1
-                    log.warning("a queue member could not be changed", pbx=pbx, action=action, error=said)
-                    return
-                await asyncio.sleep(0.2 * attempt)
+        def seen() -> bool:
+            now = self._queues[pbx].member(queue, interface)
+            if action == "QueueRemove":
+                return now is None
+            return now is not None and (paused is None or now.paused == (paused == "true"))
+
+        told = self._benches[pbx].told
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ECHO):
+                while not seen():
+                    told.clear()
+                    await told.wait()
+        return True
+
+
+def _addition(
+    queue: str, penalty: int, person: Agent, interface: str, paused: bool, reason: str | None
+) -> dict[str, str]:
+    headers = {
+        "Queue": _name(queue),
+        "Interface": interface,
+        "MemberName": person.name,
+        "Penalty": str(penalty),
+        "Paused": "true" if paused else "false",
+    }
+    if interface.startswith("Local/"):
+        headers["StateInterface"] = device_of(interface)
+    if paused and reason:
+        headers["Reason"] = reason
+    return headers
+
+
+def _removal(queue: str, member: MemberView) -> list[Action]:
+    """Nothing for a member of queues.conf, which cannot be removed and was paused instead."""
+    if member.paused and member.pause_reason == LOGGED_OFF:
+        return []
+    return [("QueueRemove", {"Queue": _name(queue), "Interface": member.interface})]
 
 
 def _name(queue: str) -> str:

@@ -79,6 +79,10 @@ class Directory:
         self._by_device: dict[tuple[str, str], str] = {}
         self._queue_teams: dict[str, frozenset[str]] = {}
 
+    def differs(self, agents: Iterable[Agent], teams: Iterable[Team]) -> bool:
+        """Whether these are other agents or teams than those held."""
+        return {a.login: a for a in agents} != self.agents or {t.id: t for t in teams} != self.teams
+
     def load(self, agents: Iterable[Agent], teams: Iterable[Team]) -> None:
         """Takes over these agents and teams in place of the former ones."""
         self.agents = {agent.login: agent for agent in agents}

@@ -65,6 +65,11 @@ class Queues:
         found = self._queues.get(queue)
         return dict(found.members) if found else {}
 
+    def member(self, queue: str, interface: str) -> MemberView | None:
+        """The member with this interface, or None."""
+        found = self._queues.get(queue)
+        return found.members.get(interface) if found else None
+
     def knows(self, queue: str) -> bool:
         """Whether the PBX has this queue."""
         return queue in self._queues

@@ -37,10 +37,22 @@ from cti.bus import Bus
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.database import Database, migrate
-from cti.facts import AgentState, AgentStateChanged, CallFact, Fact, JournalGap, PbxResynced
+from cti.facts import (
+    AgentState,
+    AgentStateChanged,
+    CallFact,
+    Fact,
+    JournalGap,
+    PbxResynced,
+    PbxStatusChanged,
+    QueueAdded,
+    QueueMemberJoined,
+    QueueMemberLeft,
+    QueueMemberStatusChanged,
+)
 from cti.hub import Hub
 from cti.journal import Journal
-from cti.membership import Membership
+from cti.membership import OF_MEMBERS, Membership
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
@@ -55,6 +67,9 @@ from cti.websocket import Websocket
 log = structlog.get_logger(__name__)
 
 VERSION = "0.1.0"
+PEOPLE_EVERY = 3.0
+"""Seconds between two looks at the tables of users, teams and phones."""
+
 TICK = 0.25
 """Seconds between two looks at what only time can tell: wrap-ups that end, callers whom a queue gave up."""
 
@@ -111,12 +126,37 @@ class Server:
         await self.database.open(wait=wait)
         await migrate(dsn)
         self.directory = Directory()
-        await self.refresh_people()
+        self.directory.load(*await users.load_directory(self.database.pool))
 
     async def refresh_people(self) -> None:
-        """Reads agents, teams and phones again, and brings everything in line that depends on them."""
+        """Reads agents, teams and phones again; when they have changed, brings everything in line that depends on them."""
         agents, teams = await users.load_directory(self.database.pool)
+        if not self.directory.differs(agents, teams):
+            return
+        now = datetime.now(UTC)
+        kept = {agent.login: agent.interfaces for agent in agents}
+        for login, agent in self.directory.agents.items():
+            if (
+                kept.get(login) != agent.interfaces
+            ):  # gone, or at another phone: out of the queues with the old one
+                self.bus.publish(
+                    self.agents.dismiss(login, at=now, why="the user's phone was changed or taken away")
+                )
+                await self.membership.settle(login)
         self.directory.load(agents, teams)
+        for switch in self.switches.values():
+            self.bus.publish(switch.queues.reassign(now.timestamp()))
+        self.membership.people_changed()
+        self.hub.refresh()
+
+    async def _watch_people(self) -> None:
+        """Notices within seconds what was changed by REST, by the `cti` command or by hand."""
+        while True:
+            await asyncio.sleep(PEOPLE_EVERY)
+            try:
+                await self.refresh_people()
+            except Exception as error:
+                log.debug("people could not be read", why=type(error).__name__)
 
     # ------------------------------------------------------------------------------------------ journal and bus
 
@@ -420,9 +460,17 @@ class Server:
         self.bus.carry(self.hub.carry)
         for kind in fact_classes(CallFact):
             listen(kind, self._queues_hear)
-        for kind in fact_classes():
             listen(kind, self.agents.hear)
-            listen(kind, self._membership_hears)
+        for kind in (
+            PbxStatusChanged,
+            PbxResynced,
+            QueueMemberJoined,
+            QueueMemberStatusChanged,
+            QueueMemberLeft,
+        ):
+            listen(kind, self.agents.hear)
+        for kind in (AgentStateChanged, PbxResynced, QueueAdded, *OF_MEMBERS):
+            listen(kind, self.membership.hear)
         listen(AgentStateChanged, self.attendance.hear)
         for kind, reaction in self.pops.reactions().items():
             listen(kind, reaction)
@@ -434,9 +482,6 @@ class Server:
         switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
         return switch.queues.hear(fact) if switch else []
 
-    def _membership_hears(self, fact: Fact) -> None:
-        self.membership.hear(fact)
-
     def _settle_interactions(self, fact: PbxResynced) -> None:
         alive = [view.id for view in self.switches[fact.pbx].calls.views()]
         self.interactions.settle(fact.pbx, alive)
@@ -445,6 +490,7 @@ class Server:
 
     def _links(self) -> None:
         self._spawn(self._tick())
+        self._spawn(self._watch_people())
         self._spawn(self.membership.run())
         self._spawn(self.attendance.run())
         self._spawn(self.interactions.run())

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
@@ -42,6 +41,16 @@ OVERTAKING = 0.3
 
 SECOND_LOOK = 3.0
 """Seconds after a break at which everything is compared once more: events held back may have hidden a difference."""
+
+ASK_AGAIN_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds between attempts to ask for the state while Asterisk does not tell it; the last one goes on."""
+
+
+CHANNELS = (
+    *("uniqueid", "dialled", "dialler", "one", "two", "retriever"),
+    *("transferer", "second_transferer", "transferee", "target"),
+)
+"""Fields of records that name a channel."""
 
 
 class Link(Protocol):
@@ -88,6 +97,8 @@ class Switch:
         self._held: list[Record] | None = None
         self._touched: set[str] | None = None
         self._resyncing: asyncio.Task[None] | None = None
+        self._second_look: asyncio.TimerHandle | None = None
+        self._told = ("connecting", "", "")
         self._knew = False
         self.synced = False
         self.drift: dict[str, int] = {}
@@ -105,31 +116,33 @@ class Switch:
 
     def on_link(self, state: LinkState) -> None:
         """Takes note of the link's state. After each login everything is asked for before the PBX counts as up."""
-        if state.phase == "up":
-            self._state = state
-            self._held = []
-            self.ask_again("reconnected" if self._knew else "connected")
-            return
-        changed = (state.phase, state.code, state.why) != (
-            self._state.phase,
-            self._state.code,
-            self._state.why,
-        )
         self._state = state
         self.synced = False
-        self._held = self._touched = None
+        self._held = [] if state.phase == "up" else None
+        self._stop_asking()
+        self._publish(self._news())
+        if state.phase == "up":
+            self.ask_again("reconnected" if self._knew else "connected")
+
+    def _stop_asking(self) -> None:
+        self._touched = None
         if self._resyncing is not None:
             self._resyncing.cancel()
             self._resyncing = None
-        if changed:
-            self._publish([self.status()])
+        if self._second_look is not None:
+            self._second_look.cancel()
+            self._second_look = None
 
     def status(self) -> Fact:
-        """The link's state as a fact, of this moment."""
+        """The link's state as a fact; `at` is since when it is so, as in the view."""
         view = self.view
-        return PbxStatusChanged(
-            at=datetime.now(UTC), pbx=self.pbx, phase=view.phase, code=view.code, why=view.why
-        )
+        return PbxStatusChanged(at=view.since, pbx=self.pbx, phase=view.phase, code=view.code, why=view.why)
+
+    def _news(self) -> list[Fact]:
+        """The link's state as a fact, if it is not the one last told."""
+        view = self.view
+        told, self._told = self._told, (view.phase, view.code, view.why)
+        return [self.status()] if told != self._told else []
 
     def on_records(self, records: list[Record]) -> None:
         """Folds a chunk of records and publishes what they tell."""
@@ -181,7 +194,7 @@ class Switch:
 
     def ask_again(self, reason: str) -> None:
         """Begins a comparison with Asterisk; one that is running begins anew."""
-        if self._resyncing is not None:
+        if self._resyncing is not None and self._resyncing is not asyncio.current_task():
             self._resyncing.cancel()
         self._resyncing = asyncio.get_running_loop().create_task(
             self._resync(reason), name=f"resync {self.pbx}"
@@ -191,19 +204,24 @@ class Switch:
         link = self.link
         if link is None:
             return
-        for attempt in range(1, 6):
+        for attempt in range(1_000_000):
             try:
                 await self._compare(link, reason)
                 return
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
                 log.warning(
-                    "the state could not be asked for", pbx=self.pbx, attempt=attempt, error=str(error)
+                    "the state could not be asked for", pbx=self.pbx, attempt=attempt + 1, error=str(error)
                 )
-                await asyncio.sleep(min(2.0**attempt / 4, 5.0))
-        held, self._held = self._held, None
-        self._fold(held or [])
+                if self.synced:  # a regular comparison: the next one will do
+                    self._touched = None
+                    return
+                self._say_why_not(error)
+            await asyncio.sleep(ASK_AGAIN_AFTER[min(attempt, len(ASK_AGAIN_AFTER) - 1)])
+
+    def _say_why_not(self, error: Exception) -> None:
+        why = f"{self.pbx} is connected, but its state cannot be asked for: {error}"
+        self._state = replace(self._state, code="not_readable", why=why)
+        self._publish(self._news())
 
     async def _compare(self, link: Link, reason: str) -> None:
         """Asks for everything and takes it over.
@@ -238,7 +256,8 @@ class Switch:
         self._knew = True
         facts: list[Fact] = [*queue_facts, *call_facts]
         if first:
-            facts.insert(0, self.status())
+            self._state = LinkState("up", "", "", now)
+            facts[:0] = self._news()
         if first or wrong:
             resynced = PbxResynced(
                 at=moment(now), pbx=self.pbx, reason=reason, calls=len(self.calls), differences=wrong
@@ -250,7 +269,7 @@ class Switch:
         self._publish(facts)
         self._fold(held)
         if first:
-            asyncio.get_running_loop().call_later(SECOND_LOOK, self._look_again)
+            self._second_look = asyncio.get_running_loop().call_later(SECOND_LOOK, self._look_again)
 
     def _look_again(self) -> None:
         if self.synced and (self._resyncing is None or self._resyncing.done()):
@@ -268,18 +287,20 @@ class Switch:
 
     async def run(self) -> None:
         """Compares with Asterisk every `resync_every` seconds while the link is up, until cancelled."""
-        while True:
-            await asyncio.sleep(self._resync_every)
-            if self.synced and (self._resyncing is None or self._resyncing.done()):
-                self.ask_again("regular comparison")
+        try:
+            while True:
+                await asyncio.sleep(self._resync_every)
+                if self.synced and (self._resyncing is None or self._resyncing.done()):
+                    self.ask_again("regular comparison")
+        finally:
+            self._stop_asking()
 
 
 def _names(record: Record) -> set[str]:
     """The channels, or the queue member, that a record speaks of."""
     if isinstance(record, MemberSeen | MemberRemoved):
         return {f"{record.queue}|{record.interface}"}
-    found = (getattr(record, name, None) for name in ("uniqueid", "dialled", "transferer", "transferee"))
-    return {name for name in found if name}
+    return {id for name in CHANNELS if isinstance(id := getattr(record, name, None), str)}
 
 
 def _born_or_gone(held: list[Record]) -> set[str]:

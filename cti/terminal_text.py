@@ -5,6 +5,7 @@ text is there.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 from rich.cells import cell_len, set_cell_size
 
@@ -40,3 +41,15 @@ def fit(text: str, width: int) -> str:
     if cell_len(text) <= width:
         return text
     return set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns rows as lines with their cells in columns, cleaned."""
+    cleaned = [[plain(cell, 200) for cell in row] for row in rows]
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*cleaned, strict=True)]
+    return [
+        "  ".join(
+            cell + " " * (wide - cell_len(cell)) for cell, wide in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in cleaned
+    ]

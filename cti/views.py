@@ -78,7 +78,7 @@ class PbxView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: the viewer's open screen pops."""
+    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops."""
 
     at: datetime
     calls: tuple[CallView, ...]

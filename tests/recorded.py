@@ -1,7 +1,7 @@
 """Recorded AMI traffic for tests: files of tests/traces as raw messages, records and facts.
 
-A trace's blocks are parted by an empty line; `#< seconds` marks a message from Asterisk, `#> seconds` one sent to it, `#=` a remark.
-A word after the sign is another session's name. Line ends are LF in the files, CRLF on the wire.
+A trace's blocks are parted by an empty line; `#< seconds` marks a message from Asterisk, `#> seconds` one sent to it,
+`#=` a remark. A word after the sign is another session's name. Line ends are LF in the files, CRLF on the wire.
 """
 
 from __future__ import annotations

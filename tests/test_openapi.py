@@ -3,6 +3,10 @@
 import asyncio
 import gzip
 import json
+import os
+import re
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,16 +19,17 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-import crm.facts  # noqa: F401  its facts are described too
+from crm.facts import PopShown
 from cti import asyncapi
 from cti.bus import serialise
 from cti.commands import Commands, add_basics
 from cti.facts import Fact
 from cti.openapi import Route, Routes
-from cti.protocol import CLOSE_CODES, StateNow
-from tests.web_stage import Stage, all_know
+from cti.protocol import CLOSE_CODES, CommandFrame, StateNow
+from tests.web_stage import Stage, all_know, eventually
 
 FACTS = list(asyncapi.fact_classes())
 ASYNCAPI_3 = json.loads(
@@ -231,3 +236,77 @@ def run_schemathesis(schema: Any, token: str, examples: int) -> list[str]:
         except Exception as error:
             failures.append(f"{operation.label}: {error}"[:1500])
     return failures
+
+
+# --------------------------------------------------------------------------- what the documentation says
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def frames_in_the_documentation() -> list[tuple[str, dict[str, Any]]]:
+    text = (DOCS / "protocol.md").read_text()
+    found = []
+    for block in text.split("```\n")[1::2]:
+        for part in re.split(r"^(?=[→←] )", block, flags=re.MULTILINE):
+            if part.strip():
+                found.append((part[0], json.loads(part[2:])))
+    return found
+
+
+@pytest.mark.parametrize(("way", "frame"), frames_in_the_documentation())
+def test_frames_in_the_documentation_are_as_described(way: str, frame: dict[str, Any]) -> None:
+    if way == "←":
+        validator(frame["type"]).validate(frame)
+    elif frame["op"] == "hello":
+        validator("hello").validate(frame)
+    else:
+        CommandFrame.model_validate(frame)
+
+
+def test_the_documentation_names_every_close_code() -> None:
+    text = (DOCS / "protocol.md").read_text()
+    for code in CLOSE_CODES:
+        assert f"| {code} |" in text
+
+
+NODE = shutil.which("node")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, str(DOCS / "clients/client.py")],
+        pytest.param(
+            [NODE or "node", "--experimental-websocket", str(DOCS / "clients/client.mjs")],
+            marks=pytest.mark.skipif(NODE is None, reason="NO NODE: the JavaScript client was not tried"),
+        ),
+    ],
+    ids=["python", "javascript"],
+)
+async def test_the_documentations_clients_print_a_pop_also_after_a_break(
+    stage: Stage, command: list[str]
+) -> None:
+    env = {
+        "CTI_URL": stage.url.replace("http", "ws") + "/ws",
+        "CTI_TOKEN": "anna-token",
+        "PATH": os.environ["PATH"],
+    }
+    shown = next(frame for _, frame in frames_in_the_documentation() if frame.get("type") == "pop.shown")
+    pop = TypeAdapter(PopShown).validate_python({"at": shown["at"], **shown["data"]})
+    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        await eventually(lambda: len(stage.hub) == 1, 20)
+        stage.bus.publish([pop])
+        line = (await asyncio.wait_for(process.stdout.readline(), 10)).decode()
+        assert "+1 202-555-0143 for main:sales" in line
+        assert "Kapoor Dental" in line
+        next(iter(stage.hub)).wire.abort()
+        stage.bus.publish([pop])
+        async with asyncio.timeout(20):
+            while "Kapoor Dental" not in (line := (await process.stdout.readline()).decode()):
+                assert line
+        assert stage.resumed_after == [101]
+    finally:
+        process.kill()
+        await process.wait()

@@ -237,7 +237,14 @@ class Scene:
     def established(self, agent: str | None, t: float = 8, n: int = 1, queue: str | None = SALES) -> Fact:
         leg = self.leg(agent, n, ConnectionState.CONNECTED)
         return CallEstablished(
-            at=at(t), call=self.call, connection=leg, agent=agent, queue=queue, waited=7.0, rang=3.0
+            at=at(t),
+            call=self.call,
+            connection=leg,
+            agent=agent,
+            queue=queue,
+            waited=7.0,
+            rang=3.0,
+            view=self.view,
         )
 
     def diverted(self, agent: str, reason: str, t: float = 9, n: int = 1) -> Fact:
@@ -249,6 +256,7 @@ class Scene:
             queue=SALES,
             reason=reason,
             rang=4.0,
+            view=self.view,
         )
 
     def left(self, agent: str | None, t: float = 60, n: int = 1, reason: str = "normal") -> Fact:
@@ -273,7 +281,8 @@ class Scene:
 
 def wrap_up_over(agent: str, t: float = 90, new: AgentState = AgentState.READY) -> Fact:
     return AgentStateChanged(
-        at=at(t), agent=agent, old=AgentState.WRAP_UP, new=new, since=at(t), reason=None, by="timer", why="", call=None, pending=None,
+        at=at(t), agent=agent, old=AgentState.WRAP_UP, new=new, since=at(t), reason=None,
+        by="timer", why="", call=None, pending=None,
         until=None, device=None,
     )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Users, log-in and API keys on a real PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from cti import audit, users
 from cti.agent_sessions import AgentSession, load_agent_sessions, save_agent_sessions
 from cti.api_keys import create_api_key, list_api_keys, revoke_api_key, verify_api_key
 from cti.database import Database, migrate
+from cti.embedded.postgres import Postgres
 from cti.facts import AgentState
 from cti.login import Buckets, LogIn, Refused, place_of
 from cti.passwords import BadInput, Busy, Passwords
@@ -24,10 +26,25 @@ RIGHT = "correct horse battery"
 OFFICE = "192.0.2.7"
 
 
+@pytest.fixture(scope="module")
+def migrated(postgres_server: Postgres) -> Iterator[str]:
+    name = f"users_{os.urandom(6).hex()}"
+    dsn = postgres_server.create_database(name)
+    asyncio.run(migrate(dsn))
+    yield dsn
+    postgres_server.drop_database(name)
+
+
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[Any]:
-    await migrate(database)
-    db = Database(database, size=8)
+async def pool(migrated: str) -> AsyncIterator[Any]:
+    """A pool on empty tables."""
+    conn = await asyncpg.connect(migrated)
+    await conn.execute(
+        "SET session_replication_role = replica"
+    )  # past the trigger that guards the audit trail
+    await conn.execute("TRUNCATE users, teams, login_failures, api_keys, audit CASCADE")
+    await conn.close()
+    db = Database(migrated, size=8)
     await db.open()
     yield db.pool
     await db.close()

@@ -82,6 +82,9 @@ SHAPES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Event → its class (first word of Privilege) and its own headers, which follow those of its channels."""
 
+_BRIDGE_FIRST = frozenset({"BridgeEnter", "BridgeLeave"})
+"""Events whose own headers stand before those of the channel."""
+
 LEAN_CLASSES = frozenset({"system", "call", "agent", "user"})
 LEAN_DROPPED = re.compile(
     "VarSet|Newexten|RTCP|TestEvent|NewConnectedLine|NewAccountCode|ChallengeSent|SuccessfulAuth|RequestBadFormat"
@@ -220,9 +223,10 @@ def _event(head: str, values: list[str], channels: dict[str, dict[str, str]]) ->
     privilege, own = SHAPES[name]
     if len(values) > len(own):
         raise ValueError(f"{name} has no more than {len(own)} headers of its own")
-    headers = [("Event", name), ("Privilege", f"{privilege},all"), ("Timestamp", "{t}")]
+    mine = list(zip(own, values, strict=False))
+    shown: list[tuple[str, str]] = []
     for prefix, role in zip(("", "Dest"), roles, strict=False):
         if role != "-":
-            headers += channel_headers(channels[role], prefix)
-    headers += zip(own, values, strict=False)
-    return message(headers)
+            shown += channel_headers(channels[role], prefix)
+    head = [("Event", name), ("Privilege", f"{privilege},all"), ("Timestamp", "{t}")]
+    return message([*head, *mine, *shown] if name in _BRIDGE_FIRST else [*head, *shown, *mine])

@@ -1,0 +1,167 @@
+"""What `cti users` and `cti migrate` do in the database: one connection for one command, everything in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cti import users
+from cti.database import connection
+from cti.passwords import BadInput, Passwords
+from cti.people import QueueAssignment, Role
+
+if TYPE_CHECKING:
+    from cti.database import Connection
+
+CHANGED = "cti_people"
+"""The PostgreSQL channel on which a running server is told that people have changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be so about a user; None: as it is. `phones`: PBX → interface, an empty one takes it away."""
+
+    name: str | None = None
+    role: Role | None = None
+    team: str | None = None
+    supervises: tuple[str, ...] | None = None
+    phones: tuple[tuple[str, str], ...] = ()
+    queues: tuple[QueueAssignment, ...] | None = None
+
+
+def read_phone(text: str) -> tuple[str, str]:
+    """`main=PJSIP/1001` as (PBX, interface). Raises BadInput."""
+    pbx, equals, interface = text.partition("=")
+    if not equals or not pbx:
+        raise BadInput("phone", f"{text} is not a phone: write it as PBX=INTERFACE, such as main=PJSIP/1001.")
+    return pbx, interface
+
+
+def read_queue(text: str) -> QueueAssignment:
+    """`main:sales` or `main:sales:5` (with a penalty). Raises BadInput."""
+    pbx, _, rest = text.partition(":")
+    name, colon, penalty = rest.rpartition(":")
+    if colon and penalty.isdigit():
+        return QueueAssignment(queue=users.check_queue(f"{pbx}:{name}"), penalty=int(penalty))
+    return QueueAssignment(queue=users.check_queue(text))
+
+
+@asynccontextmanager
+async def _change(dsn: str) -> AsyncIterator[Connection]:
+    """A transaction after whose end a running server is told. Raises DatabaseUnavailable."""
+    async with connection(dsn, name="cti users") as db, db.transaction():
+        yield db
+        await db.execute("SELECT pg_notify($1, '')", CHANGED)
+
+
+async def add(dsn: str, login: str, password: str | None, wanted: Wanted) -> None:
+    """Adds a user with everything given. Raises BadInput, NotThere, DatabaseUnavailable; nothing is half done."""
+    passwords = Passwords()
+    try:
+        async with _change(dsn) as db:
+            await users.create_user(
+                db,
+                passwords,
+                login=login,
+                name=wanted.name or login,
+                role=wanted.role or Role.AGENT,
+                password=password,
+            )
+            await _put(db, login, wanted)
+    finally:
+        passwords.close()
+
+
+async def change(dsn: str, login: str, wanted: Wanted) -> None:
+    """Changes what is given of a user. Raises as `add`."""
+    async with _change(dsn) as db:
+        await users.change_user(db, login, name=wanted.name, role=wanted.role)
+        await _put(db, login, wanted)
+
+
+async def _put(db: Connection, login: str, wanted: Wanted) -> None:
+    if wanted.team is not None:
+        await users.set_team(db, login, wanted.team or None)
+    if wanted.supervises is not None:
+        await users.set_supervised(db, login, wanted.supervises)
+    for pbx, interface in wanted.phones:
+        await users.set_interface(db, login, pbx, interface or None)
+    if wanted.queues is not None:
+        await users.set_queues(db, login, wanted.queues)
+
+
+async def set_password(dsn: str, login: str, password: str) -> None:
+    """Gives a user another password and ends their sessions. Raises BadInput, NotThere, DatabaseUnavailable."""
+    passwords = Passwords()
+    try:
+        async with _change(dsn) as db:
+            await users.set_password(db, passwords, login, password)
+    finally:
+        passwords.close()
+
+
+async def set_disabled(dsn: str, login: str, disabled: bool) -> None:
+    """Shuts a user out, or lets them in again. Raises NotThere, DatabaseUnavailable."""
+    async with _change(dsn) as db:
+        await users.set_disabled(db, login, disabled)
+
+
+async def put_team(dsn: str, team: str, name: str, queues: Sequence[str] | None) -> None:
+    """Adds or renames a team; with `queues` these become its queues. Raises BadInput, DatabaseUnavailable."""
+    async with _change(dsn) as db:
+        await users.put_team(db, team, name)
+        if queues is not None:
+            await users.set_team_queues(db, team, queues)
+
+
+async def everybody(dsn: str) -> list[dict[str, Any]]:
+    """All users with their phones and queues, for `cti users list`. Raises DatabaseUnavailable."""
+    async with connection(dsn, name="cti users") as db:
+        agents, _ = await users.load_directory(db)
+        works = {agent.login: agent for agent in agents}
+        found: list[users.User] = []
+        while page := await users.list_users(db, after=found[-1].login if found else "", limit=500):
+            found += page
+    return [
+        {
+            "login": user.login,
+            "name": user.name,
+            "role": user.role.value,
+            "team": user.team,
+            "supervises": list(user.supervises),
+            "disabled": user.disabled,
+            "phones": dict(works[user.login].interfaces) if user.login in works else {},
+            "queues": [
+                {"queue": assignment.queue, "penalty": assignment.penalty}
+                for assignment in (works[user.login].queues if user.login in works else ())
+            ],
+        }
+        for user in found
+    ]
+
+
+def table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The users as rows of text under their heads."""
+    heads = ("login", "name", "role", "team", "leads", "phones", "queues", "")
+    return [
+        heads,
+        *(
+            (
+                row["login"],
+                row["name"],
+                row["role"],
+                row["team"] or "-",
+                ", ".join(row["supervises"]) or "-",
+                ", ".join(f"{pbx}={phone}" for pbx, phone in row["phones"].items()) or "-",
+                ", ".join(
+                    queue["queue"] + (f":{queue['penalty']}" if queue["penalty"] else "")
+                    for queue in row["queues"]
+                )
+                or "-",
+                "disabled" if row["disabled"] else "",
+            )
+            for row in rows
+        ),
+    ]
