@@ -1,0 +1,156 @@
+"""How long it takes to know who is calling, among a million numbers; beside the bare query no look-up can beat.
+
+    python benchmarks/ani_lookup.py [--accounts N] [--calls N] [DSN of an empty database]
+
+Without a DSN it starts the embedded PostgreSQL for itself. Prints one JSON object: milliseconds at the median and the
+99th percentile, calls a second and the process's CPU for each way, all in the same run on the same rows:
+`bare` is one prepared `SELECT account_id FROM phones WHERE e164 = $1` with nothing else, `find` the whole look-up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import orjson
+
+from crm.ani import CallerLookup
+from crm.sample_data import load_synthetic, synthetic_number
+from cti.database import migrate
+
+
+async def alone(call: Callable[[str], Awaitable[object]], numbers: list[str]) -> dict[str, float]:
+    """One after another: what a call waits on an idle machine."""
+    took = []
+    for number in numbers[:200]:
+        await call(number)
+    began, cpu = time.perf_counter(), time.process_time()
+    for number in numbers[200:]:
+        start = time.perf_counter()
+        await call(number)
+        took.append(time.perf_counter() - start)
+    return _told(took, time.perf_counter() - began, time.process_time() - cpu)
+
+
+async def together(
+    call: Callable[[str], Awaitable[object]], numbers: list[str], at_once: int
+) -> dict[str, float]:
+    """So many callers at once, each new one when another is known."""
+    took: list[float] = []
+    todo = iter(numbers)
+
+    async def caller() -> None:
+        for number in todo:
+            start = time.perf_counter()
+            await call(number)
+            took.append(time.perf_counter() - start)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(caller() for _ in range(at_once)))
+    return _told(took, time.perf_counter() - began, time.process_time() - cpu)
+
+
+async def paced(
+    call: Callable[[str], Awaitable[object]], numbers: list[str], rate: float
+) -> dict[str, float]:
+    """So many calls a second, whatever the answers take."""
+    took: list[float] = []
+
+    async def one(number: str) -> None:
+        start = time.perf_counter()
+        await call(number)
+        took.append(time.perf_counter() - start)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    tasks = set()
+    for place, number in enumerate(numbers):
+        wait = began + place / rate - time.perf_counter()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        task = asyncio.create_task(one(number))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.gather(*tasks)
+    return _told(took, time.perf_counter() - began, time.process_time() - cpu)
+
+
+def _told(took: list[float], seconds: float, cpu: float) -> dict[str, float]:
+    took.sort()
+    return {
+        "p50_ms": round(took[len(took) // 2] * 1e3, 3),
+        "p99_ms": round(took[int(len(took) * 0.99)] * 1e3, 3),
+        "max_ms": round(took[-1] * 1e3, 3),
+        "per_second": round(len(took) / seconds),
+        "cpu_us_each": round(cpu / len(took) * 1e6, 1),
+    }
+
+
+async def measure(dsn: str, accounts: int, calls: int) -> dict[str, Any]:
+    """Loads the accounts into an empty database and measures."""
+    await migrate(dsn)
+    connection = await asyncpg.connect(dsn)
+    began = time.perf_counter()
+    await load_synthetic(connection, accounts, interactions=accounts // 2)
+    loaded = time.perf_counter() - began
+    await connection.execute("VACUUM ANALYZE")
+    chance = random.Random(1)
+
+    def some(count: int = calls) -> list[str]:
+        return [synthetic_number(chance.randrange(accounts)) for _ in range(count)]
+
+    bare = await connection.prepare("SELECT account_id FROM phones WHERE e164 = $1")
+    result: dict[str, Any] = {"accounts": accounts, "calls": calls, "load_s": round(loaded, 1)}
+    async with CallerLookup(dsn, limit=10) as lookup:
+
+        async def find(number: str) -> None:
+            found = await lookup.find(number, "US")
+            if not found.candidates:
+                raise RuntimeError(f"{number} was not found")
+
+        async def nobody(number: str) -> None:
+            await lookup.find("+1" + number[-10:].replace("740", "212", 1), "US")
+
+        result["bare"] = await alone(lambda number: bare.fetch(number), some())
+        result["find"] = await alone(find, some())
+        result["find_nobody"] = await alone(nobody, some())
+        result["find_50_at_once"] = await together(find, some(), 50)
+        result["find_200_a_second"] = await paced(find, some(min(calls, 1000)), 200)
+        result["find_1000_a_second"] = await paced(find, some(min(calls, 5000)), 1000)
+    await connection.close()
+    result["find_p50_to_bare"] = round(result["find"]["p50_ms"] / result["bare"]["p50_ms"], 2)
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dsn", nargs="?")
+    parser.add_argument("--accounts", type=int, default=1_000_000)
+    parser.add_argument("--calls", type=int, default=5_000)
+    given = parser.parse_args()
+    if given.dsn:
+        result = asyncio.run(measure(given.dsn, given.accounts, given.calls))
+    else:
+        from cti.embedded.place import remove_folder, scratch_folder
+        from cti.embedded.postgres import Postgres
+
+        folder = scratch_folder("cti-bench-")
+        server = Postgres(folder / "data", durable=False)
+        try:
+            server.start()
+            result = asyncio.run(measure(server.create_database("bench"), given.accounts, given.calls))
+        finally:
+            server.stop()
+            remove_folder(folder)
+    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -213,14 +213,9 @@ async def search(
         if owners:
             return Page(items=owners, cursor=None)
     name, last = ("", 0) if cursor is None else key_of(cursor, str, int)
-    rows = await pool.fetch(
-        _INSIDE if len(wanted) >= 3 else _BEGINNING,
-        _like(wanted.lower()),
-        _like(wanted),
-        name,
-        last,
-        limit + 1,
-    )
+    lower = wanted.lower()
+    query = _INSIDE if len(wanted) >= 3 else _BEGINNING
+    rows = await pool.fetch(query, lower, wanted, name, last, limit + 1, f"%{_like(lower)}%")
     items = tuple(_account(row) for row in rows[:limit])
     more = len(rows) > limit
     return Page(items=items, cursor=cursor_of(rows[limit - 1]["sort"], items[-1].id) if more else None)

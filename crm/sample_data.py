@@ -185,7 +185,7 @@ _COUNTRIES = (
     ),
     _Country(
         "ES", 6, "es", "EUR",
-        ("+3481012341", "+3481012342"),
+        ("+348101234", "+348101235"),
         ("+34612345", 600, 699, 3),
         (("28012", "Madrid", "Europe/Madrid"), ("41001", "Sevilla", "Europe/Madrid")),
         ("Rocío", "Íñigo", "Montserrat", "Álvaro", "Begoña"),

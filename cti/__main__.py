@@ -389,6 +389,8 @@ def watch(
             if not failed.wrong or given is not None or not tries_left:
                 fail(str(failed))
             print(f"cti: {failed}", file=sys.stderr)
+        except asyncio.CancelledError:
+            raise typer.Exit(130) from None
         except Refused as refused:
             fail(f"the server does not want this client back: {refused}.")
         else:

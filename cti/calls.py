@@ -200,6 +200,7 @@ class _Leg:
     offered_at: float = 0.0
     queue: str | None = None
     queued_at: float = 0.0
+    position: int = 1
     gave_up_at: float | None = None
     hangs_up: bool = False
     connecting: bool = False
@@ -581,8 +582,11 @@ class Calls:
         if leg is None:
             self.unknown += 1
             return []
-        alive = any(end in self._legs for end in leg.ends)
+        alive = any(self._legs.get(end) is leg for end in leg.ends)
         facts: Facts = []
+        bridge = leg.bridges.get(r.uniqueid)
+        if bridge is not None:
+            self._leave_bridge(leg, r.uniqueid, bridge)
         if not leg.cleared and (r.uniqueid == leg.ends[0] or not alive):
             facts = self._clear(leg, r.at, r.cause)
         if leg.local and not alive:
@@ -918,23 +922,12 @@ class Calls:
                 return []
             facts += self._given_back(leg, r.at, "overflowed")
         call = leg.call
-        leg.queue, leg.queued_at, leg.connecting = self._queue_id(r.queue), r.at, False
+        leg.queue, leg.queued_at, leg.position, leg.connecting = self._queue_id(r.queue), r.at, r.position, False
         call.queue, call.queued_since = leg.queue, r.at
         facts += self._change_data(call, r.variables, "pbx", r.at)
         if not leg.published:
             facts += self._publish(leg, r.at)
-        changes = self._derive(call, r.at)
-        facts.append(
-            CallQueued(
-                at=moment(r.at),
-                call=call.id,
-                connection=self._connection(leg),
-                queue=leg.queue,
-                position=r.position,
-                view=self._whole(call),
-            )
-        )
-        return facts + self._tell(call, [c for c in changes if c[0] is not leg], r.at)
+        return facts + self._settle(call, r.at)
 
     def _hangup_requested(self, r: HangupRequested) -> Facts:
         self._hears_hangup_requests = True
@@ -1008,21 +1001,19 @@ class Calls:
 
     def _blindly_transferred(self, r: BlindlyTransferred) -> Facts:
         leg = self._legs.get(r.transferer)
-        if leg is None:
+        if leg is None or not self._lives(leg.call):
             return []
         leg.transferred = True
         return [self._transferred(leg.call, leg, "blind", r.exten or None, r.at)]
 
     def _transfer_completed(self, r: TransferCompleted) -> Facts:
-        transferers = [
-            leg for leg in (self._legs.get(r.transferer), self._legs.get(r.second_transferer)) if leg
-        ]
-        if not transferers:
-            return []
+        named = (self._legs.get(r.transferer), self._legs.get(r.second_transferer))
+        transferers = [leg for leg in named if leg is not None]
+        transferee = self._legs.get(r.transferee) if r.transferee else None
         for leg in transferers:
             leg.transferred = True
-        transferee = self._legs.get(r.transferee) if r.transferee else None
-        call = transferee.call if transferee else transferers[0].call
+        if not transferers or not self._lives(call := (transferee or transferers[0]).call):
+            return []
         facts: Facts = [self._transferred(call, transferers[0], "attended", None, r.at)]
         second = transferers[-1]
         if second.call is not call:  # the target has not answered yet, and goes on ringing for the other party
@@ -1036,6 +1027,9 @@ class Calls:
             changes = self._derive(call, r.at)
             facts += [*self._merged(moves, r.at), *self._tell(call, changes, r.at)]
         return facts
+
+    def _lives(self, call: _Call) -> bool:
+        return self._calls.get(call.key) is call
 
     def _transferred(self, call: _Call, by: _Leg | None, kind: str, target: str | None, at: float) -> Fact:
         view = self._connection(by) if by is not None and by.published else None
@@ -1218,6 +1212,17 @@ class Calls:
                 facts.append(
                     CallDelivered(at=when, call=call.id, connection=connection, agent=leg.agent, queue=queue)
                 )
+            elif new is QUEUED:
+                facts.append(
+                    CallQueued(
+                        at=when,
+                        call=call.id,
+                        connection=connection,
+                        queue=leg.queue or "",
+                        position=leg.position,
+                        view=self._whole(call),
+                    )
+                )
             elif new is HOLD:
                 facts.append(
                     CallHeld(at=when, call=call.id, connection=connection, agent=leg.agent, by=leg.held_by)
@@ -1385,13 +1390,14 @@ class Calls:
         )
 
     def _end_if_empty(self, call: _Call, at: float) -> Facts:
-        if call.legs or self._calls.get(call.key) is not call:
+        if call.legs or not self._lives(call):
             return []
         del self._calls[call.key]
         for linkedid in call.aliases:
             if self._aliases.get(linkedid) is call:
                 del self._aliases[linkedid]
         self._ended[call.key] = None
+        duration = max(0.0, at - call.started)
         if len(self._ended) > REMEMBERED:
             self._ended.popitem(last=False)
         return [
@@ -1400,10 +1406,10 @@ class Calls:
                 call=call.id,
                 outcome=self._outcome(call),
                 cause=call.cause,
-                duration=max(0.0, at - call.started),
-                waited=call.waited,
-                talked=call.talked,
-                held=call.held,
+                duration=duration,  # a party that came over may have talked longer than this call has lasted
+                waited=min(call.waited, duration),
+                talked=min(call.talked, duration),
+                held=min(call.held, duration),
                 queue=call.queue,
                 agents=tuple(call.agents),
                 merged_into=call.merged_into,
@@ -1508,7 +1514,7 @@ class Calls:
             if not leg.cleared:
                 wrong["ghosts"] += 1
                 facts += self._clear(leg, now, 0, lost=True)
-            if not any(end in self._legs for end in leg.ends):
+            if not any(self._legs.get(end) is leg for end in leg.ends):
                 self._forget_halves(leg)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
             if row.uniqueid not in self._legs and row.uniqueid not in touched:

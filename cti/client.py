@@ -68,6 +68,7 @@ class Picture:
             self._call(kind, data)
         elif noun == "queue":
             self._queue(kind, data, fact["at"])
+            self._queues_of(kind, data)
         elif kind == "agent.state_changed" and data["agent"] in self.agents:
             kept = ("since", "reason", "by", "why", "call", "pending", "until", "device")
             self.agents[data["agent"]] |= {"state": data["new"], **{name: data[name] for name in kept}}
@@ -130,6 +131,16 @@ class Picture:
                 was |= {"paused": data["paused"], "pause_reason": data["reason"]}
             case "queue.member_status_changed" if was is not None:
                 was |= {"status": data["status"], "penalty": data["penalty"]}
+
+    def _queues_of(self, kind: str, data: Frame) -> None:
+        agent = self.agents.get(data.get("agent") or "")
+        if agent is None:
+            return
+        others = [queue for queue in agent["queues"] if queue != data["queue"]]
+        if kind == "queue.member_joined":
+            agent["queues"] = sorted([*others, data["queue"]])
+        elif kind == "queue.member_left":
+            agent["queues"] = others
 
 
 def _numbered(waiting: list[Frame]) -> list[Frame]:

@@ -463,28 +463,15 @@ class Journal:
         process, a gap, more than `limit` frames, older than what is kept, or no database while memory does not reach
         back. Frames are the bytes that were sent live. Facts published while it read are above `Resumed.seq`.
         """
-        if epoch != self.epoch:
+        if epoch != self.epoch or not self._resumable(seq):
             return None
         up_to = self.seq
-        frames = await self._missed(seq, up_to, frozenset(topics), limit)
-        return None if frames is None else Resumed(frames, up_to)
-
-    async def missed(
-        self, after: int, up_to: int, topics: Collection[str], max_bytes: int, *, limit: int = 10_000
-    ) -> list[bytes] | None:
-        """As `resume` within the epoch, for after < number <= up_to, and None also when it is more than `max_bytes`."""
-        frames = await self._missed(after, up_to, frozenset(topics), limit)
-        return None if frames is None or sum(map(len, frames)) > max_bytes else frames
-
-    async def _missed(self, seq: int, up_to: int, wanted: frozenset[str], limit: int) -> list[bytes] | None:
-        if not self._resumable(seq) or up_to > self.seq:
-            return None
         try:
-            frames = await self._collect(seq, up_to, wanted, limit)
+            frames = await self._collect(seq, up_to, frozenset(topics), limit)
         except _OUTAGE as error:
             log.warning("resume not possible", why=str(explain(error, self._dsn)))
             return None
-        return None if frames is None or len(frames) > limit else frames
+        return None if frames is None or len(frames) > limit else Resumed(frames, up_to)
 
     def _resumable(self, seq: int) -> bool:
         if not 0 <= seq <= self.seq or seq < self._past.kept_from - 1:

@@ -22,7 +22,7 @@ import orjson
 from cti.bus import Envelope
 
 if TYPE_CHECKING:
-    from cti.database import Connection, Queryable
+    from cti.database import Connection, PoolConnection, Queryable
 
 LEAP = 1_000_000
 """How far the numbers leap after an unclean end, at least."""
@@ -305,11 +305,15 @@ async def read_newest(conn: Queryable, count: int) -> list[tuple[int, frozenset[
 
 
 async def read_topics(
-    conn: Queryable, after: int, up_to: int, topics: Collection[str], limit: int
+    conn: Connection | PoolConnection, after: int, up_to: int, topics: Collection[str], limit: int
 ) -> list[bytes]:
     """Reads the frames of the facts with after < number <= up_to that one of the topics may see, at most `limit`."""
-    rows = await conn.fetch(READ_TOPICS, after, up_to, list(topics), limit)
-    return [frame(row["seq"], row["at"], row["type"], row["data"]) for row in rows]
+    frames: list[bytes] = []
+    async with conn.transaction(readonly=True):
+        # By cursor, so that many rows do not hold up the event loop.
+        async for row in conn.cursor(READ_TOPICS, after, up_to, list(topics), limit, prefetch=200):
+            frames.append(frame(row["seq"], row["at"], row["type"], row["data"]))
+    return frames
 
 
 async def read_call(conn: Queryable, call: str, limit: int) -> list[JournalFact]:

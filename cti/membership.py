@@ -185,10 +185,6 @@ class Membership:
         pause = AGAIN_AFTER[min(times, len(AGAIN_AFTER) - 1)]
         asyncio.get_running_loop().call_later(pause, bench.note, login)
 
-    async def settle(self, login: str) -> bool:
-        """Makes every PBX that is up agree with the agent's present state; False if one refused."""
-        return all([await self._settle_at(pbx, login) for pbx in self._queues])
-
     async def _settle_at(self, pbx: str, login: str) -> bool:
         """Sends what is to be changed; whether all was done and nobody else has changed it meanwhile."""
         if not self._up(pbx):
@@ -230,7 +226,7 @@ class Membership:
             action for queue, now in has.items() if queue not in wanted for action in _removal(queue, now)
         ]
         if wanted:
-            self._placed[pbx, login] = interface
+            self._placed.setdefault((pbx, login), interface)
         return plan
 
     async def _act(self, pbx: str, action: str, headers: Mapping[str, str]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,11 @@ import aiohttp
 import orjson
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from cti.client import Client, CommandFailed, Refused
 from cti.terminal_text import plain
-from cti.watch_screen import Seat, screen, summary, told
+from cti.watch_screen import UNTOLD, Seat, screen, summary, told
 
 Frame = dict[str, Any]
 LOOK_EVERY = 0.5
@@ -129,7 +131,9 @@ def websocket_url(url: str) -> str:
 
 
 class Watch:
-    """One look at a server, until cancelled or for so many seconds. `out` decides between a screen and lines."""
+    """One look at a server, until cancelled or for so many seconds. `out` decides between a screen and lines; `top` stands
+    above the screen.
+    """
 
     def __init__(
         self,
@@ -140,9 +144,11 @@ class Watch:
         as_json: bool = False,
         lines: bool | None = None,
         log_on: bool = False,
+        top: tuple[Text, ...] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
+        self._top = top
         self._url = url
         self._out = out
         self._as_json = as_json
@@ -215,7 +221,7 @@ class Watch:
             if self._as_json:
                 self._out.file.write(orjson.dumps(frame).decode() + "\n")
                 self._out.file.flush()
-            elif self._lines:
+            elif self._lines and kind not in UNTOLD:
                 self._line(datetime.fromisoformat(frame["at"]), told(frame, self._client.picture))
 
     async def _go_to_work(self) -> None:
@@ -268,7 +274,7 @@ class Watch:
         ) as live:
             while not following.done():
                 width, height = self._out.size
-                live.update(screen(self._client.picture, self.seat(), width, height), refresh=True)
+                live.update(screen(self._client.picture, self.seat(), width, height, self._top), refresh=True)
                 self.frames_drawn += 1
                 await asyncio.sleep(QUICKEST)
                 waking = asyncio.create_task(self._changed.wait())
@@ -291,7 +297,11 @@ async def watch(
     log_on: bool = False,
     seconds: float | None = None,
 ) -> None:
-    """Logs in and looks until cancelled. Raises LogInFailed, Refused."""
+    """Logs in and looks until cancelled, or until SIGTERM or SIGHUP. Raises LogInFailed, Refused."""
+    task = asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed window logs an agent off, too
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with aiohttp.ClientSession() as http:
         session = Login(http, url, login, password)
         await session.begin()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.cells import cell_len
@@ -74,13 +74,16 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A titled table; `rows` are whole, most urgent first. `least`: rows it gets before others get more."""
+    """A titled table; `rows` are whole, most urgent first. `least`: rows it gets before others get more. `details`: one more
+    line for each row, shown where there is room for all.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: Sequence[Sequence[Cell]]
     empty: str
     least: int = 2
+    details: Sequence[Cell] = ()
 
 
 def clock(seconds: float) -> str:
@@ -101,21 +104,23 @@ def age(since: str | None, now: datetime) -> float:
         return 0.0
 
 
-def screen(picture: Picture, seat: Seat, width: int, height: int) -> Text:
-    """Draws the picture into exactly `height` lines of at most `width` cells."""
+def screen(picture: Picture, seat: Seat, width: int, height: int, top: Sequence[Text] = ()) -> Text:
+    """Draws the picture into exactly `height` lines of at most `width` cells, under the lines `top`."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return Text(fit(f"window too small: {SMALLEST[0]}x{SMALLEST[1]} at least", max(1, width)))
-    head = header(picture, seat, width)
+    # without a connection times stand still with everything else
+    then = seat.now if seat.connected else seat.now - timedelta(seconds=seat.away)
+    head = [*(_cut(line.copy(), width) for line in top), *header(picture, seat, width)]
     room = height - len(head)
-    mine = [_pop_card(picture, seat.now, width)] if seat.role == "agent" else []
+    mine = [_pop_card(picture, then, width)] if seat.role == "agent" else []
     card = mine[0][: max(3, room // 2)] if mine else []
     room -= len(card)
-    people, queues = agents_table(picture, seat.now), queues_table(picture, seat.now)
-    pops, calls = pops_table(picture, seat.now), calls_table(picture, seat.now)
+    people, queues = agents_table(picture, then), queues_table(picture, then)
+    pops, calls = pops_table(picture, then), calls_table(picture, then)
     if seat.role == "agent":
         body = stack([calls, queues, people], width, room)
     elif width >= WIDE:
-        left = (width - 3) * 11 // 20
+        left = max(72, (width - 3) * 11 // 20)
         right = width - 3 - left
         body = beside(stack([pops, calls], left, room), stack([queues, people], right, room), left)
     else:
@@ -280,23 +285,18 @@ def pops_table(picture: Picture, now: datetime) -> Table:
             name = f"{name} (+{more} others)" if more > 1 else f"{name} (+1 other)"
         account = likeliest["account"] if likeliest else {}
         items = likeliest["open_items"] if likeliest else []
-        alert = likeliest["alerts"][0] if likeliest and likeliest["alerts"] else None
         waited = age(pop["started"], now) if pop["waiting_since"] else float(pop["waited"])
         row = [
             (word, style),
             (plain(_agent_name(picture, pop["agent"]), 40), "bold" if pop["state"] == "offered" else ""),
             (name, name_style or ("bold" if pop["state"] == "offered" else "")),
             (plain(account.get("classification", ""), 10), "bold" if account else ""),
-            (plain(pop["formatted"] or pop["number"], 24) or "-", ""),
+            (_number_in(pop) or "-", ""),
             (plain(str(pop["queue"] or "").partition(":")[2] or pop["queue"], 40), ""),
             (f"{len(items)}" if items else "-", "yellow" if items else "dim"),
             (clock(waited), _wait_style(waited)),
-            (
-                plain(alert["text"], 80) if alert else "",
-                SEVERITIES.get(alert["severity"], "") if alert else "",
-            ),
         ]
-        found.append((place, -_seconds(pop["shown"]), str(pop["id"]), row))
+        found.append((place, -_seconds(pop["shown"]), str(pop["id"]), row, _pop_detail(pop)))
     found.sort(key=lambda one: one[:3])
     columns = (
         Column("", 5),
@@ -307,9 +307,24 @@ def pops_table(picture: Picture, now: datetime) -> Table:
         Column("queue", 8, from_width=70),
         Column("open", 4, right=True),
         Column("wait", 5, right=True),
-        Column("alert", 10, grow=2, from_width=110),
     )
-    return Table("SCREEN POPS", columns, [row for *_, row in found], "none at the moment", least=3)
+    rows, details = [one[3] for one in found], [one[4] for one in found]
+    return Table("SCREEN POPS", columns, rows, "none at the moment", least=3, details=details)
+
+
+def _pop_detail(pop: Frame) -> Cell:
+    """What an agent reads next in a pop: the gravest alert, what is open, who speaks, the last note."""
+    if not pop["candidates"]:
+        return "", ""
+    likeliest = pop["candidates"][0]
+    alerts = sorted(likeliest["alerts"], key=lambda alert: list(SEVERITIES).index(alert["severity"]))
+    parts = [f"! {plain(alert['text'], 80)}" for alert in alerts[:1]]
+    parts += [f"open: {plain(item['subject'], 60)}" for item in likeliest["open_items"][:1]]
+    if likeliest["contact"]:
+        parts.append(plain(likeliest["contact"]["name"], 60))
+    parts += [f"last: {plain(talk['note'], 80)}" for talk in likeliest["interactions"][:1] if talk["note"]]
+    style = SEVERITIES[alerts[0]["severity"]] if alerts else ""
+    return " · ".join(parts) or plain(likeliest["account"]["city"], 60), style or "dim"
 
 
 def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
@@ -349,7 +364,7 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
         who.append("  " + " · ".join(part for part in told if part))
     lines = [_cut(title, width), _cut(who, width)]
     facts = [
-        plain(pop["formatted"] or pop["number"], 30),
+        _number_in(pop),
         f"queue {plain(str(pop['queue']).partition(':')[2], 40)}" if pop["queue"] else "",
         f"waited {clock(waited)}",
         f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] else "",
@@ -377,7 +392,8 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
             lines.append(_cut(Text(f"▌ {str(talk['started'])[:10]}: {note}", "dim"), width))
     for other in pop["candidates"][1:3]:
         lines.append(_cut(Text(f"▌ or: {plain(other['account']['name'], 80)}", "dim"), width))
-    for key, value in list(pop["data"].items())[:2]:
+    collected = [pair for pair in pop["data"].items() if not pair[0].startswith("CTI_")]
+    for key, value in collected[:2]:
         lines.append(_cut(Text(f"▌ {plain(key, 40)}: {plain(value, 80)}", "dim"), width))
     return [*lines, Text()]
 
@@ -401,21 +417,26 @@ def pop_name(pop: Frame) -> tuple[str, str]:
 def caller(picture: Picture, call: Frame) -> tuple[str, str]:
     """Who calls, as text and style: the customer of the pop, else the name that the switch has."""
     for pop in picture.pops.values():
-        if pop["call"] == call["id"] and pop["candidates"]:
-            return plain(pop["candidates"][0]["account"]["name"], 80), ""
+        if pop["call"] == call["id"]:
+            return pop_name(pop)
     if call["direction"] == "internal":
         names = [plain(part["name"] or part["agent"] or part["device"], 30) for part in call["connections"]]
         return " - ".join(names[:2]) or "internal", "dim"
-    return (plain(call["ani_name"], 80) or ("number withheld" if not call["ani"] else "-")), "italic"
+    return plain(call["ani_name"], 80) or ("unknown caller" if call["ani"] else "number withheld"), "italic"
 
 
 def number_of(picture: Picture, call: Frame) -> str:
     """The caller's number, as the pop formats it if there is one."""
     for pop in picture.pops.values():
-        if pop["call"] == call["id"] and pop["formatted"]:
-            return plain(pop["formatted"], 24)
+        if pop["call"] == call["id"]:
+            return _number_in(pop) or "-"
     other = call["dnis"] if call["direction"] == "outbound" else call["ani"]
-    return plain(other, 24) or "withheld"
+    return plain(other, 24) or "-"
+
+
+def _number_in(pop: Frame) -> str:
+    """The number of a pop as people write it; "" when it is withheld."""
+    return "" if pop["withheld"] else plain(pop["formatted"] or pop["number"], 24)
 
 
 def _call_state(call: Frame, now: datetime) -> tuple[str, str, int, float]:
@@ -479,7 +500,12 @@ def stack(tables: Sequence[Table], width: int, height: int) -> list[Text]:
         [max(1, len(one.rows)) for one in shown],
         [min(one.least, max(1, len(one.rows))) for one in shown],
     )
-    lines = [line for table, rows in zip(shown, shares, strict=True) for line in draw(table, width, rows)]
+    spare = height - len(shown) - sum(shares)
+    lines: list[Text] = []
+    for table, rows in zip(shown, shares, strict=True):
+        detailed = bool(table.details) and rows >= len(table.rows) and spare >= len(table.rows)
+        spare -= len(table.rows) if detailed else 0
+        lines += draw(table, width, rows, detailed=detailed)
     lines = lines[:height]
     return lines + [Text(no_wrap=True) for _ in range(height - len(lines))]
 
@@ -496,7 +522,7 @@ def share(room: int, wants: Sequence[int], least: Sequence[int]) -> list[int]:
     return given
 
 
-def draw(table: Table, width: int, rows: int) -> list[Text]:
+def draw(table: Table, width: int, rows: int, *, detailed: bool = False) -> list[Text]:
     """A title line with the columns' heads, then `rows` rows; the title says how many more there are."""
     columns = [column for column in table.columns if column.from_width <= width]
     kept = [place for place, column in enumerate(table.columns) if column.from_width <= width]
@@ -509,7 +535,7 @@ def draw(table: Table, width: int, rows: int) -> list[Text]:
     lines = [_title(title, heads, widths, width)]
     if not count:
         return [*lines, Text(f"  {table.empty}", "dim", no_wrap=True)]
-    for row in table.rows[:rows]:
+    for at, row in enumerate(table.rows[:rows]):
         line = Text(no_wrap=True)
         for number, (place, column, cells) in enumerate(zip(kept, columns, widths, strict=True)):
             text, style = row[place]
@@ -519,6 +545,9 @@ def draw(table: Table, width: int, rows: int) -> list[Text]:
                 line.append(" ")
             line.append(pad + shown if column.right else shown + pad, style or None)
         lines.append(_cut(line, width))
+        if detailed:
+            text, style = table.details[at]
+            lines.append(_cut(Text(f"      {text}", style, no_wrap=True), width))
     return lines
 
 
@@ -628,7 +657,7 @@ def _pop_line(data: Frame, picture: Picture) -> str:
     if likeliest:
         parts.append(f"class {likeliest['account']['classification'] or '-'}")
         parts.append(f"{len(likeliest['open_items'])} open")
-    parts.append(str(pop["formatted"] or pop["number"] or "no number"))
+    parts.append(_number_in(pop) or "no number")
     if pop["queue"]:
         parts.append(f"queue {_queue(pop)}")
     parts.append(f"waited {clock(float(pop['waited']))}")
@@ -680,7 +709,12 @@ SENTENCES: dict[str, Say] = {
     "pop.updated": _pop_line,
     "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
 }
-"""Facts in words. Those that are missing here (members, data) are told by their ids."""
+"""Facts in words. Those that are missing here are told by their ids."""
+
+UNTOLD = frozenset(
+    {"queue.member_status_changed", "queue.member_joined", "queue.member_left", "queue.member_paused"}
+)
+"""Facts that say again, for each queue, what an agent's state says once."""
 
 
 def summary(picture: Picture) -> str:

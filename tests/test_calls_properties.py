@@ -5,17 +5,18 @@ lives of a PBX, sane and insane. The rules themselves are in call_rules.py; they
 from __future__ import annotations
 
 import dataclasses
+import random
 from functools import cache
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cti.ami_events import (
+    BlindlyTransferred,
     BridgeEntered,
     BridgeGone,
     BridgeLeft,
-    BlindlyTransferred,
     CallerGaveUpQueue,
     CallerIdChanged,
     CallerJoinedQueue,
@@ -97,8 +98,14 @@ TOPICS: dict[type[Record], str] = {
 BIRTH_AND_DEATH = (ChannelAppeared, ChannelGone)
 
 
+AT_ONCE = 0.02
+"""Seconds between events that may be said in any order: within them Asterisk's threads race."""
+
+
 def may_swap(first: Record, second: Record) -> bool:
     """Whether Asterisk could have said these two the other way round."""
+    if abs(first.at - second.at) > AT_ONCE or HangupRequested in (type(first), type(second)):
+        return False  # a hangup's request causes what follows it
     shared = channels_of(first) & channels_of(second)
     bridges = getattr(first, "bridge", None), getattr(second, "bridge", None)
     if bridges[0] is not None and bridges[0] == bridges[1]:
@@ -110,13 +117,13 @@ def may_swap(first: Record, second: Record) -> bool:
     return TOPICS.get(type(first), "channel") != TOPICS.get(type(second), "channel")
 
 
-def reordered(found: tuple[Record, ...], places: list[int]) -> list[Record]:
-    """Neighbours swapped at these places where they may be; times stay where they are in the stream."""
+def reordered(found: tuple[Record, ...], chance: random.Random, swaps: int) -> list[Record]:
+    """Neighbours swapped here and there, where they may be; times stay where they are in the stream."""
     times = [record.at for record in found]
     order = list(found)
-    for place in places:
-        at = place % max(1, len(order) - 1)
-        if at + 1 < len(order) and may_swap(order[at], order[at + 1]):
+    for _ in range(swaps):
+        at = chance.randrange(len(order) - 1)
+        if may_swap(order[at], order[at + 1]):
             order[at], order[at + 1] = order[at + 1], order[at]
     return [dataclasses.replace(record, at=at) for record, at in zip(order, times, strict=True)]
 
@@ -127,22 +134,19 @@ def outline(watched: Watched) -> dict[str, tuple[str, tuple[str, ...], str | Non
     return {fact.call: (fact.outcome, tuple(sorted(fact.agents)), fact.queue) for fact in cleared}
 
 
-many = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
-)
+seeds = st.integers(0, 2**32 - 1)
+many = settings(max_examples=250, deadline=None)
 
 
 @many
-@given(st.data())
-def test_any_order_that_asterisk_may_choose_tells_the_same_calls(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from(WHOLE))
+@given(st.sampled_from(WHOLE), seeds, st.sampled_from([1, 5, 20]))
+def test_any_order_that_asterisk_may_choose_tells_the_same_calls(name: str, seed: int, swaps: int) -> None:
     found = recorded(name)
     assume(len(found) > 2)
-    places = data.draw(st.lists(st.integers(0, len(found) - 2), max_size=4 * len(found)))
     straight, watched = Watched(KNOWN), Watched(KNOWN)
     for record in found:
         straight.apply(record)
-    for record in reordered(found, places):
+    for record in reordered(found, random.Random(seed), swaps * len(found)):
         watched.apply(record)
     for each in (straight, watched):
         each.tick(found[-1].at + 10)
@@ -150,21 +154,27 @@ def test_any_order_that_asterisk_may_choose_tells_the_same_calls(data: st.DataOb
     assert outline(watched) == outline(straight)
 
 
-@many
-@given(st.data())
-def test_rules_hold_when_events_are_lost_doubled_or_out_of_order(data: st.DataObject) -> None:
-    found = list(recorded(data.draw(st.sampled_from(WHOLE))))
-    assume(found)
-    watched = Watched(data.draw(st.sampled_from(list(MAPS.values()))))
-    keep = data.draw(st.lists(st.integers(0, 9), min_size=len(found), max_size=len(found)))
+def mangled(found: tuple[Record, ...], chance: random.Random) -> list[Record]:
+    """One in ten lost, one in ten said twice, some late, and at times all in any order."""
     wild: list[Record] = []
-    for record, fate in zip(found, keep, strict=True):
+    for record in found:
+        fate = chance.randrange(10)
         wild += [record] * (0 if fate == 0 else 2 if fate == 1 else 1)
-        if fate == 2 and len(wild) > 3:
-            wild.insert(-3, wild.pop())
-    if data.draw(st.booleans()):
-        wild = data.draw(st.permutations(wild)) if len(wild) < 60 else wild[::-1]
-    for record in wild:
+        if fate == 2:
+            wild.insert(-chance.randrange(1, 8), wild.pop())
+    if chance.random() < 0.2:
+        chance.shuffle(wild)
+    times = sorted(record.at for record in wild)
+    return [dataclasses.replace(record, at=at) for record, at in zip(wild, times, strict=True)]
+
+
+@many
+@given(st.sampled_from(WHOLE), seeds, st.sampled_from(list(MAPS)))
+def test_rules_hold_when_events_are_lost_doubled_or_out_of_order(name: str, seed: int, who: str) -> None:
+    found = recorded(name)
+    assume(found)
+    watched = Watched(MAPS[who])
+    for record in mangled(found, random.Random(seed)):
         watched.apply(record)
     watched.tick(found[-1].at + 10)
     watched.rebuild([], [], [], found[-1].at + 20)
@@ -209,7 +219,7 @@ texts = st.none() | st.sampled_from(["15551234567", "O'Neil", "<b>x</b>", "\r\nE
 values = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(["", "1", "2"]), max_size=2)
 clock = st.floats(0, 100, allow_nan=False)
 
-garbage = st.one_of(
+KINDS: list[st.SearchStrategy[Record]] = [
     st.builds(
         ChannelAppeared,
         clock,
@@ -261,27 +271,25 @@ garbage = st.one_of(
     st.builds(ConferenceJoined, clock, ids, ids, st.just("8001")),
     st.builds(ConferenceLeft, clock, ids, ids, st.just("8001")),
     st.builds(DataCollected, clock, ids, ids, values),
-)
+]
+garbage = st.one_of(KINDS)
 
 
 def test_garbage_is_of_every_kind() -> None:
-    made = {strategy.function if hasattr(strategy, "function") else None for strategy in garbage.original_strategies}
-    assert model().handles <= {kind for kind in made if kind is not None} or len(
-        garbage.original_strategies
-    ) == len(model().handles)
+    assert len(KINDS) == len(model().handles)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None)
 @given(st.lists(garbage, max_size=60), st.sampled_from(list(MAPS.values())), st.booleans())
 def test_rules_hold_for_garbage(rubbish: list[Record], agents: dict[str, str], in_order: bool) -> None:
     """Any records at all, also with times that go back: no exception, no illegal move, nothing kept at the end."""
-    watched = Watched(agents)
+    watched = Watched(agents, steady=in_order)
     if in_order:
         rubbish = [dataclasses.replace(record, at=float(n)) for n, record in enumerate(rubbish)]
     for n, record in enumerate(rubbish):
         watched.apply(record)
         if n % 10 == 9:
-            watched.tick(record.at + 5)
+            watched.tick(record.at)
     watched.tick(1000.0)
     for uniqueid in UNIQUEIDS:
         watched.apply(ChannelGone(1001.0, uniqueid, uniqueid, 16))

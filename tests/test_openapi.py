@@ -29,6 +29,7 @@ from cti.commands import Commands, add_basics
 from cti.facts import Fact
 from cti.openapi import Route, Routes
 from cti.protocol import CLOSE_CODES, CommandFrame, StateNow
+from tests.probing import run_schemathesis
 from tests.web_stage import Stage, all_know, eventually
 
 FACTS = list(asyncapi.fact_classes())
@@ -113,9 +114,7 @@ def test_facts_are_described_in_their_own_words_and_named_once() -> None:
 def test_every_fact_published_is_as_described(kind: type[Fact]) -> None:
     check = validator(kind.TYPE)
 
-    @settings(
-        max_examples=15, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.from_type(kind))
     def conforms(fact: Fact) -> None:
         frame, _ = serialise(7, fact)
@@ -205,37 +204,8 @@ def test_a_route_registered_twice_is_refused() -> None:
 async def test_schemathesis_finds_nothing_undocumented(stage: Stage, token: str) -> None:
     """Generated requests, right and wrong: never a 5xx, and every answer is one that the document tells of."""
     schema = await asyncio.to_thread(schemathesis.openapi.from_url, stage.url + "/api/openapi.json")
-    failures = await asyncio.to_thread(run_schemathesis, schema, token, 15)
+    failures = await asyncio.to_thread(run_schemathesis, schema, token, 8)
     assert not failures, "\n\n".join(failures)
-
-
-def run_schemathesis(schema: Any, token: str, examples: int) -> list[str]:
-    failures: list[str] = []
-    checks = [
-        schemathesis.checks.not_a_server_error,
-        *schemathesis.checks.CHECKS.get_by_names(
-            ["status_code_conformance", "content_type_conformance", "response_schema_conformance"]
-        ),
-    ]
-    for result in schema.get_all_operations():
-        operation = result.ok()
-
-        @settings(
-            max_examples=examples,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(operation.as_strategy())
-        def probe(case: Any) -> None:
-            case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=checks)
-
-        try:
-            probe()
-        except Exception as error:
-            failures.append(f"{operation.label}: {error}"[:1500])
-    return failures
 
 
 # --------------------------------------------------------------------------- what the documentation says

@@ -186,10 +186,10 @@ def test_no_other_algorithm_key_or_form_gets_in(alone: Tokens) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"exp": ...}, {"exp": None}, {"exp": "9999999999"}, {"exp": 1e400}, {"exp": -1e300}, {"exp": float("nan")}, {"exp": {}},
-        {"iat": ...}, {"iat": time.time() + 3600}, {"iss": ...}, {"iss": "other"}, {"kind": "refresh"}, {"kind": ...},
-        {"sub": 1}, {"sub": None}, {"role": "god"}, {"role": None}, {"teams": "sales"}, {"teams": None}, {"teams": [[]]},
-        {"teams": 7}, {"sid": None}, {"sid": ...}, {"name": ["x"]}, {"via": 1},
+        {"exp": ...}, {"exp": None}, {"exp": "9999999999"}, {"exp": 1e400}, {"exp": -1e300}, {"exp": float("nan")},
+        {"exp": {}}, {"iat": ...}, {"iat": time.time() + 3600}, {"iss": ...}, {"iss": "other"}, {"kind": "refresh"},
+        {"kind": ...}, {"sub": 1}, {"sub": None}, {"role": "god"}, {"role": None}, {"teams": "sales"}, {"teams": None},
+        {"teams": [[]]}, {"teams": 7}, {"sid": None}, {"sid": ...}, {"name": ["x"]}, {"via": 1},
     ],
     ids=str,
 )  # fmt: skip
@@ -354,6 +354,16 @@ async def test_running_tokens_end_within_moments_of_the_change(
     await until(lambda: not tokens.still_valid(access), within=2)
     with pytest.raises(TokenInvalid, match="ended"):
         tokens.verify(pair.access)
+    with pytest.raises(TokenInvalid):
+        await tokens.refresh(pair.refresh)
+
+
+async def test_logging_out_with_the_refresh_token_ends_its_session(tokens: Tokens) -> None:
+    pair = await tokens.begin(SUE)
+    await tokens.end("not one of ours")
+    assert not refused(tokens, pair.access)
+    await tokens.end(pair.refresh)
+    assert refused(tokens, pair.access)
     with pytest.raises(TokenInvalid):
         await tokens.refresh(pair.refresh)
 

@@ -15,12 +15,11 @@ log = structlog.get_logger(__name__)
 
 
 def _unavailable(error: Exception) -> Problem:
-    # asyncpg also calls a wrong query an InterfaceError: the log must tell it from an outage
-    log.warning(
-        "database out of reach",
-        error=type(error).__name__,
-        exc_info=isinstance(error, asyncpg.InterfaceError),
-    )
+    if isinstance(error, asyncpg.InterfaceError) and "clos" not in str(error):
+        # Not a closed pool or connection: asyncpg calls a query that we got wrong by the same name.
+        log.error("a query is wrong", error=type(error).__name__, exc_info=error)
+        return Problem(500, "internal", "the server failed; its log says why")
+    log.warning("database out of reach", error=type(error).__name__)
     return Problem(
         503,
         "unavailable",

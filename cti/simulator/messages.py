@@ -228,5 +228,5 @@ def _event(head: str, values: list[str], channels: dict[str, dict[str, str]]) ->
     for prefix, role in zip(("", "Dest"), roles, strict=False):
         if role != "-":
             shown += channel_headers(channels[role], prefix)
-    head = [("Event", name), ("Privilege", f"{privilege},all"), ("Timestamp", "{t}")]
-    return message([*head, *mine, *shown] if name in _BRIDGE_FIRST else [*head, *shown, *mine])
+    first = [("Event", name), ("Privilege", f"{privilege},all"), ("Timestamp", "{t}")]
+    return message([*first, *mine, *shown] if name in _BRIDGE_FIRST else [*first, *shown, *mine])

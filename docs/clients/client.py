@@ -1,4 +1,4 @@
-"""A cti.v1 client in Python: prints each screen pop. Needs aiohttp. CTI_URL=ws://host:8600/ws CTI_TOKEN=... python client.py"""
+"""A cti.v1 client in Python: prints each pop. Needs aiohttp. CTI_URL=ws://host:8600/ws CTI_TOKEN=... python client.py"""
 
 import asyncio
 import os
