@@ -445,11 +445,21 @@ Read = Callable[[bytes], Fields]
 
 
 def _reader(*names: str) -> Read:
-    """Returns a function that reads these headers, and no others, out of a raw message: one pass of one expression."""
-    findall = re.compile(r"\r\n(Timestamp|" + "|".join(map(re.escape, names)) + r"): ?([^\r\n]*)").findall
+    """Returns a function that reads these headers and the Timestamp, and no others, out of a raw message; of a repeated
+    one the first. Looking for each among the bytes costs less than one expression over all of the text."""
+    marks = tuple((name, f"\r\n{name}: ".encode(), len(name) + 4) for name in ("Timestamp", *names))
 
     def read(raw: bytes) -> Fields:
-        return dict(findall(raw.decode("utf-8", "replace")))
+        found: Fields = {}
+        find = raw.find
+        for name, mark, size in marks:
+            start = find(mark)
+            if start < 0:
+                continue
+            start += size
+            end = find(b"\r\n", start)
+            found[name] = (raw[start:end] if end >= 0 else raw[start:]).decode("utf-8", "replace")
+        return found
 
     return read
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cti.database import Queryable
 
 _KEY = re.compile(r"cti_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
-_SCOPE = re.compile(r"[a-z][a-z_]{0,31}:[a-z][a-z_]{0,31}")
 _ROLES = (Role.INTEGRATION, Role.SUPERVISOR, Role.ADMIN)
 
 
@@ -32,7 +31,6 @@ class ApiKey:
     id: str
     name: str
     role: Role
-    scopes: frozenset[str]
     teams: frozenset[str]
     created: datetime
     created_by: str
@@ -51,7 +49,6 @@ class KeyHolder:
     """Who came with a key, and what for. `expires`: when it ends, None never."""
 
     actor: Actor
-    scopes: frozenset[str]
     expires: datetime | None
 
 
@@ -61,7 +58,6 @@ async def create_api_key(
     name: str,
     created_by: str,
     role: Role = Role.INTEGRATION,
-    scopes: Collection[str] = (),
     teams: Collection[str] = (),
     expires: datetime | None = None,
 ) -> tuple[ApiKey, str]:
@@ -69,21 +65,18 @@ async def create_api_key(
     name = check_name(name)
     if role not in _ROLES:
         raise BadInput("role", "A key is for an integration, a supervisor or an admin.")
-    if wrong := sorted(scope for scope in scopes if not _SCOPE.fullmatch(scope)):
-        raise BadInput("scopes", f"{wrong[0]!r} is no scope; they look like calls:read.")
     if expires is not None and (expires.tzinfo is None or expires <= datetime.now(expires.tzinfo)):
         raise BadInput("expires", "The end of a key is a moment in the future, with its time zone.")
     for team in teams:
         check_login(team, "teams")
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     row = await db.fetchrow(
-        """INSERT INTO api_keys (id, name, key_hash, role, scopes, teams, created_by, expires)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING *""",
+        """INSERT INTO api_keys (id, name, key_hash, role, teams, created_by, expires)
+           VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *""",
         key_id,
         name,
         _hash(secret),
         role,
-        sorted(set(scopes)),
         sorted(set(teams)),
         created_by,
         expires,
@@ -115,7 +108,7 @@ async def verify_api_key(db: Queryable, key: str) -> KeyHolder | None:
         teams=frozenset(row["teams"]),
         via="api_key",
     )
-    return KeyHolder(actor=actor, scopes=frozenset(row["scopes"]), expires=row["expires"])
+    return KeyHolder(actor=actor, expires=row["expires"])
 
 
 async def revoke_api_key(db: Queryable, key_id: str) -> None:
@@ -144,7 +137,6 @@ def _api_key(row: asyncpg.Record) -> ApiKey:
         id=row["id"],
         name=row["name"],
         role=Role(row["role"]),
-        scopes=frozenset(row["scopes"]),
         teams=frozenset(row["teams"]),
         created=row["created"],
         created_by=row["created_by"],

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from cti.ami_events import (
     BlindlyTransferred,
@@ -157,6 +158,7 @@ class IllegalTransition(Exception):
     """A connection was asked into a state that `TRANSITIONS` does not allow; nothing was changed."""
 
 
+@lru_cache(maxsize=4096)  # a call's times are told again in each of its views
 def moment(at: float) -> datetime:
     """Unix seconds as an aware datetime."""
     return datetime.fromtimestamp(at, UTC)
@@ -270,6 +272,8 @@ class _Call:
 
 
 Facts = list[Fact]
+_Move = tuple[_Leg, _Call, bool]
+"""A leg that came over to another call, the call it came from, and whether it was told of there."""
 
 
 class Calls:
@@ -414,6 +418,8 @@ class Calls:
         first = call is None
         if call is None:
             call = self._new_call(r, device)
+        elif r.uniqueid in call.legs:  # a connection that another channel has taken over
+            return []
         agent = self._agent_at(device)
         leg = _Leg(
             id=r.uniqueid,
@@ -436,10 +442,8 @@ class Calls:
             return self._originate(leg, r.at)
         if agent is None:
             return []
-        leg.front = next(
-            (o for o in call.legs.values() if o.local and o is not leg and o.agent == agent and len(o.ends) == 2),
-            None,
-        )
+        own = (other for other in call.legs.values() if other.agent == agent and other is not leg)
+        leg.front = next((other for other in own if other.local and len(other.ends) == 2), None)
         return [*self._publish(leg, r.at), *self._settle(call, r.at)]
 
     def _new_call(self, r: ChannelAppeared, device: str) -> _Call:
@@ -757,11 +761,11 @@ class Calls:
         self._legs[phone.id] = local
         return local
 
-    def _unite(self, leg: _Leg, r: BridgeEntered) -> list[tuple[_Leg, _Call]]:
+    def _unite(self, leg: _Leg, r: BridgeEntered) -> list[_Move]:
         """Who share a bridge get one Linkedid from Asterisk, the oldest, so one call of two; returns who came over from
         where. Where the oldest is that of a leg with which an agent waited for work, the customer's call goes on all the
         same, and the agent comes over to it."""
-        moves: list[tuple[_Leg, _Call]] = []
+        moves: list[_Move] = []
         said = self._current(r.linkedid)
         elsewhere = said is not None and said is not leg.call and said.merged_into != leg.call.id
         if said is not None and elsewhere and not (self._is_staff(said) and not self._is_staff(leg.call)):
@@ -783,15 +787,15 @@ class Calls:
         """Whether nobody but agents is in the call."""
         return all(leg.agent is not None for leg in call.legs.values() if leg.published)
 
-    def _bring(self, leg: _Leg, target: _Call) -> tuple[_Leg, _Call]:
+    def _bring(self, leg: _Leg, target: _Call) -> _Move:
         source = leg.call
         del source.legs[leg.id]
         leg.call = target
         target.legs[leg.id] = leg
         source.merged_into = target.id
-        return leg, source
+        return leg, source, leg.published
 
-    def _invite(self, agent: _Leg, host: _Call, linkedid: str) -> tuple[_Leg, _Call]:
+    def _invite(self, agent: _Leg, host: _Call, linkedid: str) -> _Move:
         move = self._bring(agent, host)
         if not move[1].legs:
             agent.guest_of = linkedid
@@ -799,11 +803,11 @@ class Calls:
         self._call_also(linkedid, host)
         return move
 
-    def _merged(self, moves: list[tuple[_Leg, _Call]], at: float) -> Facts:
+    def _merged(self, moves: list[_Move], at: float) -> Facts:
         facts: Facts = []
-        for leg, source in moves:
+        for leg, source, told in moves:
             target = leg.call
-            if leg.published:
+            if told:
                 self._count_agent(leg)
                 target.data = source.data | target.data
                 facts.append(
@@ -922,8 +926,8 @@ class Calls:
                 return []
             facts += self._given_back(leg, r.at, "overflowed")
         call = leg.call
-        leg.queue, leg.queued_at, leg.position, leg.connecting = self._queue_id(r.queue), r.at, r.position, False
-        call.queue, call.queued_since = leg.queue, r.at
+        leg.queue, leg.queued_at, leg.connecting = self._queue_id(r.queue), r.at, False
+        leg.position = r.position
         facts += self._change_data(call, r.variables, "pbx", r.at)
         if not leg.published:
             facts += self._publish(leg, r.at)
@@ -1016,7 +1020,8 @@ class Calls:
             return []
         facts: Facts = [self._transferred(call, transferers[0], "attended", None, r.at)]
         second = transferers[-1]
-        if second.call is not call:  # the target has not answered yet, and goes on ringing for the other party
+        if second.call is not call:
+            # the target has not answered yet, and goes on ringing for the other party
             targets = [leg for leg in second.call.legs.values() if leg is not second]
             for leg in targets:
                 second.dialling.pop(leg.id, None)
@@ -1143,6 +1148,8 @@ class Calls:
         )
 
     def _clock_talk(self, leg: _Leg, at: float) -> None:
+        if not leg.bridges and not leg.peers and leg.talking_from is None:
+            return  # alone before and now
         there = leg.front is None and (leg.up or not leg.dialled)
         peers = self._peers(leg) if there else frozenset()
         changed, leg.peers = peers != leg.peers, peers
@@ -1188,6 +1195,8 @@ class Calls:
             leg.held_by = "phone" if leg.held_in is not None else "server"
         if leg.state is QUEUED and leg.queue is not None:
             self._end_wait(leg, at)
+        if state is QUEUED:
+            leg.call.queue, leg.call.queued_since = leg.queue, leg.queued_at
         if leg.caller is not None:
             leg.number, leg.name = leg.caller
             leg.caller = None
@@ -1243,7 +1252,8 @@ class Calls:
     def _established(self, call: _Call, through: list[_Leg], from_queue: bool, at: float) -> Facts:
         dialled = [leg for leg in through if leg.dialled]
         speakers = [leg for leg in dialled if leg.agent or leg.member_of] or dialled
-        if not speakers:  # brought together by the server: the agent who waited for this caller speaks, if there is one
+        if not speakers:
+            # brought together by the server: the agent who waited for this caller speaks, if there is one
             met = [call.legs[peer] for leg in through for peer in leg.peers if peer in call.legs]
             speakers = [leg for leg in met if leg.agent][:1] or through[:1]
         if call.answered is None and any(leg.agent is None for leg in speakers):
@@ -1532,13 +1542,9 @@ class Calls:
             if (leg.slot is None) != (found is None):
                 wrong["parkings"] += 1
                 if found is not None:
-                    facts += self._parked(
-                        CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot)
-                    )
+                    facts += self._parked(CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot))
                 else:
-                    gone = CallUnparked(
-                        now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None
-                    )
+                    gone = CallUnparked(now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None)
                     facts += self._unparked(gone)
         return facts, wrong
 

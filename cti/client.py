@@ -89,6 +89,8 @@ class Picture:
             return
         if "view" in data:
             self.calls[id] = data["view"]
+        if kind == "call.merged":
+            self._left(data["merged"], data["connection"]["id"])
         call = self.calls.get(id)
         if call is None:
             return
@@ -100,7 +102,17 @@ class Picture:
             call["data"] = call["data"] | data["changed"]
         elif kind == "call.caller_changed":
             call |= {"ani": data["ani"], "ani_name": data["ani_name"]}
-        if self.mine_only and not any(part["agent"] == self.me for part in call["connections"]):
+        self._keep_if_mine(id)
+
+    def _left(self, id: str, connection: str) -> None:
+        call = self.calls.get(id)
+        if call is not None:
+            call["connections"] = [one for one in call["connections"] if one["id"] != connection]
+            self._keep_if_mine(id)
+
+    def _keep_if_mine(self, id: str) -> None:
+        parts = self.calls[id]["connections"]
+        if self.mine_only and not any(part["agent"] == self.me for part in parts):
             del self.calls[id]
 
     def _queue(self, kind: str, data: Frame, at: str) -> None:

@@ -93,7 +93,8 @@ def explain(error: BaseException, dsn: str) -> DatabaseUnavailable:
                 f"PostgreSQL at {where} does not answer; check the address and the firewall.", passing=True
             )
         case OSError():
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or _said(error)
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror or _said(error)
             return DatabaseUnavailable(
                 f"PostgreSQL at {where} cannot be reached ({reason}); check that it runs and CTI_DATABASE_URL.",
                 passing=True,

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import aiohttp
-import uvloop
 from rich.console import Console
 from rich.text import Text
 
@@ -78,7 +77,7 @@ def run(*, headless: bool, seconds: float | None, simulator: bool, port: int | N
         "CTI_CONFIG", None
     )  # the settings of a production server on this machine are not the demo's
     demo = Demo(headless=headless, seconds=seconds, simulator=simulator, port=port, fresh=fresh)
-    uvloop.run(demo.run())
+    asyncio.run(demo.run())
 
 
 def folder_for_demo() -> Path:
@@ -149,16 +148,16 @@ class Demo:
         started = False
         try:
             async with contextlib.AsyncExitStack() as ending:
-                ending.callback(self._say_ending)
                 top = await self._start(ending)
                 started = True
                 await self._show(ending, top)
+                self._say("Stopping everything ...")
         except _Stopped:
-            pass
+            self._say("Stopped before everything was set up.")
         except (PostgresFailed, DatabaseUnavailable, MigrationFailed, JournalInUse) as error:
             raise DemoFailed(f"{error} (cti demo --fresh begins anew.)") from None
         if started:
-            self._say(f"Ended. Its data is kept in {_short(self.folder)} for the next time.")
+            self._say(f"Everything is stopped. The data is kept in {_short(self.folder)} for the next time.")
 
     def _say(self, line: str) -> None:
         sys.stdout.write(line + "\n")
@@ -166,9 +165,6 @@ class Demo:
 
     def _done(self, what: str, since: float) -> None:
         self._say(f"  ✓ {what} ({time.monotonic() - since:.1f} s)")
-
-    def _say_ending(self) -> None:
-        self._say("Everything is stopped.")
 
     def _take_lock(self) -> None:
         """One demo at a time in one folder; the lock is let go when the process ends, however it does."""
@@ -274,6 +270,9 @@ class Demo:
         await migrate(dsn)
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in(db, self.passwords)
+            await db.execute(
+                "DELETE FROM agent_sessions WHERE login = $1", YOU
+            )  # whose window was just closed
             added = await insert_samples(
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What somebody may do. A supervisor's rights end at their teams; an integration's at its scopes."""
+    """What somebody may do. A supervisor's rights end at their teams; an integration's at the teams of its key, if any."""
 
     AGENT = "agent"
     SUPERVISOR = "supervisor"

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -22,7 +22,7 @@ from crm.commands import add_crm_commands
 from crm.interactions import Interactions
 from crm.pop_url import PopUrl
 from crm.screen_pop import ScreenPops
-from cti import metrics, users
+from cti import audit, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import AgentSession, load_agent_sessions, save_agent_sessions
@@ -56,9 +56,9 @@ from cti.membership import OF_MEMBERS, Membership
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
+from cti.rest import admin, health, sessions, state
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
-from cti.rest import health, sessions, state
 from cti.settings import PbxSettings, Settings, WrongSettings
 from cti.snapshot import Snapshots
 from cti.switch import LinkState, Switch
@@ -67,6 +67,9 @@ from cti.websocket import Websocket
 log = structlog.get_logger(__name__)
 
 VERSION = "0.1.0"
+HOUSE_EVERY = 6 * 3600.0
+"""Seconds between two clean-ups of old data."""
+
 PEOPLE_EVERY = 3.0
 """Seconds between two looks at the tables of users, teams and phones."""
 
@@ -134,20 +137,21 @@ class Server:
         if not self.directory.differs(agents, teams):
             return
         now = datetime.now(UTC)
-        kept = {agent.login: agent.interfaces for agent in agents}
-        for login, agent in self.directory.agents.items():
-            if (
-                kept.get(login) != agent.interfaces
-            ):  # gone, or at another phone: out of the queues with the old one
-                self.bus.publish(
-                    self.agents.dismiss(login, at=now, why="the user's phone was changed or taken away")
-                )
-                await self.membership.settle(login)
+        phones = {agent.login: agent.interfaces for agent in agents}
+        gone = [
+            login for login, agent in self.directory.agents.items() if phones.get(login) != agent.interfaces
+        ]
+        for login in gone:
+            why = "the user's phone was changed or taken away"
+            self.bus.publish(self.agents.dismiss(login, at=now, why=why))
         self.directory.load(agents, teams)
         for switch in self.switches.values():
             self.bus.publish(switch.queues.reassign(now.timestamp()))
         self.membership.people_changed()
         self.hub.refresh()
+
+    async def _people_changed(self, _login: str | None) -> None:
+        await self.refresh_people()
 
     async def _watch_people(self) -> None:
         """Notices within seconds what was changed by REST, by the `cti` command or by hand."""
@@ -363,12 +367,14 @@ class Server:
             now=lambda: datetime.now(UTC),
             version=VERSION,
         )
+        origins = (s.public_url.rstrip("/"),) if s.public_url else ()
         self.websocket = Websocket(
             hub=self.hub,
             commands=self.commands,
             authenticate=self.access.authenticate,
             resume=self.journal.resume,
             seq=lambda: self.bus.seq,
+            allowed_origins=origins,
         )
         app = rest.application(
             routes=[
@@ -377,6 +383,7 @@ class Server:
                     refresh=self.access.refresh,
                     log_out=self.access.log_out,
                     secure=s.public_url.startswith("https://"),
+                    allowed_origins=origins,
                 ),
                 *state.routes(
                     snapshot=self.snapshots,
@@ -397,6 +404,13 @@ class Server:
                     ),
                     audit=self.trail.note,
                 ),
+                *admin.routes(
+                    pool=lambda: self.database.pool,
+                    passwords=self.access.passwords,
+                    directory=self.directory,
+                    changed=self._people_changed,
+                    end_sessions=self.access.tokens.revoke_all,
+                ),
                 *health.routes(checks=self._checks(), registry=metrics.registry(self._figures())),
             ],
             websocket=self.websocket,
@@ -404,7 +418,8 @@ class Server:
             facts=fact_classes(),
             authenticate=self.access.authenticate,
             version=VERSION,
-            translate=crm.rest.TRANSLATE,
+            allowed_origins=origins,
+            translate={**crm.rest.TRANSLATE, **admin.TRANSLATE},
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
@@ -491,12 +506,25 @@ class Server:
     def _links(self) -> None:
         self._spawn(self._tick())
         self._spawn(self._watch_people())
+        self._spawn(self._keep_house())
         self._spawn(self.membership.run())
         self._spawn(self.attendance.run())
         self._spawn(self.interactions.run())
         self._spawn(self.trail.run())
         for name, link in self.links.items():
             self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
+
+    async def _keep_house(self) -> None:
+        """Lets go of what has been kept long enough: old facts, ended sessions, old audit entries."""
+        while True:
+            await asyncio.sleep(HOUSE_EVERY)
+            try:
+                await self.journal.expire(self.settings.keep_journal_days)
+                await self.access.tokens.forget_old()
+                old = datetime.now(UTC) - timedelta(days=self.settings.keep_audit_days)
+                await audit.expire(self.database.pool, old)
+            except Exception as error:
+                log.warning("old data could not be let go of", why=f"{type(error).__name__}: {error}"[:200])
 
     async def _tick(self) -> None:
         swept = 0.0

@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     journal_buffer: int = Field(
         default=200_000, ge=1000, description="facts kept in memory while the database is away"
     )
+    keep_journal_days: int = Field(default=90, ge=1, description="days that facts stay in the journal")
+    keep_audit_days: int = Field(default=730, ge=90, description="days that the audit is kept")
     log_json: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -636,7 +636,7 @@ def _who(data: Frame, picture: Picture) -> str:
     if call is None:
         return f"call {data['call']}"
     name, _ = caller(picture, call)
-    return f"{name} <{number_of(picture, call)}>"
+    return f"{plain(name, 40)} <{number_of(picture, call)}>"
 
 
 def _party(data: Frame, picture: Picture) -> str:
@@ -653,7 +653,7 @@ def _pop_line(data: Frame, picture: Picture) -> str:
     pop = data["view"]
     likeliest = (pop["candidates"] or [None])[0]
     name, _ = pop_name(pop)
-    parts = [f"POP for {_agent_name(picture, pop['agent'])}: {name}"]
+    parts = [f"POP for {_agent_name(picture, pop['agent'])}: {plain(name, 60)}"]
     if likeliest:
         parts.append(f"class {likeliest['account']['classification'] or '-'}")
         parts.append(f"{len(likeliest['open_items'])} open")
@@ -687,9 +687,8 @@ SENTENCES: dict[str, Say] = {
         f" talked {clock(d['talked'])}"
     ),
     "agent.state_changed": lambda d, p: (
-        f"{_agent_name(p, d['agent'])} is {STATES.get(d['new'], (d['new'], '', 0))[0]}"
-        + (f" ({d['reason']})" if d["reason"] else "")
-        + f", was {STATES.get(d['old'], (d['old'], '', 0))[0]}"
+        f"{_agent_name(p, d['agent'])}: {STATES.get(d['old'], (d['old'], '', 0))[0]} ->"
+        f" {STATES.get(d['new'], (d['new'], '', 0))[0]}" + (f" ({d['reason']})" if d["reason"] else "")
     ),
     "agent.reachability_changed": lambda d, p: (
         f"the phone of {_agent_name(p, d['agent'])} is {'back' if d['reachable'] else 'not reachable'}"
@@ -706,7 +705,9 @@ SENTENCES: dict[str, Say] = {
         f" {sum(d['differences'].values())} differences"
     ),
     "pop.shown": _pop_line,
-    "pop.updated": _pop_line,
+    "pop.updated": lambda d, p: (
+        f"pop of {_agent_name(p, d['agent'])} is {d['view']['state']}: {plain(pop_name(d['view'])[0], 60)}"
+    ),
     "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
 }
 """Facts in words. Those that are missing here are told by their ids."""

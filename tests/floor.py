@@ -23,6 +23,7 @@ from tests.recorded import AGENTS
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 REASONS = ("Break", "Lunch")
+HALF_A_MINUTE = WrapUp(seconds=30.0)
 RED, BLUE = "red", "blue"
 
 
@@ -75,7 +76,7 @@ class Floor:
         people: Sequence[Agent],
         *,
         pbxs: Sequence[str] = ("main",),
-        wrap_up: WrapUp = WrapUp(seconds=30.0),
+        wrap_up: WrapUp = HALF_A_MINUTE,
         up: bool = True,
     ) -> None:
         self.directory = Directory()

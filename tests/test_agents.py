@@ -41,7 +41,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.people import Agent, Directory
-from tests.floor import NOON, REASONS, Floor, after, person, recorded_people
+from tests.floor import HALF_A_MINUTE, NOON, REASONS, Floor, after, person, recorded_people
 from tests.recorded import records
 
 S = ConnectionState
@@ -54,7 +54,7 @@ class Stage:
     def __init__(
         self,
         *people: Agent,
-        wrap_up: WrapUp = WrapUp(seconds=30.0),
+        wrap_up: WrapUp = HALF_A_MINUTE,
         up: tuple[str, ...] = ("main",),
         pbxs: tuple[str, ...] | None = None,
     ) -> None:
@@ -655,7 +655,7 @@ def test_a_session_of_somebody_who_is_no_agent_is_over_and_never_raises() -> Non
 
 
 def test_clocks_that_differ_make_no_time_run_backwards() -> None:
-    """Asterisk's clock is five minutes behind ours: wrap-up still takes its time and no state begins before its forerunner."""
+    """Asterisk's clock is five minutes behind ours: wrap-up still takes its time, no state begins before the last one."""
     stage = Stage()
     stage.second = 300
     stage.tick()
@@ -763,7 +763,10 @@ STORIES: dict[str, tuple[str, list[str]]] = {
     "02": ("agent1101", ONE_CALL),
     "04": ("agent1101", ["ready"]),
     "05": ("agent2101", ["ready", *["reserved", "ready"] * 3]),
-    "07": ("carol", [*ONE_CALL, *["reserved", "wrap_up"] * 2]),  # the recorded agent was not paused in wrap-up
+    "07": (
+        "carol",
+        [*ONE_CALL, *["reserved", "wrap_up"] * 2],
+    ),  # the recorded agent was not paused in wrap-up
     "12": ("agent1101", ONE_CALL),
     "13": ("agent1101", ONE_CALL),
     "15": ("agent1101", ONE_CALL),

@@ -376,7 +376,7 @@ def test_an_ipv6_client_is_its_network() -> None:
 
 async def test_a_key_is_shown_once_and_opens(pool: Any) -> None:
     made, text = await create_api_key(
-        pool, name="CRM", created_by="root", scopes=["calls:read", "calls:originate"], teams=["sales"]
+        pool, name="CRM", created_by="root", teams=["sales"]
     )
     assert text.startswith(made.prefix + "_")
     holder = await verify_api_key(pool, text)
@@ -384,7 +384,6 @@ async def test_a_key_is_shown_once_and_opens(pool: Any) -> None:
     assert holder.actor == Actor(
         login=f"key:{made.id}", name="CRM", role=Role.INTEGRATION, teams=frozenset({"sales"}), via="api_key"
     )
-    assert holder.scopes == {"calls:read", "calls:originate"}
     [listed] = await list_api_keys(pool)
     assert listed.last_used is not None
     assert text not in str(await pool.fetch("SELECT * FROM api_keys"))
@@ -421,7 +420,6 @@ async def test_keys_that_are_wrong_revoked_or_expired_do_not_open(pool: Any) -> 
     [
         ("name", {"name": ""}),
         ("role", {"role": Role.AGENT}),
-        ("scopes", {"scopes": ["everything"]}),
         ("expires", {"expires": datetime(2020, 1, 1, tzinfo=UTC)}),
         ("expires", {"expires": datetime(2120, 1, 1)}),  # noqa: DTZ001 - a naive one is what is tested
         ("teams", {"teams": ["No Team"]}),

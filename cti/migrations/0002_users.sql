@@ -65,7 +65,6 @@ CREATE TABLE api_keys (
     name       text        NOT NULL CHECK (name <> ''),
     key_hash   bytea       NOT NULL,
     role       text        NOT NULL CHECK (role IN ('integration', 'supervisor', 'admin')),
-    scopes     text[]      NOT NULL DEFAULT '{}',
     teams      text[]      NOT NULL DEFAULT '{}',
     created    timestamptz NOT NULL DEFAULT now(),
     created_by text        NOT NULL,

@@ -102,9 +102,6 @@ class NewKey(BaseModel):
 
     name: Name
     role: Role = Role.INTEGRATION
-    scopes: list[Annotated[str, StringConstraints(max_length=65)]] = Field(
-        default_factory=list, max_length=100
-    )
     teams: list[Login] = Field(default_factory=list, max_length=1000)
     expires: AwareDatetime | None = None
 
@@ -276,7 +273,6 @@ def routes(
                 name=new.name,
                 created_by=asked.who.login,
                 role=new.role,
-                scopes=new.scopes,
                 teams=new.teams,
                 expires=new.expires,
             )
