@@ -262,6 +262,8 @@ class CallerLookup:
                     await connection.fetch(SESSION, str(int(self._patience * 1000)))
                     connection.add_termination_listener(lambda _: self._wake.set())
                     statement = await connection.prepare(FIND)
+                    # Its first run plans it and reads catalogues: tens of milliseconds that no caller shall wait.
+                    await statement.fetch(["+"], [None], [None], self._interactions)
                 self._up += 1
                 served = True
                 if failures:

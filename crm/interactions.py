@@ -45,6 +45,7 @@ from cti.facts import (
     CallTransferred,
     CallUnparked,
     CallView,
+    ConnectionState,
     Direction,
     Fact,
 )
@@ -61,6 +62,7 @@ LONGEST_NOTE = 4000
 KEPT_AWHILE = 5000
 """Finished records kept in memory so that a late answer still finds them."""
 
+_TALKING = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD})
 _SWITCH_SAYS = frozenset({"answered", "abandoned", "unanswered", "failed", "merged", "lost"})
 
 
@@ -250,6 +252,7 @@ class Interactions:
         self._pauses = tuple(pauses)
         self._records: OrderedDict[str, _Record] = OrderedDict()
         self._dirty: OrderedDict[str, None] = OrderedDict()
+        self._writing: tuple[str, ...] = ()
         self._cleared: OrderedDict[str, CallCleared] = OrderedDict()
         self._done: OrderedDict[str, _Record] = OrderedDict()
         self._settling: dict[str, frozenset[str]] = {}
@@ -290,8 +293,8 @@ class Interactions:
 
     @property
     def unwritten(self) -> int:
-        """How many records wait to be written."""
-        return len(self._dirty)
+        """How many records are not in the database as they are here."""
+        return len(self._dirty) + sum(call not in self._dirty for call in self._writing)
 
     # ------------------------------------------------------------------------------------------- facts
 
@@ -430,6 +433,7 @@ class Interactions:
         records = [self._records[call] for call in calls]
         for call in calls:
             del self._dirty[call]
+        self._writing = tuple(calls)
         try:
             if records:
                 await self._write_records(records)
@@ -440,6 +444,8 @@ class Interactions:
                 if self._records.get(record.call) is record:
                     self._dirty[record.call] = None
             raise
+        finally:
+            self._writing = ()
 
     async def _write_records(self, records: Sequence[_Record]) -> None:
         try:
@@ -695,6 +701,9 @@ def _take_view(record: _Record, view: CallView) -> None:
     record.ani = plain(view.ani, 128) or record.ani
     record.dnis = plain(view.dnis, 128) or record.dnis
     record.queue = plain(view.queue, 128) or record.queue
+    for party in view.connections:  # whose phone only rang has had nothing to do with the customer
+        if party.agent is not None and (party.state in _TALKING or view.direction is Direction.OUTBOUND):
+            record.agents.setdefault(party.agent)
 
 
 def _close(record: _Record, fact: CallCleared) -> None:
@@ -702,7 +711,6 @@ def _close(record: _Record, fact: CallCleared) -> None:
     record.outcome = fact.outcome if fact.outcome in _SWITCH_SAYS else "failed"
     record.waited, record.talked, record.held = fact.waited, fact.talked, fact.held
     record.queue = record.queue or fact.queue
-    record.agents.update(dict.fromkeys(fact.agents))
 
 
 def _closed(row: asyncpg.Record) -> InteractionClosed:

@@ -572,7 +572,7 @@ class ScreenPops:
         for connection in view.connections:
             if connection.agent is None or connection.agent in matter.pops or not matter.customer_known:
                 continue
-            if connection.state in _CONNECTED and matter.direction is not Direction.OUTBOUND:
+            if connection.state in _CONNECTED:
                 facts += self._answer(matter, connection.agent, connection.id, view.id, at)
             elif connection.state is not ConnectionState.NULL:
                 facts += self._offer(matter, connection.agent, connection.id, view, None, at)
@@ -582,6 +582,8 @@ class ScreenPops:
         self, matter: _Matter, agent: str, connection: str, view: CallView, queue: str | None, at: datetime
     ) -> list[Fact]:
         consulting = _initiator(view) if view.id != matter.call else None
+        if consulting is None and queue is None and matter.direction is not Direction.OUTBOUND:
+            consulting = _holding(view, agent, matter.transferred_by)
         if consulting == agent:
             return []  # who consults has the customer on the screen already
         pop = self._pop(matter, agent, at)
@@ -788,6 +790,14 @@ def pop_id(call: str, agent: str) -> str:
 def _initiator(view: CallView) -> str | None:
     """The agent who placed a consultation call: its first party."""
     return view.connections[0].agent if view.connections else None
+
+
+def _holding(view: CallView, offered: str, transferred_by: str | None) -> str | None:
+    """The agent who consults within the call itself: has the customer, and another agent's phone is about to ring."""
+    for connection in view.connections:
+        if connection.state in _CONNECTED and connection.agent not in (None, offered, transferred_by):
+            return connection.agent
+    return None
 
 
 _NUMBER_KEYS = frozenset({"customernumber", "customerno", "accountnumber", "accountno"})

@@ -101,11 +101,12 @@ class _Shown:
 
 @dataclass(slots=True)
 class _Agent:
-    """`parties`: connections by id, the newest last. `to_wrap_up`: the queue call to be wrapped up once on no other.
-    `known`: what was shown before it became unknown, and since when."""
+    """`in_session`: has logged on or off here, ever. `parties`: connections by id, the newest last. `to_wrap_up`: the queue
+    call to be wrapped up once on no other. `known`: what was shown before it became unknown, and since when."""
 
     login: str
     name: str
+    in_session: bool = False
     logged_on: bool = False
     ready: bool = False
     reason: str | None = None
@@ -238,8 +239,9 @@ class Agents:
         return (True, False, None)
 
     def known(self) -> list[str]:
-        """The logins of all agents who have, or have had, a session."""
-        return list(self._agents)
+        """The logins of all agents who have, or have had, a session. Whoever has not is none of our business at the PBX: a
+        server that is new to a call centre must not take its agents out of their queues."""
+        return [a.login for a in self._agents.values() if a.in_session]
 
     def _agent(self, login: str) -> _Agent:
         person = self._directory.agents.get(login)
@@ -256,7 +258,7 @@ class Agents:
         """Begins the working session, ready or not. Who is logged on already stays as they are, or becomes ready if that is
         asked for; a pending log-off is taken back."""
         a = self._agent(login)
-        a.log_off_by = None
+        a.in_session, a.log_off_by = True, None
         if not a.logged_on:
             a.logged_on, a.ready, a.reason = True, ready, None
             a.wrap_until = a.to_wrap_up = None
@@ -267,6 +269,7 @@ class Agents:
     def log_off(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ends the session; during a call it is pending until the call is over."""
         a = self._agent(login)
+        a.in_session = True
         if a.logged_on and (a.talking or a.offered):
             a.log_off_by, a.ready = by, False
             return self._derive(a, at, by=by, why="asked to log off after the call")
@@ -340,6 +343,7 @@ class Agents:
         if session.agent not in self._directory.agents:
             return []
         a = self._agent(session.agent)
+        a.in_session = True
         a.logged_on, a.ready, a.reason = session.logged_on, session.ready, session.reason
         a.log_off_by = session.agent if session.logged_on and session.log_off_after else None
         if session.wrap_until is not None and session.wrap_until > at:

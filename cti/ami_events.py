@@ -332,14 +332,6 @@ class OriginateEnded(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceStateSeen(Record):
-    """AMI: DeviceStateChange. `state`: NOT_INUSE, INUSE, UNAVAILABLE, INVALID..."""
-
-    device: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigurationReloaded(Record):
     """AMI: Reload: queues may have come or gone."""
 
@@ -445,20 +437,26 @@ Read = Callable[[bytes], Fields]
 
 
 def _reader(*names: str) -> Read:
-    """Returns a function that reads these headers and the Timestamp, and no others, out of a raw message; of a repeated
-    one the first. Looking for each among the bytes costs less than one expression over all of the text."""
+    """Returns a function that reads these headers and the Timestamp, and no others, out of a raw message.
+
+    Each is looked for among the bytes from where the last one was found, since most come in this order, and then from
+    the start: that costs less than one expression over all of the text.
+    """
     marks = tuple((name, f"\r\n{name}: ".encode(), len(name) + 4) for name in ("Timestamp", *names))
 
     def read(raw: bytes) -> Fields:
         found: Fields = {}
         find = raw.find
+        end = 0
         for name, mark, size in marks:
-            start = find(mark)
-            if start < 0:
+            start = find(mark, end)
+            if start < 0 and (start := find(mark)) < 0:
                 continue
             start += size
             end = find(b"\r\n", start)
-            found[name] = (raw[start:end] if end >= 0 else raw[start:]).decode("utf-8", "replace")
+            if end < 0:
+                end = len(raw)
+            found[name] = raw[start:end].decode("utf-8", "replace")
         return found
 
     return read
@@ -645,11 +643,12 @@ _CHANNEL_HEADERS = frozenset(
     }
 )
 _DATA_LIMIT = 50
+_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft"})
 
 
 def _user_event(raw: bytes) -> Record | None:
     named = _USER_EVENT.search(raw)
-    if named is None or not named[1].startswith(b"Cti"):
+    if named is None or named[1] not in _OUR_USER_EVENTS:
         return None
     f = fields_of(raw)
     uniqueid = f.get("Uniqueid")
@@ -659,9 +658,7 @@ def _user_event(raw: bytes) -> Record | None:
         values = {n: unescape(v) for n, v in f.items() if n not in _CHANNEL_HEADERS and "(" not in n}
         kept = dict(list(values.items())[:_DATA_LIMIT])
         return DataCollected(_at(f), uniqueid, f.get("Linkedid", uniqueid), kept) if kept else None
-    if named[1] == b"CtiQueueLeft":
-        return QueueOutcome(_at(f), uniqueid, f.get("Linkedid", uniqueid), f.get("Status", ""))
-    return None
+    return QueueOutcome(_at(f), uniqueid, f.get("Linkedid", uniqueid), f.get("Status", ""))
 
 
 def _queue_join(read: Read) -> Parser:
@@ -772,9 +769,6 @@ PARSERS: dict[bytes, Parser] = {
     b"ConfbridgeLeave": _own(ConferenceLeft, "Conference"),
     b"UserEvent": _user_event,
     b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
-    b"DeviceStateChange": _of(
-        ("Device", "State"), lambda at, f: DeviceStateSeen(at, f["Device"], f["State"])
-    ),
     b"Reload": _of(("Module",), lambda at, f: ConfigurationReloaded(at, f.get("Module", ""))),
 }
 

@@ -10,6 +10,7 @@ every call that was ever with one of them or in one of their queues, to its end.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from cti.facts import (
@@ -32,6 +33,9 @@ ADMIN = "admin"
 ALL = "all"
 EVERYBODY = frozenset({ADMIN, ALL})
 ONLY_ADMIN = frozenset({ADMIN})
+
+REMEMBERED = 5000
+"""Ended calls whose teams are remembered: the record of a call is told after its end."""
 
 
 def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
@@ -58,12 +62,13 @@ def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
 
 
 class Audience:
-    """Computes topics. Remembers, for each live call, which teams have ever had to do with it."""
+    """Computes topics. Remembers, for each live call and those that ended last, which teams have had to do with it."""
 
     def __init__(self, directory: Directory, *, agents_in: Callable[[str], Iterable[str]]) -> None:
         self._directory = directory
         self._agents_in = agents_in
         self._call_teams: dict[str, set[str]] = {}
+        self._ended_teams: OrderedDict[str, set[str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._call_teams)
@@ -106,7 +111,7 @@ class Audience:
         if author := getattr(fact, "author", None):
             agents.add(author)
         teams = {team for agent in agents if (team := self._directory.team_of(agent)) is not None}
-        teams |= self._call_teams.get(call, set())
+        teams |= self._call_teams.get(call, set()) | self._ended_teams.get(call, set())
         return {*(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
 
     def _of_call(self, fact: CallFact) -> frozenset[str]:
@@ -132,4 +137,7 @@ class Audience:
         topics = {ADMIN, *(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
         if isinstance(fact, CallCleared):
             self._call_teams.pop(fact.call, None)
+            self._ended_teams[fact.call] = teams
+            if len(self._ended_teams) > REMEMBERED:
+                self._ended_teams.popitem(last=False)
         return frozenset(topics)

@@ -94,9 +94,15 @@ class Bus:
             self._publishing = False
 
     def _publish_one(self, fact: Fact) -> None:
+        try:
+            topics = self._audience(fact)
+            frame, data = serialise(self._seq + 1, fact)
+        except Exception:
+            self.failures += 1
+            log.exception("a fact could not be published", fact=fact.TYPE)
+            return
         self._seq += 1
-        frame, data = serialise(self._seq, fact)
-        envelope = Envelope(self._seq, fact, self._audience(fact), frame, data)
+        envelope = Envelope(self._seq, fact, topics, frame, data)
         for carrier in self._carriers:
             try:
                 carrier(envelope)

@@ -442,8 +442,9 @@ class Calls:
             return self._originate(leg, r.at)
         if agent is None:
             return []
-        own = (other for other in call.legs.values() if other.agent == agent and other is not leg)
-        leg.front = next((other for other in own if other.local and len(other.ends) == 2), None)
+        if not leg.local:
+            newest = reversed(call.legs.values())
+            leg.front = next((o for o in newest if o.agent == agent and o.local and len(o.ends) == 2), None)
         return [*self._publish(leg, r.at), *self._settle(call, r.at)]
 
     def _new_call(self, r: ChannelAppeared, device: str) -> _Call:
@@ -582,17 +583,20 @@ class Calls:
         return []  # the halves already found each other by name
 
     def _gone(self, r: ChannelGone) -> Facts:
-        leg = self._legs.pop(r.uniqueid, None)
-        if leg is None:
+        if r.uniqueid not in self._legs:
             self.unknown += 1
             return []
+        return self._drop(r.uniqueid, r.at, r.cause)
+
+    def _drop(self, uniqueid: str, at: float, cause: int, *, lost: bool = False) -> Facts:
+        """A channel is no more: its connection ends with it, or with the near half of a Local channel."""
+        leg = self._legs.pop(uniqueid)
         alive = any(self._legs.get(end) is leg for end in leg.ends)
-        facts: Facts = []
-        bridge = leg.bridges.get(r.uniqueid)
+        bridge = leg.bridges.get(uniqueid)
         if bridge is not None:
-            self._leave_bridge(leg, r.uniqueid, bridge)
-        if not leg.cleared and (r.uniqueid == leg.ends[0] or not alive):
-            facts = self._clear(leg, r.at, r.cause)
+            self._leave_bridge(leg, uniqueid, bridge)
+        ends = not leg.cleared and (uniqueid == leg.ends[0] or not alive)
+        facts = self._clear(leg, at, cause, lost=lost) if ends else []
         if leg.local and not alive:
             self._forget_halves(leg)
         return facts
@@ -701,17 +705,15 @@ class Calls:
             leg.aside = None
             self._bridges.setdefault(r.bridge, set()).add(r.uniqueid)
             leg.bridges[r.uniqueid] = r.bridge
-        if leg.front is not None and self._peers(leg) - {leg.front.id}:
+        if leg.front is not None and not leg.local and self._peers(leg) - {leg.front.id}:
             leg = self._take_place(leg, leg.front)
         moves = self._unite(leg, r)
-        facts: Facts = []
+        facts = self._merged(moves, leg.call, r.at)
         if leg.pipe:
-            facts = self._retract(leg, r.at)
+            facts += self._retract(leg, r.at)
         elif not leg.published and leg.up:
-            facts = self._publish(leg, r.at)
-        changes = self._derive(leg.call, r.at)
-        facts += self._merged(moves, r.at)
-        facts += self._tell(leg.call, changes, r.at)
+            facts += self._publish(leg, r.at)
+        facts += self._settle(leg.call, r.at)
         return facts + self._settle_others(leg, r.bridge, r.at)
 
     def _bridge_left(self, r: BridgeLeft) -> Facts:
@@ -803,10 +805,12 @@ class Calls:
         self._call_also(linkedid, host)
         return move
 
-    def _merged(self, moves: list[_Move], at: float) -> Facts:
+    def _merged(self, moves: list[_Move], target: _Call, at: float) -> Facts:
+        if not moves:
+            return []
+        changes = self._derive(target, at)
         facts: Facts = []
         for leg, source, told in moves:
-            target = leg.call
             if told:
                 self._count_agent(leg)
                 target.data = source.data | target.data
@@ -820,7 +824,7 @@ class Calls:
                     )
                 )
             facts += self._end_if_empty(source, at) or self._settle(source, at)
-        return facts
+        return facts + self._tell(target, changes, at)
 
     def _return(self, guest: _Leg, at: float) -> Facts:
         """An agent's waiting leg outlives the customer's: the customer's call ends, and the leg waits in one of its own."""
@@ -830,7 +834,7 @@ class Calls:
         call.talked, call.held = max(call.talked, guest.talked), max(call.held, guest.held)
         del call.legs[guest.id]
         facts: Facts = [self._connection_cleared(guest, at, 16, "normal"), *self._end_if_empty(call, at)]
-        guest.talked = guest.held = 0.0
+        guest.talked, guest.held, guest.offered_at = 0.0, 0.0, at
         guest.met, guest.left_by, guest.guest_of, guest.transferred = set(), set(), None, False
         guest.call = self._begin(linkedid, Direction.INTERNAL, at, guest.number, guest.name)
         guest.call.legs[guest.id] = guest
@@ -1029,8 +1033,7 @@ class Calls:
                 if transferee is not None:
                     transferee.dialling[leg.id] = r.transferee or ""
             moves = [self._bring(leg, call) for leg in targets]
-            changes = self._derive(call, r.at)
-            facts += [*self._merged(moves, r.at), *self._tell(call, changes, r.at)]
+            facts += self._merged(moves, call, r.at)
         return facts
 
     def _lives(self, call: _Call) -> bool:
@@ -1518,79 +1521,84 @@ class Calls:
         facts: Facts = []
         there = {row.uniqueid: row for row in channels}
         for uniqueid in [u for u in self._legs if u not in there and u not in touched]:
-            leg = self._legs.pop(uniqueid, None)
-            if leg is None:
-                continue
-            if not leg.cleared:
-                wrong["ghosts"] += 1
-                facts += self._clear(leg, now, 0, lost=True)
-            if not any(self._legs.get(end) is leg for end in leg.ends):
-                self._forget_halves(leg)
+            wrong["ghosts"] += not self._legs[uniqueid].cleared
+            facts += self._drop(uniqueid, now, 0, lost=True)
+        known = frozenset(self._legs)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
             if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1
                 facts += self._appeared(_appearance(row, now))
-        facts += self._rebuild_waits(waiting, now, wrong, touched)
+        judged = [leg for leg in self._connections() if touched.isdisjoint(leg.ends)]
+        facts += self._rebuild_waits(judged, waiting, now, wrong, known)
+        slots = {row.uniqueid: row for row in parked}
         for row in channels:
             if row.uniqueid not in touched:
-                facts += self._rebuild_channel(row, now, wrong)
-        slots = {row.uniqueid: row for row in parked}
-        for leg in {id(leg): leg for leg in self._legs.values()}.values():
-            if not touched.isdisjoint(leg.ends):
-                continue
+                differs = self._rebuild_channel(row, row.uniqueid in slots, now, facts)
+                for kind in differs if row.uniqueid in known else ():
+                    wrong[kind] += 1
+        for leg in judged:
             found = next((slots[end] for end in leg.ends if end in slots), None)
-            if (leg.slot is None) != (found is None):
-                wrong["parkings"] += 1
-                if found is not None:
-                    facts += self._parked(CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot))
-                else:
-                    gone = CallUnparked(now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None)
-                    facts += self._unparked(gone)
+            if leg.cleared or (leg.slot is None) == (found is None):
+                continue
+            wrong["parkings"] += leg.ends[0] in known
+            if found is not None:
+                facts += self._parked(CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot))
+            else:
+                gone = CallUnparked(now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None)
+                facts += self._unparked(gone)
         return facts, wrong
 
+    def _connections(self) -> Iterable[_Leg]:
+        return {id(leg): leg for leg in self._legs.values()}.values()
+
     def _rebuild_waits(
-        self, waiting: list[WaitingRow], now: float, wrong: dict[str, int], touched: frozenset[str]
+        self,
+        judged: Iterable[_Leg],
+        waiting: list[WaitingRow],
+        now: float,
+        wrong: dict[str, int],
+        known: frozenset[str],
     ) -> Facts:
         facts: Facts = []
         waits = {row.uniqueid: row for row in waiting}
-        for leg in {id(leg): leg for leg in self._legs.values()}.values():
-            if not touched.isdisjoint(leg.ends):
-                continue
+        for leg in judged:
             row = next((waits[end] for end in leg.ends if end in waits), None)
-            if row is None and leg.queue is not None and not leg.connecting:
+            if row is None and leg.queue is not None and not leg.connecting and leg.gave_up_at is None:
                 wrong["waits"] += 1
                 facts += self._given_back(leg, now, "left")
             elif row is not None and leg.queue != self._queue_id(row.queue):
-                wrong["waits"] += 1
+                wrong["waits"] += leg.ends[0] in known
                 joined = CallerJoinedQueue(
                     now - row.waited, row.uniqueid, leg.call.key, row.queue, row.position, {}
                 )
                 facts += self._joined_queue(joined)
         return facts
 
-    def _rebuild_channel(self, row: ChannelRow, now: float, wrong: dict[str, int]) -> Facts:
-        leg = self._legs[row.uniqueid]
-        if leg.cleared:
+    def _rebuild_channel(self, row: ChannelRow, parked: bool, now: float, facts: Facts) -> list[str]:
+        """Brings one channel to what its row says; adds to the facts and returns what differed."""
+        leg = self._legs.get(row.uniqueid)
+        if leg is None or leg.cleared:
             return []
-        facts: Facts = []
+        differs: list[str] = []
         if leg.ends[0] == row.uniqueid and row.state is ChannelState.UP and not leg.up:
-            wrong["states"] += 1
+            differs.append("states")
             leg.up = True
             facts += [*self._publish(leg, now), *self._settle(leg.call, now)]
         if leg.ends[0] == row.uniqueid and row.state is ChannelState.RINGING and not leg.rings:
-            wrong["states"] += 1
+            differs.append("states")
             facts += self._state_changed(ChannelStateChanged(now, row.uniqueid, row.linkedid, row.state))
         held = leg.bridges.get(row.uniqueid)
-        bridge = None if leg.slot is not None else row.bridge
+        bridge = None if leg.slot is not None or row.bridge == leg.aside else row.bridge
         if held != bridge:
-            wrong["bridges"] += 1
+            differs.append("bridges")
             if held is not None:
                 facts += self._bridge_left(BridgeLeft(now, row.uniqueid, row.linkedid, held))
             if bridge is not None:
-                technology, kind = BRIDGES_OF.get(row.application, ("simple_bridge", "basic"))
+                application = "Park" if parked else row.application
+                technology, kind = BRIDGES_OF.get(application, ("simple_bridge", "basic"))
                 entered = BridgeEntered(now, row.uniqueid, row.linkedid, bridge, technology, kind)
                 facts += self._bridge_entered(entered)
-        return facts
+        return differs
 
 
 def _appearance(row: ChannelRow, now: float) -> ChannelAppeared:

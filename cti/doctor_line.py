@@ -119,7 +119,7 @@ class Line:
     def _take(self, message: Message) -> None:
         id = message.get("ActionID", "")
         waiting = self._answers.get(id)
-        if waiting is not None and ("Response" in message or id in self._lists):
+        if waiting is not None and ("Event" not in message or id in self._lists):
             waiting.put_nowait(message)
             return
         if name := message.get("Event"):

@@ -20,6 +20,7 @@ import crm.rest
 from crm.ani import CallerLookup
 from crm.commands import add_crm_commands
 from crm.interactions import Interactions
+from crm.numbers import read_caller
 from crm.pop_url import PopUrl
 from crm.screen_pop import ScreenPops
 from cti import audit, metrics, users
@@ -293,6 +294,8 @@ class Server:
         self.lookup = CallerLookup(dsn)
         self._cleanup.push_async_callback(self.lookup.close)
         await self.lookup.start()
+        for pbx in self.settings.pbx.values():
+            read_caller("0000", pbx.region)  # reads the country's number plan now, not at the first call
         self.interactions = Interactions(
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )

@@ -17,7 +17,7 @@ from cti.client import Picture
 from cti.terminal_text import fit, plain
 
 Frame = dict[str, Any]
-WIDE = 120
+WIDE = 132
 """Columns from which on calls and pops stand beside queues and agents."""
 
 SMALLEST = (40, 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -85,6 +86,7 @@ async def test_what_is_asked_for_in_a_call_is_answered_as_pending(desk: Desk) ->
     view = await desk.do(ANNA, "log_off")
     assert (view.state, view.pending) == ("busy", "logged_off")
     assert (await desk.do(ANNA, "ready")).pending is None
+    desk.floor.agents.tick(datetime.now(UTC))
     desk.floor.feed(records("02")[talk:])
     view = await desk.do(ANNA, "extend_wrap_up", seconds=60)
     assert view.state == "wrap_up"

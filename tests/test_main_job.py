@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
+from cti.embedded.place import free_ports
 from cti.embedded.postgres import Postgres
 from tests.centre import Centre, Frame, Refusal, Screen, apart, centre_of, fits, moment
 from tests.conftest import SCENARIOS, Sipp
@@ -80,7 +81,7 @@ async def test_a_sip_call_pops_before_the_agents_phone_rings(
         host="127.0.0.1",
         port=centre.pbx.uas_port,
     )
-    caller = sipp.caller(centre.pbx, did="442079460300", number=customer["e164"], talk=1.5)
+    caller = sipp.caller(centre.pbx, did="442079460300", number=customer["e164"], talk=1, scenario="uac_told.xml")
     pop = await finn.wait_for("pop.shown")
     view = pop["data"]["view"]
     assert (view["e164"], view["queue"], view["dnis"]) == (customer["e164"], "main:billing", "442079460300")
@@ -202,7 +203,7 @@ HOSTILE = {
 async def test_a_hostile_callers_name_is_shown_as_text_and_breaks_nothing(centre: Centre, name: str) -> None:
     anna, sara = await centre.screen("anna"), await centre.screen("sara")
     await centre.log_on(anna)
-    world = await Party("127.0.0.2", 26_000 + len(name), (centre.pbx.host, centre.pbx.sip_port)).open()
+    world = await Party("127.0.0.2", free_ports(1)[0], (centre.pbx.host, centre.pbx.sip_port)).open()
     try:
         leg = world.call("447700900123", "5550100", HOSTILE[name])
         if name == "10 kB":  # more than a SIP message may hold here: it must simply be no harm
@@ -214,8 +215,8 @@ async def test_a_hostile_callers_name_is_shown_as_text_and_breaks_nothing(centre
         assert len(told) <= 200
         if name in ("html", "sql", "emoji"):
             assert told == HOSTILE[name]
-        if name == "quotes":
-            assert told == 'O\'Neil "the \\ hammer"'
+        if name == "quotes":  # Asterisk hands on the backslashes of SIP's quoting
+            assert re.sub(r"\\(.)", r"\1", told) == 'O\'Neil "the \\ hammer"'
         await anna.wait_for("call.established", agent="anna")
         leg.bye()
         await anna.wait_for("call.cleared", call=shown["call"])
@@ -230,7 +231,7 @@ async def test_a_hostile_callers_name_is_shown_as_text_and_breaks_nothing(centre
 async def test_a_name_with_a_line_break_in_it_adds_nothing_to_what_asterisk_says(centre: Centre) -> None:
     anna = await centre.screen("anna")
     await centre.log_on(anna)
-    world = await Party("127.0.0.2", 26_100, (centre.pbx.host, centre.pbx.sip_port)).open()
+    world = await Party("127.0.0.2", free_ports(1)[0], (centre.pbx.host, centre.pbx.sip_port)).open()
     try:
         world.call("447700900123", "5550100", "Eve\r\nEvent: Hangup\r\nUniqueid: 1")  # no SIP at all, or headers
         world.call("447700900124", "5550100", "Adam")
@@ -320,7 +321,9 @@ async def test_what_the_menu_collected_is_in_the_pop_and_identifies_the_account(
     try:
         await centre.call("menu", number="+442071838750", CHOICE="3", NUMBER="40711")
         pop = await finn.wait_for("pop.shown", within=20)
-        view = await looked_up(finn, pop["data"]["call"])
+        view = await finn.until(
+            lambda: next((p for p in finn.picture.pops.values() if p["candidates"]), None), what="the account"
+        )
         assert view["data"]["CustomerNumber"] == "40711"
         assert view["data"]["Menu"] == "billing"
         first = view["candidates"][0]
@@ -513,7 +516,7 @@ async def test_the_interaction_tells_what_happened(centre: Centre) -> None:
     assert status == 200
     assert listed["items"][0]["call"] == call
 
-    status, journal = await centre.rest("GET", f"/api/v1/calls/{call}/facts", "sara")
+    status, journal = await centre.rest("GET", f"/api/v1/calls/{call}/facts", "olga")
     assert status == 200, journal
     types = [fact["type"] for fact in journal["items"]]
     order = ["call.originated", "call.queued", "call.offered", "pop.shown", "call.delivered", "call.established"]
@@ -588,20 +591,38 @@ async def test_a_restart_of_the_server_in_mid_call_misses_and_doubles_nothing(ce
 # ------------------------------------------------------------------------------------------ hold, park, overflow
 
 
-async def test_hold_by_a_phone_is_told_and_counted(centre: Centre, sipp: Sipp) -> None:
-    anna, sara = await centre.screen("anna"), await centre.screen("sara")
-    await centre.log_on(anna)
-    caller = sipp.caller(centre.pbx, talk=0.5, scenario="uac_hold.xml")
-    held = await anna.wait_for("call.held")
-    assert (held["data"]["by"], held["data"]["agent"]) == ("phone", None)
-    assert held["data"]["connection"]["state"] == "hold"
-    back = await anna.wait_for("call.retrieved")
-    assert back["data"]["held"] == pytest.approx(2, abs=0.4)
-    cleared = await anna.wait_for("call.cleared")
-    assert cleared["data"]["held"] == pytest.approx(2, abs=0.4)
-    assert await caller.finished() == 0
-    for screen in (anna, sara):
-        await screen.as_told()
+async def test_hold_by_a_phone_is_told_and_counted(centre: Centre) -> None:
+    finn, sven = await centre.screen("finn"), await centre.screen("sven")
+    await centre.log_on(finn)
+    phone = await Party("127.0.0.1", centre.pbx.uas_port, (centre.pbx.host, centre.pbx.sip_port)).open()
+    world = await Party("127.0.0.2", free_ports(1)[0], (centre.pbx.host, centre.pbx.sip_port)).open()
+    try:
+        customers = world.call("447700900123", "5550300", "Ada")
+        await finn.wait_for("call.established", agent="finn")
+        for leg, agent in ((await phone.leg_of("1003"), "finn"), (customers, None)):
+            finn.mark()
+            await leg.hold()
+            held = await finn.wait_for("call.held")
+            assert (held["data"]["by"], held["data"]["agent"]) == ("phone", agent)
+            assert held["data"]["connection"]["state"] == "hold"
+            await finn.agent_is("busy")
+            await asyncio.sleep(0.5)
+            await leg.retrieve()
+            back = await finn.wait_for("call.retrieved")
+            assert back["data"]["agent"] == agent
+            assert back["data"]["held"] == pytest.approx(apart(held["at"], back["at"]), abs=0.05)
+            assert back["data"]["held"] > 0.4
+        customers.bye()
+        cleared = await sven.wait_for("call.cleared")
+        assert cleared["data"]["held"] == pytest.approx(1, abs=0.4)
+        assert cleared["data"]["talked"] > 1  # a call on hold is still theirs
+        record = await centre.interaction_of(cleared["data"]["call"])
+        assert record["held"] == pytest.approx(cleared["data"]["held"], abs=0.01)
+        for screen in (finn, sven):
+            await screen.as_told()
+    finally:
+        await phone.close()
+        await world.close()
 
 
 async def test_a_parked_call_nobody_fetches_comes_back_to_the_queue(centre: Centre) -> None:

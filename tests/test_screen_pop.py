@@ -57,6 +57,7 @@ from cti.facts import (
 )
 from cti.people import Actor, Role
 
+from .recorded import told
 from .test_ani import eventually, wire
 
 START = datetime(2026, 11, 21, 10, 0, 0, tzinfo=UTC)
@@ -909,6 +910,76 @@ def test_every_state_and_trigger() -> None:
             )
         if state is PopState.TALKING and new is not None:
             assert new in ON_SCREEN, "who talked keeps the pop"
+
+
+# ------------------------------------------------------------------------- calls recorded from Asterisk
+
+_PHONES = {
+    "PJSIP/1101": "anna",
+    "PJSIP/1102": "ben",
+    "PJSIP/1103": "cleo",
+    "PJSIP/1150": "dora",
+    "Local/1150@both-phones": "dora",
+    "Local/1101@sim-agent": "anna",
+    "Local/1202@sim-agent": "ben",
+    "Local/2101@sim-agent": "cleo",
+    "Local/2202@sim-agent": "cleo",
+    "Local/3101@sim-agent": "dora",
+}
+
+RECORDED = {
+    "04": "",
+    "05": "cleo+ cleo-no_answer dora+ dora-busy cleo+ cleo-no_answer cleo+ cleo-no_answer dora+ dora-busy anna+ anna*",
+    "10": "anna+ ben+anna anna* ben*",
+    "11": "anna+ ben+anna ben* cleo+anna cleo-no_answer anna*",
+    "12": "anna+ ben+anna anna* ben*",
+    "23": "anna+ anna* anna-replaced anna+ anna*",
+    "40": "anna+ cleo+ ben+ cleo-answered_elsewhere anna-answered_elsewhere ben*",
+    "44": "anna+ ben+anna anna* ben*",
+    "45": "anna+ anna* ben+ ben*",
+    "46": "anna+ ben+anna anna* ben*",
+    "47": "",
+    "50": "dora+ dora* dora-replaced dora+ dora*",
+    "52": "anna+ anna-no_answer ben+ ben*",
+    "53": "anna+ anna-caller_gone anna+ ben+ anna-caller_gone ben-caller_gone anna+ anna-caller_gone",
+    "56": "anna+ ben+anna ben* anna*",
+    "58": "anna+ anna*",
+    "60": "anna+ anna*",
+    "61": "anna+ anna*",
+}
+"""Trace → who was shown (`+`, and by whom consulted), who ended (`*`), from whom it was withdrawn (`-` and why)."""
+
+
+@pytest.mark.parametrize(("trace", "story"), RECORDED.items())
+async def test_recorded_calls_pop_where_they_should(trace: str, story: str) -> None:
+    desk = Desk()
+    for fact in told(trace, agents=_PHONES):
+        desk.happen(fact)
+        await asyncio.sleep(0)
+    await desk.settled()
+    seen: list[str] = []
+    for pop in desk.told:
+        match pop:
+            case PopShown():
+                seen.append(f"{pop.agent}+{pop.view.consulted_by or ''}")
+            case PopWithdrawn():
+                seen.append(f"{pop.agent}-{pop.reason}")
+            case PopUpdated() if pop.view.state == "ended" and pop.view.ended == pop.at:
+                seen.append(f"{pop.agent}*")
+    assert " ".join(seen) == story
+    for agent in {*_PHONES.values()}:
+        desk.happen(wrap_up_over(agent, 9_999))
+    assert not any(desk.screens.values())
+    assert len(desk.pops) == 0
+
+
+async def test_who_dials_out_on_a_recorded_call_has_the_customer_while_talking() -> None:
+    desk = Desk()
+    for fact in told("60", agents=_PHONES):
+        if fact.TYPE == "call.connection_cleared":
+            break
+        desk.happen(fact)
+    assert (desk.on("anna").state, desk.on("anna").direction) == ("talking", Direction.OUTBOUND)
 
 
 # --------------------------------------------------------------------------------- on a real PostgreSQL

@@ -1,0 +1,353 @@
+"""`cti doctor`: what evidence means, and what it says about real Asterisks, a stranger's port and nobody at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from cti.doctor import Report, as_json, as_lines, examine
+from cti.doctor_checks import (
+    ACTIONS,
+    CORE_EVENTS,
+    FILTER_LINE,
+    TEST_CALL_EVENTS,
+    Evidence,
+    Finding,
+    Level,
+    QueueFound,
+    QueueMember,
+    Target,
+    findings,
+    passes,
+    usable,
+)
+from cti.embedded.asterisk import Installation
+from cti.embedded.place import free_ports, remove_folder, scratch_folder
+from cti.embedded.sample_pbx import SamplePbx
+
+TARGET = Target(
+    name="main",
+    host="127.0.0.1",
+    port=5038,
+    username="cti",
+    inbound_contexts=("from-trunk",),
+    trunks=("PJSIP/trunk",),
+)
+ALL_CONTEXTS = {
+    "cti-internal": frozenset({"from-agent"}),
+    "from-agent": frozenset[str](),
+    **{
+        name: frozenset[str]()
+        for name in ("cti-agent", "cti-transfer", "cti-hold", "cti-conference", "cti-queue")
+    },
+    "from-trunk": frozenset[str](),
+}
+GOOD = Evidence(
+    target=TARGET,
+    booted=True,
+    ami_version="11.0.0",
+    asterisk_version="22.10.1+dfsg",
+    actions=frozenset(
+        {action for action, *_ in ACTIONS} | {"QueueStatus", "ParkedCalls", "ConfbridgeListRooms"}
+    ),
+    clock_off=0.01,
+    stamped=True,
+    seen=dict.fromkeys([*TEST_CALL_EVENTS, "UserEvent", "QueueMemberAdded"], 1),
+    test_call=True,
+    said_user_event=True,
+    manager={"read": "system,call,agent,user", "write": "", "writetimeout": "5000"},
+    manager_general={"timestampevents": "yes", "channelvars": "CTI_CALL,CTI_DID"},
+    contexts=ALL_CONTEXTS,
+    queues=(
+        QueueFound(
+            name="sales",
+            members=(QueueMember(interface="PJSIP/1", state_interface="PJSIP/1", status="1"),),
+            options={"strategy": "rrmemory", "ringinuse": "no", "autopause": "no", "wrapuptime": "0"},
+        ),
+    ),
+    devices={"PJSIP/trunk": "NOT_INUSE"},
+)
+
+
+def found(evidence: Evidence) -> dict[str, Finding]:
+    return {finding.id: finding for _, chapter in findings(evidence) for finding in chapter}
+
+
+def test_a_pbx_with_everything_right_gets_nothing_but_ticks() -> None:
+    chapters = findings(GOOD)
+    assert {finding.level for _, chapter in chapters for finding in chapter} == {Level.OK}
+    assert usable(chapters)
+
+
+def without(*actions: str) -> Evidence:
+    return replace(GOOD, actions=GOOD.actions - set(actions))
+
+
+def silent(*events: str) -> Evidence:
+    return replace(GOOD, seen={name: count for name, count in GOOD.seen.items() if name not in events})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "id", "level", "line"),
+    [
+        (replace(GOOD, booted=False), "booted", Level.WRONG, "read=system,call,agent,user"),
+        (replace(GOOD, asterisk_version="13.38.3"), "version", Level.WRONG, None),
+        (replace(GOOD, asterisk_version="16.28.0"), "version", Level.WARN, None),
+        (replace(GOOD, asterisk_version="certified/18.9-cert4"), "version", Level.OK, None),
+        (replace(GOOD, asterisk_version="23.0.0"), "version", Level.WARN, None),
+        (replace(GOOD, target=replace(TARGET, host="10.0.0.5")), "encryption", Level.WARN, "tlsenable=yes"),
+        (replace(GOOD, target=replace(TARGET, host="10.0.0.5", tls=True)), "encryption", Level.OK, None),
+        (replace(GOOD, clock_off=-75.0), "clock", Level.WARN, "apt-get install chrony"),
+        (without("QueueAdd"), "write_classes", Level.WRONG, "write=call,agent,user,originate,reporting"),
+        (without("Originate"), "write_classes", Level.WARN, "write=call,agent,user,originate,reporting"),
+        (
+            replace(GOOD, actions=GOOD.actions | {"Command"}),
+            "least_rights",
+            Level.WARN,
+            "write=call,agent,user,originate,reporting",
+        ),
+        (replace(GOOD, secrets_readable=True), "secrets_readable", Level.WARN, "noload => func_config.so"),
+        (without("QueueStatus"), "module_app_queue", Level.WRONG, "load => app_queue.so"),
+        (without("ParkedCalls"), "module_res_parking", Level.WARN, "load => res_parking.so"),
+        (
+            replace(GOOD, manager={"read": "call,user", "writetimeout": "5000"}),
+            "read_classes",
+            Level.WRONG,
+            "read=system,call,agent,user",
+        ),
+        (
+            replace(silent("UserEvent"), manager=None),
+            "read_classes",
+            Level.WRONG,
+            "read=system,call,agent,user",
+        ),
+        (silent("SoftHangupRequest"), "events_needed", Level.WRONG, FILTER_LINE),
+        (replace(GOOD, filters=("!Event: Hangup",)), "events_needed", Level.WRONG, FILTER_LINE),
+        (replace(GOOD, test_call=False, no_test_call="so"), "events_needed", Level.UNSEEN, None),
+        (replace(GOOD, seen={**GOOD.seen, "VarSet": 40}), "events_flood", Level.WARN, FILTER_LINE),
+        (
+            replace(GOOD, stamped=False, manager_general={"timestampevents": ""}),
+            "timestamps",
+            Level.WARN,
+            "timestampevents=yes",
+        ),
+        (
+            replace(GOOD, manager={"read": "all", "writetimeout": ""}),
+            "writetimeout",
+            Level.WARN,
+            "writetimeout=5000",
+        ),
+        (
+            replace(GOOD, manager_general={"timestampevents": "yes", "channelvars": "MINE"}),
+            "channelvars",
+            Level.WARN,
+            "channelvars=CTI_CALL,CTI_DID,MINE",
+        ),
+        (
+            replace(GOOD, contexts={**ALL_CONTEXTS, "cti-hold": None}),
+            "contexts",
+            Level.WARN,
+            "#include cti/extensions_cti.conf",
+        ),
+        (
+            replace(GOOD, contexts={**ALL_CONTEXTS, "from-agent": None}),
+            "cti_internal",
+            Level.WARN,
+            "include => from-internal",
+        ),
+        (replace(GOOD, contexts={**ALL_CONTEXTS, "from-trunk": None}), "inbound_contexts", Level.WARN, None),
+        (replace(GOOD, devices={"PJSIP/trunk": "INVALID"}), "trunks", Level.WARN, None),
+        (replace(GOOD, queues=()), "queues", Level.WARN, "ringinuse=no"),
+        (
+            replace(GOOD, queues=(replace(GOOD.queues[0], options={"strategy": "ringall"}),)),  # type: ignore[index]
+            "queue_ringinuse",
+            Level.WARN,
+            "ringinuse=no",
+        ),
+    ],
+)
+def test_each_fault_is_named_with_the_line_that_mends_it(
+    evidence: Evidence, id: str, level: Level, line: str | None
+) -> None:
+    finding = found(evidence)[id]
+    assert finding.level is level
+    if level in (Level.WARN, Level.WRONG) and line is not None:
+        assert finding.fix is not None
+        assert line in finding.fix.lines
+    assert usable(findings(evidence)) is (level is not Level.WRONG)
+
+
+def test_members_that_cannot_work_are_named() -> None:
+    members = (
+        QueueMember(interface="PJSIP/gone", state_interface="PJSIP/gone", status="4"),
+        QueueMember(interface="Local/1@agents/n", state_interface="Local/1@agents", status="1"),
+    )
+    told = found(replace(GOOD, queues=(QueueFound(name="sales", members=members),)))
+    assert "PJSIP/gone" in told["members_invalid"].says
+    assert "Local/1@agents/n" in told["members_blind"].says
+
+
+def test_the_filter_that_is_recommended_lets_all_through_that_is_needed() -> None:
+    expression = FILTER_LINE.removeprefix("eventfilter=")
+    assert [name for name in CORE_EVENTS if not passes((expression,), name)] == []
+    assert not passes((expression,), "VarSet")
+
+
+@pytest.mark.parametrize(
+    ("filters", "name", "through"),
+    [
+        ((), "Hangup", True),
+        (("!Event: VarSet",), "Hangup", True),
+        (("!Event: VarSet",), "VarSet", False),
+        (("Event: Hangup",), "Hangup", True),
+        (("Event: Hangup",), "Newchannel", False),
+        (("Event: H", "!Event: Hold"), "Hold", False),
+        (("[broken",), "Hold", True),
+    ],
+)
+def test_filters_are_read_as_asterisk_reads_them(filters: tuple[str, ...], name: str, through: bool) -> None:
+    assert passes(filters, name) is through
+
+
+def test_needed_events_are_those_that_the_server_reads() -> None:
+    from cti.ami_events import PARSERS
+
+    assert {name.decode() for name in PARSERS} - set(CORE_EVENTS) <= {"ParkedCallSwap"}
+
+
+def test_trouble_with_the_connection_is_all_that_is_said() -> None:
+    chapters = findings(replace(GOOD, trouble=("unreachable", "Nothing listens there.")))
+    assert [title for title, _ in chapters] == ["Connection"]
+    assert not usable(chapters)
+
+
+def test_what_a_stranger_sends_does_no_harm_to_the_terminal() -> None:
+    hostile = "22.1 \x1b[2J\x1b]0;owned\x07"
+    chapters = findings(replace(GOOD, asterisk_version=hostile))
+    report = Report(TARGET, tuple((title, tuple(chapter)) for title, chapter in chapters))
+    assert all("\x1b" not in line.text and "\x07" not in line.text for line in as_lines(report))
+
+
+# ------------------------------------------------------------------------------------------ real Asterisks
+
+
+@pytest.fixture(scope="module")
+def pbx(asterisk_installation: Installation) -> Iterator[SamplePbx]:
+    folder = scratch_folder("cti-pbx-")
+    one = SamplePbx(asterisk_installation, folder)
+    try:
+        yield one.start()
+    finally:
+        one.stop()
+        remove_folder(folder)
+
+
+def at(pbx: SamplePbx, username: str) -> Target:
+    return replace(TARGET, port=pbx.ami_port, username=username)
+
+
+def levels(report: Report) -> dict[str, Level]:
+    return {finding.id: finding.level for _, chapter in report.chapters for finding in chapter}
+
+
+async def test_the_user_of_our_own_configuration_is_right(pbx: SamplePbx) -> None:
+    report = await examine(at(pbx, "cti"), pbx.secret, probe_queue="sales")
+    told = levels(report)
+    assert {id for id, level in told.items() if level is not Level.OK} == {"writetimeout"}
+    assert told["writetimeout"] is Level.UNSEEN
+    assert report.usable
+
+
+async def test_it_leaves_nothing_behind(pbx: SamplePbx) -> None:
+    await examine(at(pbx, "cti"), pbx.secret, probe_queue="sales")
+    deadline = asyncio.get_running_loop().time() + 5
+    while "0 active channels" not in await asyncio.to_thread(pbx.cli, "core show channels"):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.1)
+    assert "No Members" in await asyncio.to_thread(pbx.cli, "queue show sales")
+
+
+async def test_all_that_a_weak_user_lacks_is_said_at_once(pbx: SamplePbx) -> None:
+    report = await examine(at(pbx, "weak"), "weak-secret")
+    told = levels(report)
+    assert told["booted"] is Level.WRONG
+    assert told["write_classes"] is Level.WRONG
+    assert not report.usable
+    text = "\n".join(line.text for line in as_lines(report))
+    assert "section [weak]" in text
+    assert "read=system,call,agent,user" in text
+    assert "write=call,agent,user,originate,reporting" in text
+
+
+async def test_too_much_right_and_floods_are_warned_of(pbx: SamplePbx) -> None:
+    report = await examine(at(pbx, "admin"), pbx.admin_secret)
+    told = levels(report)
+    assert told["least_rights"] is Level.WARN
+    assert told["events_flood"] is Level.WARN
+    assert report.usable
+
+
+async def test_the_files_are_read_where_asterisk_lets_them_be_read(pbx: SamplePbx) -> None:
+    await asyncio.to_thread(pbx.cli, "module load func_config.so")
+    try:
+        report = await examine(at(pbx, "cti"), pbx.secret)
+    finally:
+        await asyncio.to_thread(pbx.cli, "module unload func_config.so")
+    told = levels(report)
+    assert told["secrets_readable"] is Level.WARN
+    assert {told[id] for id in ("writetimeout", "channelvars", "queue_ringinuse", "read_classes")} == {
+        Level.OK
+    }
+
+
+async def test_without_a_test_call_the_filter_is_not_vouched_for(pbx: SamplePbx) -> None:
+    told = levels(await examine(at(pbx, "cti"), pbx.secret, test_call=False))
+    assert told["events_needed"] is Level.UNSEEN
+
+
+async def test_a_wrong_password_is_said_with_the_lines_to_look_at(pbx: SamplePbx) -> None:
+    report = await examine(at(pbx, "cti"), "wrong")
+    assert levels(report) == {"wrong_password": Level.WRONG}
+    assert "secret=" in "\n".join(line.text for line in as_lines(report))
+
+
+async def test_nobody_listening_and_a_port_that_is_not_ami() -> None:
+    (port,) = free_ports(1)
+    report = await examine(replace(TARGET, port=port), "x")
+    assert levels(report) == {"unreachable": Level.WRONG}
+
+    async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(web, "127.0.0.1", port):
+        report = await examine(replace(TARGET, port=port), "x")
+    assert levels(report) == {"wrong_host": Level.WRONG}
+    assert as_json(report)["usable"] is False
+
+
+def test_the_command_answers_scripts_with_json_and_an_exit_code(pbx: SamplePbx) -> None:
+    def ask(secret: str) -> subprocess.CompletedProcess[str]:
+        where = ["--host", "127.0.0.1", "--port", str(pbx.ami_port), "--inbound-context", "from-trunk"]
+        return subprocess.run(
+            [sys.executable, "-m", "cti", "doctor", *where, "--json"],
+            env={**os.environ, "CTI_AMI_SECRET": secret},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    good, bad = ask(pbx.secret), ask("wrong")
+    assert (good.returncode, bad.returncode) == (0, 1)
+    assert json.loads(good.stdout)["usable"] is True
+    assert json.loads(bad.stdout)["findings"][0]["id"] == "wrong_password"
+    assert good.stderr == bad.stderr == ""
