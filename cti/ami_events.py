@@ -343,7 +343,7 @@ class ConfigurationReloaded(Record):
 
 @dataclass(frozen=True, slots=True)
 class ChannelRow:
-    """A row of CoreShowChannels. `age`: seconds since the channel was made."""
+    """A row of CoreShowChannels. `age`: seconds since the channel was made; `data`: the application's arguments."""
 
     uniqueid: str
     linkedid: str
@@ -357,6 +357,7 @@ class ChannelRow:
     bridge: str | None
     age: int
     variables: dict[str, str]
+    data: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -805,6 +806,7 @@ def channel_rows(rows: Iterable[bytes]) -> list[ChannelRow]:
                 f.get("BridgeId") or None,
                 _age(f.get("Duration", "")),
                 _variables(raw),
+                f.get("ApplicationData", ""),
             )
         )
     return result
@@ -844,6 +846,14 @@ def parked_rows(rows: Iterable[bytes]) -> list[ParkedRow]:
 def technology(channel: str) -> str:
     """`PJSIP/1001-0000002a` → `PJSIP`."""
     return channel.partition("/")[0]
+
+
+_NUMBERED = re.compile(r"(?:.+-)?[0-9]+\.[0-9]+")
+
+
+def made_by_originate(uniqueid: str) -> bool:
+    """Whether a channel has its id from an Originate's ChannelId, not from Asterisk (`<system>-<seconds>.<number>`)."""
+    return _NUMBERED.fullmatch(uniqueid) is None
 
 
 _LOCAL = re.compile(r"-[0-9a-f]{8,};[12]$")

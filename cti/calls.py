@@ -55,6 +55,7 @@ from cti.ami_events import (
     TransferCompleted,
     WaitingRow,
     device_of_channel,
+    made_by_originate,
     other_half,
 )
 from cti.facts import (
@@ -239,7 +240,8 @@ class _Leg:
 @dataclass(slots=True, eq=False)
 class _Call:
     """A call as it stands. `key`: its id without the PBX; `aliases`: other Linkedids whose channels are its own. `wait`:
-    the last wait in a queue, `waited`: all of them. `failed`: the last attempt to reach somebody failed for a fault."""
+    the last wait in a queue, `waited`: all of them. `served_by`: the queue that brought a call found in mid-talk.
+    `failed`: the last attempt to reach somebody failed for a fault."""
 
     id: str
     key: str
@@ -251,6 +253,7 @@ class _Call:
     aliases: list[str] = field(default_factory=list)
     legs: dict[str, _Leg] = field(default_factory=dict)
     queue: str | None = None
+    served_by: str | None = None
     queued_since: float | None = None
     answered: float | None = None
     wait: float = 0.0
@@ -1476,6 +1479,7 @@ class Calls:
                 leg.caller = None
         if call.answered is None:
             call.answered = call.talked_from
+        call.queue = call.queue or call.served_by
         if call.queued_since is not None and not any(leg.queue for leg in legs):
             call.queued_since = None
         if call.conference is not None and not any(leg.in_room for leg in legs):
@@ -1520,17 +1524,23 @@ class Calls:
         wrong = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings"), 0)
         facts: Facts = []
         there = {row.uniqueid: row for row in channels}
-        for uniqueid in [u for u in self._legs if u not in there and u not in touched]:
-            wrong["ghosts"] += not self._legs[uniqueid].cleared
+        gone = [u for u in self._legs if u not in there and u not in touched]
+        wrong["ghosts"] = sum(not self._legs[uniqueid].cleared for uniqueid in gone)
+        for uniqueid in gone:
             facts += self._drop(uniqueid, now, 0, lost=True)
         known = frozenset(self._legs)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
             if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1
-                facts += self._appeared(_appearance(row, now))
+                facts += self._found(row, now)
         judged = [leg for leg in self._connections() if touched.isdisjoint(leg.ends)]
         facts += self._rebuild_waits(judged, waiting, now, wrong, known)
         slots = {row.uniqueid: row for row in parked}
+        for leg in judged:
+            if leg.slot is not None and slots.keys().isdisjoint(leg.ends):
+                wrong["parkings"] += 1
+                unparked = CallUnparked(now, leg.ends[0], leg.call.key, leg.slot, "retrieved", None)
+                facts += self._unparked(unparked)
         for row in channels:
             if row.uniqueid not in touched:
                 differs = self._rebuild_channel(row, row.uniqueid in slots, now, facts)
@@ -1538,15 +1548,38 @@ class Calls:
                     wrong[kind] += 1
         for leg in judged:
             found = next((slots[end] for end in leg.ends if end in slots), None)
-            if leg.cleared or (leg.slot is None) == (found is None):
-                continue
-            wrong["parkings"] += leg.ends[0] in known
-            if found is not None:
+            if found is not None and leg.slot is None and not leg.cleared:
+                wrong["parkings"] += leg.ends[0] in known
                 facts += self._parked(CallParked(now, leg.ends[0], leg.call.key, found.lot, found.slot))
-            else:
-                gone = CallUnparked(now, leg.ends[0], leg.call.key, leg.slot or "", "retrieved", None)
-                facts += self._unparked(gone)
         return facts, wrong
+
+    def _found(self, row: ChannelRow, now: float) -> Facts:
+        """A channel found on the switch, as if its appearance had been heard when it came."""
+        first = row.uniqueid == row.linkedid and not made_by_originate(row.uniqueid)
+        came = first and self._is_trunk(device_of_channel(row.channel))
+        state = ChannelState.RING if came and row.state is ChannelState.UP else row.state
+        number_dialed = row.variables.get("CTI_DID", row.exten)
+        appeared = ChannelAppeared(
+            now - row.age,
+            row.uniqueid,
+            row.linkedid,
+            row.channel,
+            state,
+            row.number,
+            row.name,
+            number_dialed,
+            row.context,
+            row.variables,
+        )
+        facts = self._appeared(appeared)
+        leg, argument = self._legs.get(row.uniqueid), row.data.partition(",")[0]
+        if leg is not None and not leg.local:
+            facts += [*self._publish(leg, now), *self._settle(leg.call, now)]
+        if leg is not None and row.application == "Queue":
+            leg.call.served_by = self._queue_id(argument)
+        if leg is not None and row.application == "ConfBridge":
+            facts += self._conference_joined(ConferenceJoined(now, row.uniqueid, row.linkedid, argument))
+        return facts
 
     def _connections(self) -> Iterable[_Leg]:
         return {id(leg): leg for leg in self._legs.values()}.values()
@@ -1599,25 +1632,3 @@ class Calls:
                 entered = BridgeEntered(now, row.uniqueid, row.linkedid, bridge, technology, kind)
                 facts += self._bridge_entered(entered)
         return differs
-
-
-def _appearance(row: ChannelRow, now: float) -> ChannelAppeared:
-    """A channel found on the switch, as if its appearance had been heard when it came."""
-    first = row.uniqueid == row.linkedid
-    state = (
-        ChannelState.RING
-        if first and row.state is ChannelState.UP and row.application != "AppDial"
-        else row.state
-    )
-    return ChannelAppeared(
-        now - row.age,
-        row.uniqueid,
-        row.linkedid,
-        row.channel,
-        state,
-        row.number,
-        row.name,
-        row.exten,
-        row.context,
-        row.variables,
-    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -68,6 +69,9 @@ from cti.websocket import Websocket
 log = structlog.get_logger(__name__)
 
 VERSION = "0.1.0"
+POP_PATIENCE = 10.0
+"""Seconds that a look-up for a pop may take; the pop is shown without it meanwhile."""
+
 HOUSE_EVERY = 6 * 3600.0
 """Seconds between two clean-ups of old data."""
 
@@ -300,7 +304,7 @@ class Server:
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
         self.pops = ScreenPops(
-            find=self.lookup.find,
+            find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             publish=self.bus.publish,
             region_of=self._region_of,
             clock=lambda: datetime.now(UTC),

@@ -43,6 +43,13 @@ def fit(text: str, width: int) -> str:
     return set_cell_size(text, width - 1).rstrip() + "…"
 
 
+def padded(text: str, width: int, *, right: bool = False) -> str:
+    """Returns `text` cut or filled up with spaces to exactly `width` terminal cells."""
+    shown = fit(text, width)
+    space = " " * (width - cell_len(shown))
+    return space + shown if right else shown + space
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns rows as lines with their cells in columns, cleaned."""
     cleaned = [[plain(cell, 200) for cell in row] for row in rows]

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from cti.client import Picture
-from cti.terminal_text import fit, plain
+from cti.terminal_text import fit, padded, plain
 
 Frame = dict[str, Any]
 WIDE = 132
@@ -158,7 +158,7 @@ def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
         state = f"NOT CONNECTED for {clock(seat.away)}" if seat.ever else f"connecting, {clock(seat.away)}"
         what = "trying again; below is what was last known" if seat.ever else "no answer yet"
         banner = f" {state} to {plain(seat.url, 60)} - {what} "
-        troubles.insert(0, Text(fit(banner, width).ljust(width), "bold white on red", no_wrap=True))
+        troubles.insert(0, Text(padded(banner, width), "bold white on red", no_wrap=True))
     return [_cut(line, width), *troubles[:2]]
 
 
@@ -410,8 +410,9 @@ def pop_name(pop: Frame) -> tuple[str, str]:
     if pop["lookup"] == "pending":
         return plain(pop["name"], 80) or "looking up ...", "dim"
     said = plain(pop["name"], 80)
-    known = f"unknown, says {said}" if said else "unknown caller"
-    return (f"{known} (no customer data)" if pop["lookup"] == "unavailable" else known), "italic"
+    if pop["lookup"] == "unavailable":
+        return f"no customer data {said}".strip(), "red"
+    return (f"unknown, says {said}" if said else "unknown caller"), "italic"
 
 
 def caller(picture: Picture, call: Frame) -> tuple[str, str]:
@@ -539,11 +540,9 @@ def draw(table: Table, width: int, rows: int, *, detailed: bool = False) -> list
         line = Text(no_wrap=True)
         for number, (place, column, cells) in enumerate(zip(kept, columns, widths, strict=True)):
             text, style = row[place]
-            shown = fit(text, cells)
-            pad = " " * (cells - cell_len(shown))
             if number:
                 line.append(" ")
-            line.append(pad + shown if column.right else shown + pad, style or None)
+            line.append(padded(text, cells, right=column.right), style or None)
         lines.append(_cut(line, width))
         if detailed:
             text, style = table.details[at]

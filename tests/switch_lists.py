@@ -4,6 +4,7 @@ idea of calls, so the call model can be compared with it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from cti.ami_events import ChannelRow, ChannelState, ParkedRow, WaitingRow, fields_of
@@ -22,6 +23,8 @@ class _Channel:
     context: str
     made: float
     application: str = ""
+    data: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
     bridge: str | None = None
     queue: str | None = None
     joined: float = 0.0
@@ -53,24 +56,25 @@ class Switch:
                 f["Context"],
                 self.now,
             )
-        self._about(f, f.get("ParkeeUniqueid") or f.get("Uniqueid"))
+        self._about(raw, f, f.get("ParkeeUniqueid") or f.get("Uniqueid"))
         if f["Event"] == "DialBegin" and (dialled := self.channels.get(f["DestUniqueid"])) is not None:
             dialler = self.channels.get(f.get("Uniqueid", ""))
             running = dialler.application if dialler else ""
             dialled.application = APPLICATION_OF_DIALLED.get(running, "AppDial" if dialler else "AppDial2")
 
-    def _about(self, f: dict[str, str], uniqueid: str | None) -> None:
+    def _about(self, raw: bytes, f: dict[str, str], uniqueid: str | None) -> None:
         channel = self.channels.get(uniqueid or "")
         if channel is None:
             return
         channel.linkedid = f.get("ParkeeLinkedid") or f.get("Linkedid") or channel.linkedid
+        channel.variables |= variables_of(raw)
         match f["Event"]:
             case "Hangup":
                 del self.channels[f["Uniqueid"]]
             case "Newstate":
                 channel.state = ChannelState(f["ChannelStateDesc"])
             case "Newexten":
-                channel.application = f.get("Application", "")
+                channel.application, channel.data = f.get("Application", ""), f.get("AppData", "")
             case "NewCallerid":
                 channel.number, channel.caller_name = f["CallerIDNum"], f["CallerIDName"]
             case "BridgeEnter":
@@ -102,7 +106,8 @@ class Switch:
                 c.application,
                 c.bridge,
                 int(self.now - c.made),
-                {},
+                dict(c.variables),
+                c.data,
             )
             for uniqueid, c in self.channels.items()
         ]
@@ -113,6 +118,13 @@ class Switch:
         ]
         parked = [ParkedRow(uniqueid, *c.parked) for uniqueid, c in self.channels.items() if c.parked is not None]
         return rows, waiting, parked, self.now
+
+
+_VARIABLE = re.compile(r"\r\nChanVariable: ([^=\r]+)=([^\r]+)")
+
+
+def variables_of(raw: bytes) -> dict[str, str]:
+    return dict(_VARIABLE.findall(raw.decode("utf-8", "replace")))
 
 
 def _text(value: str) -> str | None:

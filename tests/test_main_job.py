@@ -76,7 +76,7 @@ async def test_a_sip_call_pops_before_the_agents_phone_rings(
     seen_by_phone = tmp_path / "phone.txt"
     phone = sipp.play(
         centre.pbx,
-        SCENARIOS / "uas_agent.xml",
+        SCENARIOS / "uas_desk.xml",
         *("-d", "400", "-trace_msg", "-message_file", str(seen_by_phone)),
         host="127.0.0.1",
         port=centre.pbx.uas_port,
@@ -302,10 +302,11 @@ async def test_a_caller_who_leaves_while_it_rings_takes_the_pop_with_them(centre
     assert (gone["data"]["reason"], gone["data"]["call"]) == ("caller_gone", call)
     await anna.agent_is("ready")
     cleared = await sara.wait_for("call.cleared", call=call)
-    assert (cleared["data"]["outcome"], cleared["data"]["agents"]) == ("abandoned", [])
+    assert (cleared["data"]["outcome"], cleared["data"]["talked"]) == ("abandoned", 0)
     left = await sara.wait_for("queue.caller_left", call=call)
     assert left["data"]["reason"] == "abandoned"
-    assert (await centre.interaction_of(call))["outcome"] == "abandoned"
+    record = await centre.interaction_of(call)
+    assert (record["outcome"], record["agents"]) == ("abandoned", [])  # her phone only rang
     for screen in (anna, sara):
         await screen.as_told()
 
@@ -578,7 +579,7 @@ async def test_a_restart_of_the_server_in_mid_call_misses_and_doubles_nothing(ce
     assert cleared["data"]["outcome"] == "answered"
     for screen in (anna, sara):
         journal = await centre.server.journal.since(before[screen.login])
-        await screen.as_told()
+        await screen.as_told("by", "why")  # who made the state is not kept over a restart
         assert screen.all("call.cleared", call=call) == [cleared]
         assert {f["seq"] for f in screen.facts()} <= {f.seq for f in journal.facts} | {
             f["seq"] for f in screen.facts() if f["seq"] <= before[screen.login]
@@ -614,7 +615,7 @@ async def test_hold_by_a_phone_is_told_and_counted(centre: Centre) -> None:
             assert back["data"]["held"] > 0.4
         customers.bye()
         cleared = await sven.wait_for("call.cleared")
-        assert cleared["data"]["held"] == pytest.approx(1, abs=0.4)
+        assert cleared["data"]["held"] == pytest.approx(0.5, abs=0.2)  # the longest party's
         assert cleared["data"]["talked"] > 1  # a call on hold is still theirs
         record = await centre.interaction_of(cleared["data"]["call"])
         assert record["held"] == pytest.approx(cleared["data"]["held"], abs=0.01)

@@ -1,0 +1,355 @@
+"""`cti watch`: what the screen shows at any size and with any text, and how it lives through breaks of the line."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from crm.facts import PopShown
+from crm.views import AccountCard, AlertCard, Candidate, OpenItemCard, PopView
+from cti.client import Client, Picture, Refused
+from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
+from cti.terminal_text import columns, fit, plain
+from cti.views import AgentView, MemberView, PbxView, QueueView, Snapshot, WaitingView
+from cti.watch import Login, LogInFailed, Watch, websocket_url
+from cti.watch_screen import SENTENCES, Seat, clock, screen, share, summary, told
+from tests.web_stage import Stage, all_know, eventually
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+SEAT = Seat(now=NOW, name="Sue Parr", role="supervisor", url="http://127.0.0.1:8600")
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202eevil\r\n<b>[red]x[/red]"
+
+
+def ago(seconds: float) -> datetime:
+    return NOW - timedelta(seconds=seconds)
+
+
+def agent(login: str, state: AgentState = AgentState.READY, since: float = 5, **more: Any) -> AgentView:
+    given: dict[str, Any] = {
+        "name": login.title(), "team": "sales", "reason": None, "by": login, "why": "", "pending": None,
+        "until": None, "call": None, "device": "PJSIP/1", "reachable": True, "queues": ("main:sales",),
+    }  # fmt: skip
+    return AgentView(agent=login, state=state, since=ago(since), **(given | more))
+
+
+def call(id: str, *, waiting: float | None = None, talking: float | None = None, **more: Any) -> CallView:
+    began = ago((waiting or talking or 0) + 1)
+    caller = ConnectionView(
+        id=f"{id}.1", device="PJSIP/trunk", state=ConnectionState.CONNECTED, since=began, number="+15550100"
+    )
+    given: dict[str, Any] = {
+        "pbx": "main", "direction": Direction.INBOUND, "ani": "+15550100", "ani_name": "Ada", "dnis": "5550100",
+        "started": began, "queue": "main:sales", "queued_since": None if waiting is None else ago(waiting),
+        "answered": None if talking is None else ago(talking), "connections": (caller,),
+    }  # fmt: skip
+    return CallView(id=id, **(given | more))
+
+
+def queue(name: str, *waits: float, members: int = 1) -> QueueView:
+    return QueueView(
+        id=f"main:{name}",
+        pbx="main",
+        name=name,
+        waiting=tuple(
+            WaitingView(call=f"main:{name}{n}", position=n + 1, since=ago(wait))
+            for n, wait in enumerate(waits)
+        ),
+        members=tuple(
+            MemberView(
+                interface=f"PJSIP/{n}",
+                name="",
+                agent=None,
+                penalty=0,
+                paused=False,
+                pause_reason=None,
+                status="in_use",
+            )
+            for n in range(members)
+        ),
+    )
+
+
+def pop(agent: str, customer: str = "Ada Ltd", state: str = "offered", shown: float = 1, **more: Any) -> PopView:
+    account = AccountCard(
+        id=1, number="C-1", name=customer, kind="company", classification="A", status="active", language="en",
+        country="GB", timezone="Europe/London", email="", city="London", last_contact=None,
+    )  # fmt: skip
+    item = OpenItemCard(
+        id=1,
+        kind="ticket",
+        reference="T-1",
+        subject="Broken chair",
+        status="open",
+        due=None,
+        amount=None,
+        currency="",
+    )
+    candidate = Candidate(
+        how="exact",
+        account=account,
+        open_items=(item,),
+        alerts=(AlertCard(severity="critical", text="No credit"),),
+    )
+    given: dict[str, Any] = {
+        "id": f"pop-{agent}", "call": f"main:{agent}", "pbx": "main", "direction": Direction.INBOUND,
+        "number": "+442079460123", "kind": "identified", "withheld": False, "e164": "+442079460123",
+        "formatted": "+44 20 7946 0123", "country": "GB", "name": None, "dnis": "5550100", "queue": "main:sales",
+        "started": ago(30), "waiting_since": None, "waited": 12.0, "shown": ago(shown), "ended": None,
+        "lookup": "complete", "how": "exact", "candidates": (candidate,), "chosen_by": None, "consulted_by": None,
+        "transferred_by": None, "url": None,
+    }  # fmt: skip
+    return PopView(agent=agent, state=state, **(given | more))
+
+
+def picture(
+    calls: tuple[CallView, ...] = (),
+    agents: tuple[AgentView, ...] = (),
+    queues: tuple[QueueView, ...] = (),
+    pops: tuple[PopView, ...] = (),
+    phase: str = "up",
+    why: str = "",
+) -> Picture:
+    pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
+    snapshot = Snapshot(at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops)
+    made = Picture(me="sue")
+    made.show(orjson.loads(orjson.dumps(snapshot)))
+    return made
+
+
+def drawn(what: Picture, width: int = 80, height: int = 24, seat: Seat = SEAT) -> list[str]:
+    return screen(what, seat, width, height).plain.split("\n")
+
+
+BUSY_HOUR = picture(
+    calls=tuple(call(f"main:w{n}", waiting=n) for n in range(30))
+    + tuple(call(f"main:t{n}", talking=n) for n in range(60)),
+    agents=tuple(agent(f"agent{n:03}", AgentState.BUSY, since=n) for n in range(120)),
+    queues=tuple(queue(f"queue{n}", *range(n)) for n in range(12)),
+    pops=tuple(pop(f"agent{n:03}", state="talking", shown=n) for n in range(40)),
+)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40), (40, 8), (200, 60), (81, 9), (79, 23), (10, 3)])
+@pytest.mark.parametrize("what", [picture(), BUSY_HOUR])
+@pytest.mark.parametrize("role", ["supervisor", "agent"])
+def test_the_screen_is_never_larger_than_the_window(what: Picture, size: tuple[int, int], role: str) -> None:
+    lines = drawn(what, *size, seat=Seat(now=NOW, role=role, name="Sue", connected=False, url="http://x"))
+    assert len(lines) == size[1] or size[0] < 40
+    assert max(map(cell_len, lines)) <= size[0]
+
+
+def test_what_is_most_urgent_stands_first_and_what_is_left_out_is_counted() -> None:
+    lines = drawn(BUSY_HOUR)
+    calls = next(n for n, line in enumerate(lines) if line.startswith("CALLS"))
+    assert "CALLS 90 (+8" in lines[calls]
+    assert "0:29" in lines[calls + 1]
+    queues = next(n for n, line in enumerate(lines) if line.startswith("QUEUES"))
+    assert lines[queues + 1].startswith("queue11")
+    assert any(line.startswith("AGENTS 120 (+1") for line in lines)
+
+
+def test_every_part_is_seen_at_80_by_24() -> None:
+    what = picture(
+        calls=(call("main:1", waiting=75), call("main:ben", talking=20)),
+        agents=(
+            agent("anna", AgentState.NOT_READY, since=300, reason="Lunch"),
+            agent("ben", AgentState.BUSY, since=22, call="main:ben"),
+            agent("carl", AgentState.WRAP_UP, since=4, until=NOW + timedelta(seconds=11)),
+            agent("dora", AgentState.LOGGED_OFF),
+        ),
+        queues=(queue("sales", 75), queue("support")),
+        pops=(pop("ben"),),
+    )
+    text = "\n".join(drawn(what))
+    for shown in (
+        "main ● up", "rings Ben", "Ada Ltd", "+44 20 7946 0123", "0:12", "sales", "1:15", "Lunch", "5:00", "0:20",
+        "0:11 left", "logged off",
+    ):  # fmt: skip
+        assert shown in text
+
+
+def test_times_tick_with_the_servers_clock() -> None:
+    what = picture(calls=(call("main:1", waiting=58),), queues=(queue("sales", 58),))
+    later = Seat(now=NOW + timedelta(seconds=3), role="supervisor")
+    assert "0:58" in "\n".join(drawn(what))
+    assert "1:01" in "\n".join(drawn(what, seat=later))
+    assert (clock(59.9), clock(3600), clock(-5)) == ("0:59", "1:00:00", "0:00")
+
+
+def test_without_a_connection_it_is_said_and_times_stand_still() -> None:
+    what = picture(calls=(call("main:1", waiting=58),))
+    gone = Seat(now=NOW + timedelta(seconds=100), url="http://x", connected=False, away=100.0)
+    text = drawn(what, seat=gone)
+    assert "NOT CONNECTED for 1:40" in text[1]
+    assert "0:58" in "\n".join(text)
+
+
+def test_a_pbx_that_is_down_is_said_with_the_reason() -> None:
+    lines = drawn(picture(phase="down", why="Nothing listens at main: start Asterisk."))
+    assert "main ● down" in lines[0]
+    assert "main down 0:07: Nothing listens" in lines[1]
+
+
+def test_an_agent_sees_the_customer_in_full() -> None:
+    what = picture(agents=(agent("anna", AgentState.RESERVED),), pops=(pop("anna"), pop("ben", "Secret Ltd")))
+    what.me = "anna"
+    text = "\n".join(drawn(what, seat=Seat(now=NOW, role="agent")))
+    for shown in ("YOU ringing", "RINGS  Ada Ltd", "class A", "No credit", "Broken chair", "waited 0:12"):
+        assert shown in text
+    assert "Secret" not in text
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"candidates": (), "withheld": True, "number": "anonymous", "formatted": None}, "number withheld"),
+        ({"candidates": (), "lookup": "pending"}, "looking up"),
+        ({"candidates": (), "name": "Bob"}, "unknown, says Bob"),
+        ({"candidates": (), "lookup": "unavailable"}, "no customer data"),
+    ],
+)
+def test_a_pop_without_a_customer_says_why(changed: dict[str, Any], shown: str) -> None:
+    assert shown in "\n".join(drawn(picture(pops=(pop("ben", **changed),))))
+
+
+@given(text=st.text(max_size=60), width=st.integers(40, 180), height=st.integers(8, 50))
+@settings(max_examples=60, deadline=None)
+def test_any_text_from_outside_stays_text(text: str, width: int, height: int) -> None:
+    hostile = HOSTILE + text
+    what = picture(
+        calls=(call("main:1", waiting=1, ani_name=hostile, ani=hostile, data={hostile: hostile}),),
+        agents=(agent("a", AgentState.NOT_READY, name=hostile, reason=hostile, team=hostile),),
+        queues=(queue(hostile, 3),),
+        pops=(
+            pop("a", hostile, data={hostile: hostile}),
+            pop("b", candidates=(), name=hostile, formatted=hostile),
+        ),
+        phase="down",
+        why=hostile,
+    )
+    what.me = "a"
+    for role in ("agent", "admin"):
+        lines = screen(
+            what, Seat(now=NOW, name=hostile, role=role, url=hostile, connected=False), width, height
+        )
+        assert all(character.isprintable() or character == "\n" for character in lines.plain)
+        assert all(cell_len(line) <= width for line in lines.plain.split("\n"))
+
+
+@given(st.text(max_size=50), st.integers(0, 20))
+def test_text_is_cut_to_cells_not_to_characters(text: str, width: int) -> None:
+    assert cell_len(fit(plain(text), width)) <= width
+
+
+def test_rows_are_shared_out_fairly() -> None:
+    assert share(10, [50, 2, 50], [2, 2, 2]) == [4, 2, 4]
+    assert share(100, [3, 2], [2, 2]) == [3, 2]
+    assert columns([("a", "bb"), ("ccc", "\x1bd")]) == ["a    bb", "ccc  d"]
+
+
+# ---------------------------------------------------------------------------------------------- as lines
+
+
+def test_facts_are_told_in_words() -> None:
+    what = picture(calls=(call("main:1", waiting=1),), agents=(agent("ben"),))
+    shown = PopShown(at=NOW, agent="ben", call="main:ben", pop="p", view=pop("ben"))
+    line = told({"type": shown.TYPE, "data": orjson.loads(orjson.dumps(shown))}, what)
+    assert line == "POP for Ben: Ada Ltd, class A, 1 open, +44 20 7946 0123, queue sales, waited 0:12"
+    assert (
+        told({"type": "new.thing", "data": {"call": "main:1", "x": HOSTILE}}, what)
+        == "new.thing: call main:1"
+    )
+    assert "\x1b" not in told(
+        {"type": "pbx.status_changed", "data": {"pbx": HOSTILE, "phase": "x", "why": ""}}, what
+    )
+    assert summary(what).startswith("now: 1 calls")
+
+
+def test_every_fact_with_words_exists() -> None:
+    import crm.facts  # noqa: F401  # its facts are counted, too
+    from cti.asyncapi import fact_classes
+
+    assert set(SENTENCES) <= {kind.TYPE for kind in fact_classes()}
+
+
+async def look(stage: Stage, **how: Any) -> tuple[Watch, Client, io.StringIO, asyncio.Task[None]]:
+    """A watch at the stage, as root, writing into text."""
+    sink = io.StringIO()
+
+    async def token() -> str:
+        return "root-token"
+
+    client = Client(websocket_url(stage.url), token, heartbeat=0.5)
+    watch = Watch(client, url=stage.url, out=Console(file=sink, width=80, height=24), **how)
+    task = asyncio.create_task(watch.run())
+    await eventually(lambda: client.connected)
+    return watch, client, sink, task
+
+
+async def test_lines_go_on_after_a_break_and_nothing_is_told_twice() -> None:
+    stage = Stage()
+    async with stage.serve():
+        _, client, sink, task = await look(stage)
+        await eventually(lambda: client.snapshots)
+        stage.bus.publish([all_know("first")])
+        await eventually(lambda: "first" in sink.getvalue())
+        stage.hub.close("root")
+        stage.bus.publish([all_know("second")])
+        await eventually(lambda: "second" in sink.getvalue(), 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    lines = sink.getvalue().splitlines()
+    assert "connected to http" in lines[0]
+    assert "now: 0 calls" in lines[1]
+    assert sum("first" in line for line in lines) == sum("second" in line for line in lines) == 1
+    assert any("connected again, nothing was missed" in line for line in lines)
+
+
+async def test_json_lines_are_the_facts_as_they_were_sent() -> None:
+    stage = Stage()
+    async with stage.serve():
+        _, client, sink, task = await look(stage, as_json=True)
+        await eventually(lambda: client.snapshots)
+        stage.bus.publish([all_know("once")])
+        await eventually(sink.getvalue)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert [orjson.loads(line)["data"]["why"] for line in sink.getvalue().splitlines()] == ["once"]
+
+
+async def test_a_user_who_is_shut_out_is_told_so() -> None:
+    stage = Stage()
+    async with stage.serve():
+
+        async def token() -> str:
+            return "no-such-token"
+
+        watch = Watch(Client(websocket_url(stage.url), token), url=stage.url, out=Console(file=io.StringIO()))
+        with pytest.raises(Refused):
+            await watch.run(10)
+
+
+async def test_nobody_there_is_one_sentence() -> None:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(LogInFailed, match="nothing listens there"):
+            await Login(http, "http://127.0.0.1:9", "sue", "x").begin()
+
+
+async def test_a_server_that_is_something_else_is_said_so() -> None:
+    import aiohttp
+
+    stage = Stage()
+    async with stage.serve(), aiohttp.ClientSession() as http:
+        with pytest.raises(LogInFailed, match="not a CTI server"):
+            await Login(http, stage.url, "sue", "x").begin()
