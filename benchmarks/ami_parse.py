@@ -23,6 +23,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,13 @@ from panoramisk.ami_protocol import AMIProtocol as StockProtocol
 from panoramisk.manager import Manager
 
 from benchmarks.machine import machine
-from cti.agents import Agents, WrapUp
+from cti.agents import Agents, Session, WrapUp
 from cti.ami_events import PARSERS
 from cti.ami_protocol import AmiProtocol, ComplaintBook, LinkStats
 from cti.audience import Audience
 from cti.bus import Bus
 from cti.calls import Calls
-from cti.facts import CallFact, Fact
+from cti.facts import CallFact, Fact, PbxResynced
 from cti.people import Agent, Directory, QueueAssignment, Team
 from cti.queues import Queues
 from cti.simulator.pbx import Pbx
@@ -56,6 +57,7 @@ ODD = (
     "92_",
 )  # broken streams and several sessions: no measure of a busy hour
 PHONES = 300
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Way = Callable[[list[bytes]], int]
 
@@ -136,16 +138,22 @@ class _Deaf(asyncio.Transport):
         """Nothing to close."""
 
 
+def logged_in(on_records: Callable[[list[object]], None]) -> AmiProtocol:
+    """Our protocol as it is after a login: what is fed to it becomes records."""
+    protocol = AmiProtocol(
+        parsers=PARSERS, on_records=on_records, on_booted=lambda: None, on_lost=lambda exc: None,
+        stats=LinkStats(), complaints=ComplaintBook("bench"), buffer_max=8 << 20,
+    )  # fmt: skip
+    protocol.connection_made(_Deaf())
+    protocol.data_received(GREETING)
+    protocol.authenticated = True
+    protocol.data_received(BOOTED)
+    return protocol
+
+
 def ours(on_records: Callable[[list[object]], None]) -> Callable[[list[bytes]], None]:
     def run(pieces: list[bytes]) -> None:
-        protocol = AmiProtocol(
-            parsers=PARSERS, on_records=on_records, on_booted=lambda: None, on_lost=lambda exc: None,
-            stats=LinkStats(), complaints=ComplaintBook("bench"), buffer_max=8 << 20,
-        )  # fmt: skip
-        protocol.connection_made(_Deaf())
-        protocol.data_received(GREETING)
-        protocol.authenticated = True
-        protocol.data_received(BOOTED)
+        protocol = logged_in(on_records)
         for piece in pieces:
             protocol.data_received(piece)
 
@@ -236,6 +244,12 @@ def bus(people: Directory) -> Way:
             sent += len(envelope.frame)
 
         hub.carry(carry)
+        hub.publish([PbxResynced(at=START, pbx="main", reason="connected", calls=0, differences={})])
+        for login in people.agents:
+            session = Session(
+                agent=login, logged_on=True, ready=True, reason=None, since=START, wrap_until=None
+            )
+            hub.publish(agents.restore(session, START))
         ours(switch.on_records)(pieces)  # type: ignore[arg-type]  # our parsers make records, nothing else
         if hub.failures:
             raise RuntimeError(f"{hub.failures} listeners failed")

@@ -82,10 +82,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
         case NotThere() | DatabaseUnavailable() | MigrationFailed() | JournalInUse():
             return str(error), FAILED
         case PermissionError():
-            return (
-                f"{error.filename or 'a file'} may not be used by this user ({error.strerror or error}).",
-                FAILED,
-            )
+            where = f"{error.filename} may not be used by this user ({error.strerror})."
+            return (where if error.filename else str(error)), FAILED
         case OSError() if "address already in use" in str(error).lower():
             return (
                 "The port is taken by another program (or another cti server): set CTI_PORT to a free one.",

@@ -282,8 +282,13 @@ class Agents:
 
     def dismiss(self, login: str, *, at: datetime, why: str) -> Facts:
         """Ends the session of somebody who is no agent any more or has another phone, whatever they are doing."""
-        a = self._agents.pop(login, None)
-        return self._end_session(a, "system", at, why) if a is not None else []
+        a = self._agents.get(login)
+        if a is None:
+            return []
+        facts = self._end_session(a, "system", at, why)
+        if not (a.parties or a.statuses):  # who still talks is busy when they log on again
+            del self._agents[login]
+        return facts
 
     def make_ready(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ready for calls, at once or after the present one; ends a wrap-up."""

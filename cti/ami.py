@@ -329,7 +329,7 @@ class AmiLink:
             "wrong_password",
             f"{self._place} refuses AMI user {self._username}: the name or secret is wrong, or its permit/deny lines"
             f" (acl) exclude this machine; correct [{self._username}] in manager.conf or this server's settings, run"
-            " `manager reload` in Asterisk, then start the link again.",
+            " `manager reload` in Asterisk, then restart this server.",
             stop=not self._was_up or self._refusals > LATER_REFUSALS,
         )
 

@@ -74,7 +74,8 @@ def as_delivered(e164: str, chance: random.Random) -> str:
 
 def planned(customers: Sequence[Customer], chance: random.Random) -> Iterator[PlannedCall]:
     """Calls without end: mostly customers, some strangers, some who withhold their number, a few with hostile names."""
-    queues, weights = zip(*POPULARITY, strict=True)
+    queues = [queue for queue, _ in POPULARITY]
+    weights = [weight for _, weight in POPULARITY]
     while True:
         queue = chance.choices(queues, weights)[0]
         dialled = chance.choice(NUMBERS_DIALLED[queue])

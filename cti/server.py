@@ -27,7 +27,7 @@ from crm.screen_pop import ScreenPops
 from cti import audit, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
-from cti.agent_sessions import AgentSession, load_agent_sessions, save_agent_sessions
+from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session, WrapUp
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_events import PARSERS
@@ -40,7 +40,6 @@ from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.database import Database, migrate
 from cti.facts import (
-    AgentState,
     AgentStateChanged,
     CallFact,
     Fact,
@@ -150,6 +149,7 @@ class Server:
             why = "the user's phone was changed or taken away"
             self.bus.publish(self.agents.dismiss(login, at=now, why=why))
         self.directory.load(agents, teams)
+        self.bus.publish(self.agents.people_changed(now))
         for switch in self.switches.values():
             self.bus.publish(switch.queues.reassign(now.timestamp()))
         self.membership.people_changed()
@@ -178,7 +178,7 @@ class Server:
             ),
             on_fenced=self._give_up,
         )
-        last = await self.journal.start()
+        last = self._began_after = await self.journal.start()
         self._cleanup.push_async_callback(self.journal.close)
         self.audience = Audience(self.directory, agents_in=self._agents_in)
         self.bus = Bus(audience=self.audience, last_seq=last)
@@ -196,6 +196,7 @@ class Server:
             self.directory,
             wrap_up=WrapUp(seconds=wrap_up.seconds, then_ready=wrap_up.after == "ready"),
             reasons=self.settings.not_ready_reasons,
+            pbxs=self.settings.pbx,
         )
         self.switches: dict[str, Switch] = {}
         self.links: dict[str, AmiLink] = {}
@@ -257,20 +258,7 @@ class Server:
         return switch.calls.agents_in(call) if switch else ()
 
     async def _save_sessions(self, sessions: Sequence[Session]) -> None:
-        await save_agent_sessions(
-            self.database.pool,
-            [
-                AgentSession(
-                    login=s.agent,
-                    logged_on=s.logged_on,
-                    state=AgentState.READY if s.ready else AgentState.NOT_READY,
-                    since=s.since,
-                    reason=s.reason,
-                    wrap_until=s.wrap_until,
-                )
-                for s in sessions
-            ],
-        )
+        await save_agent_sessions(self.database.pool, sessions)
 
     async def _take_up_sessions(self) -> None:
         self.bus.publish(
@@ -278,16 +266,7 @@ class Server:
         )  # none is up yet: agents are unknown
         now = datetime.now(UTC)
         facts: list[Fact] = []
-        for s in (await load_agent_sessions(self.database.pool)).values():
-            ready = s.state is AgentState.READY
-            session = Session(
-                agent=s.login,
-                logged_on=s.logged_on,
-                ready=ready,
-                reason=s.reason,
-                since=s.since,
-                wrap_until=s.wrap_until,
-            )
+        for session in (await load_agent_sessions(self.database.pool)).values():
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
 
@@ -381,6 +360,7 @@ class Server:
             authenticate=self.access.authenticate,
             resume=self.journal.resume,
             seq=lambda: self.bus.seq,
+            began_after=self._began_after,
             allowed_origins=origins,
         )
         app = rest.application(

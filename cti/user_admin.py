@@ -15,9 +15,6 @@ from cti.people import QueueAssignment, Role
 if TYPE_CHECKING:
     from cti.database import Connection
 
-CHANGED = "cti_people"
-"""The PostgreSQL channel on which a running server is told that people have changed."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -50,10 +47,9 @@ def read_queue(text: str) -> QueueAssignment:
 
 @asynccontextmanager
 async def _change(dsn: str) -> AsyncIterator[Connection]:
-    """A transaction after whose end a running server is told. Raises DatabaseUnavailable."""
+    """A transaction; a running server notices what it changed within seconds. Raises DatabaseUnavailable."""
     async with connection(dsn, name="cti users") as db, db.transaction():
         yield db
-        await db.execute("SELECT pg_notify($1, '')", CHANGED)
 
 
 async def add(dsn: str, login: str, password: str | None, wanted: Wanted) -> None:

@@ -79,7 +79,10 @@ class _Socket(web.WebSocketResponse[bool]):
 
 
 class Websocket:
-    """The handler of `/ws`. Bounded: clients not yet let in, commands waiting for answers, frames a second."""
+    """The handler of `/ws`. Bounded: clients not yet let in, commands waiting for answers, frames a second.
+
+    `began_after`: the number of the last fact of the server that ran before; who resumes from there gets a snapshot too.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class Websocket:
         authenticate: Authenticate,
         resume: Resumer,
         seq: Callable[[], int],
+        began_after: int = 0,
         allowed_origins: Collection[str] = (),
         hello_seconds: float = 10.0,
         resume_seconds: float = 10.0,
@@ -100,6 +104,7 @@ class Websocket:
         self._authenticate = authenticate
         self._resume = resume
         self._seq = seq
+        self._began_after = began_after
         self._allowed_origins = frozenset(allowed_origins)
         self._hello_seconds = hello_seconds
         self._resume_seconds = resume_seconds
@@ -273,6 +278,9 @@ class Websocket:
             if not session.write(frame(fact)):
                 return
         session.release(after=missed.seq)
+        if resume.seq <= self._began_after:
+            # What ended while no server looked was told by no fact: after what was missed, all that is now.
+            self._hub.show(session)
 
     async def _listen(self, session: Session, socket: _Socket, answers: set[asyncio.Task[None]]) -> None:
         bucket = Bucket(FRAMES_A_SECOND, FRAMES_AT_ONCE)

@@ -54,7 +54,9 @@ def folded(calls: dict[str, CallView], fact: Fact) -> None:
         calls[fact.call] = without(calls[fact.call], connection.id)
     elif connection is not None:
         known = calls[fact.call].connections
-        assert any(c.id == connection.id for c in known), f"{fact.TYPE} of a connection the client has not heard of"
+        assert any(c.id == connection.id for c in known), (
+            f"{fact.TYPE} of a connection the client has not heard of"
+        )
         now = tuple(connection if c.id == connection.id else c for c in known)
         calls[fact.call] = replace(calls[fact.call], connections=now)
 
@@ -131,7 +133,9 @@ class Watched:
         for now in seen:
             key = fact.call, now.id
             before = self.states.get(key, NULL)
-            assert now.state is before or now.state in TRANSITIONS[before], f"{before} → {now.state} by {fact.TYPE}"
+            assert now.state is before or now.state in TRANSITIONS[before], (
+                f"{before} → {now.state} by {fact.TYPE}"
+            )
             assert before is not NULL or now.state is NULL or (begins and now.id == fact.connection.id), (  # type: ignore[attr-defined]
                 f"{now.id} begins with {fact.TYPE}"
             )
@@ -141,7 +145,9 @@ class Watched:
                 self.states[key] = now.state
         if view is not None and not isinstance(fact, CallTransferred):
             missing = {c for call, c in self.states if call == fact.call} - {c.id for c in view.connections}
-            assert missing <= {connection.id if connection else ""}, f"{missing} left without a word by {fact.TYPE}"
+            assert missing <= {connection.id if connection else ""}, (
+                f"{missing} left without a word by {fact.TYPE}"
+            )
 
 
 def difference(model_says: dict[str, Any], client_says: dict[str, Any], facts: list[Fact]) -> str:

@@ -273,7 +273,7 @@ class Screen:
         """The first frame since the mark that fits, waited for if need be."""
 
         def look() -> Frame | None:
-            return next((frame for frame in self.all(type, **wanted) if where(frame["data"])), None)
+            return next((frame for frame in self.all(type, **wanted) if where(frame.get("data") or {})), None)
 
         return await self._until(look, within, f"{type} {wanted or ''}")
 

@@ -102,7 +102,9 @@ class Session:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
         await self._reader.readline()
         self._task = asyncio.create_task(self._listen())
-        self._writer.write(f"Action: Login\r\nActionID: login\r\nUsername: {user}\r\nSecret: {secret}\r\n\r\n".encode())
+        self._writer.write(
+            f"Action: Login\r\nActionID: login\r\nUsername: {user}\r\nSecret: {secret}\r\n\r\n".encode()
+        )
         await self.event("FullyBooted")
 
     async def close(self) -> None:
@@ -131,7 +133,8 @@ class Session:
         while True:
             for headers in self.heard[since:]:
                 if headers.get("event") == name and all(
-                    re.fullmatch(pattern, headers.get(header.lower(), "")) for header, pattern in wanted.items()
+                    re.fullmatch(pattern, headers.get(header.lower(), ""))
+                    for header, pattern in wanted.items()
                 ):
                     return headers
             left = deadline - time.monotonic()
@@ -147,7 +150,11 @@ class Session:
         """Sends an action and gives back the answer."""
         self._number += 1
         action_id = f"a{self._number}"
-        lines = [f"Action: {action}", f"ActionID: {action_id}", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [
+            f"Action: {action}",
+            f"ActionID: {action_id}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         raw = ("\r\n".join(lines) + "\r\n\r\n").encode()
         self._note(">", raw)
         since = len(self.heard)
@@ -577,7 +584,9 @@ async def s_61_conference_dialled_into(s: Stage) -> None:
     """an agent and a caller go to a conference room, a colleague dials in from their phone, the caller leaves first"""
     caller, agent = await s.talk()
     where = {"Context": "cti-conference", "Exten": "8001", "Priority": "1"}
-    await s.ami.act("Redirect", Channel=caller, ExtraChannel=agent, **where, **{f"Extra{k}": v for k, v in where.items()})
+    await s.ami.act(
+        "Redirect", Channel=caller, ExtraChannel=agent, **where, **{f"Extra{k}": v for k, v in where.items()}
+    )
     await s.quiet(1.5)
     colleague = s.phones.call("1102", "8001", "Bruno Keller")
     await asyncio.wait_for(colleague.answered.wait(), 10)
@@ -599,7 +608,11 @@ def configuration(folder: Path) -> Path:
     """The sample PBX's configuration with what the scenarios need added, below `folder`."""
     made = folder / "pbx"
     shutil.copytree(CONFIGURATION / "pbx", made)
-    for name, text in (("extensions_lab.conf", DIALPLAN), ("queues.conf", QUEUES), ("pjsip_lab.conf", PHONES)):
+    for name, text in (
+        ("extensions_lab.conf", DIALPLAN),
+        ("queues.conf", QUEUES),
+        ("pjsip_lab.conf", PHONES),
+    ):
         (made / name).write_text((made / name).read_text() + text)
     return made
 

@@ -137,7 +137,9 @@ class Party(asyncio.DatagramProtocol):
     async def open(self) -> Party:
         """Binds the socket."""
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self.host, self.port))
+        self._transport, _ = await loop.create_datagram_endpoint(
+            lambda: self, local_addr=(self.host, self.port)
+        )
         return self
 
     async def close(self) -> None:
@@ -310,7 +312,9 @@ class Party(asyncio.DatagramProtocol):
 
     async def _silence(self, leg: Leg, port: int) -> None:
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=(self.host, 0))
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, local_addr=(self.host, 0)
+        )
         try:
             for number in range(3000):
                 head = struct.pack("!BBHII", 0x80, 0, number, number * 160, id(leg) & 0xFFFFFFFF)

@@ -116,7 +116,9 @@ class Switch:
             for uniqueid, c in self.channels.items()
             if c.queue is not None
         ]
-        parked = [ParkedRow(uniqueid, *c.parked) for uniqueid, c in self.channels.items() if c.parked is not None]
+        parked = [
+            ParkedRow(uniqueid, *c.parked) for uniqueid, c in self.channels.items() if c.parked is not None
+        ]
         return rows, waiting, parked, self.now
 
 

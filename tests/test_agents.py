@@ -730,6 +730,21 @@ def test_an_agent_removed_while_logged_on_and_talking() -> None:
     assert stage.state == "ready"
 
 
+def test_dismissed_in_mid_call_and_back_at_another_phone_they_still_talk() -> None:
+    stage = Stage().on()
+    stage.answers()
+    (off,) = stage.keep(stage.agents.dismiss("anna", at=stage.now, why="another phone"))
+    assert (off.new, off.by, off.why) == (AgentState.LOGGED_OFF, "system", "another phone")
+    stage.directory.load((person("anna", main="PJSIP/5"),), ())
+    stage.on()
+    assert stage.state == "busy"
+    stage.leaves()
+    assert stage.state == "wrap_up"
+    stage.keep(stage.agents.dismiss("anna", at=stage.now, why="gone"))
+    assert stage.agents.known() == []
+    assert stage.agents.dismiss("nobody", at=stage.now, why="gone") == []
+
+
 def test_a_change_of_people_leaves_the_others_as_they_are() -> None:
     stage = Stage().on()
     stage.directory.load((replace(ANNA, name="Anna B."), person("ben", main="PJSIP/1002")), ())

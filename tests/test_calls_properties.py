@@ -83,7 +83,17 @@ def test_rules_hold_at_every_record_of_every_trace(name: str, who: str) -> None:
 
 def channels_of(record: Record) -> frozenset[str]:
     """The channels and bridges a record is about: records about the same keep their order."""
-    names = ("uniqueid", "dialled", "dialler", "transferer", "second_transferer", "transferee", "target", "one", "two")
+    names = (
+        "uniqueid",
+        "dialled",
+        "dialler",
+        "transferer",
+        "second_transferer",
+        "transferee",
+        "target",
+        "one",
+        "two",
+    )
     found = {value for name in (*names, "retriever") if (value := getattr(record, name, None))}
     return frozenset(found)
 
@@ -241,7 +251,9 @@ KINDS: list[st.SearchStrategy[Record]] = [
     st.builds(LocalPaired, clock, ids, ids),
     st.builds(DialBegun, clock, some_id, ids, st.none() | st.just("15550001")),
     st.builds(DialProgressed, clock, ids, st.sampled_from(["RINGING", "PROGRESS"])),
-    st.builds(DialEnded, clock, some_id, ids, st.sampled_from(["ANSWER", "BUSY", "NOANSWER", "CANCEL", "ODD"])),
+    st.builds(
+        DialEnded, clock, some_id, ids, st.sampled_from(["ANSWER", "BUSY", "NOANSWER", "CANCEL", "ODD"])
+    ),
     st.builds(
         BridgeEntered,
         clock,
@@ -266,7 +278,13 @@ KINDS: list[st.SearchStrategy[Record]] = [
     st.builds(TransferCompleted, clock, ids, ids, some_id, some_id),
     st.builds(CallParked, clock, ids, ids, st.just("default"), st.sampled_from(["701", "702"])),
     st.builds(
-        CallUnparked, clock, ids, ids, st.just("701"), st.sampled_from(["retrieved", "timed_out", "given_up"]), some_id
+        CallUnparked,
+        clock,
+        ids,
+        ids,
+        st.just("701"),
+        st.sampled_from(["retrieved", "timed_out", "given_up"]),
+        some_id,
     ),
     st.builds(ConferenceJoined, clock, ids, ids, st.just("8001")),
     st.builds(ConferenceLeft, clock, ids, ids, st.just("8001")),
@@ -300,7 +318,18 @@ def test_ended_calls_are_remembered_within_bounds() -> None:
     calls = model()
     for n in range(REMEMBERED + 500):
         calls.apply(
-            ChannelAppeared(float(n), f"{n}.1", f"{n}.1", "PJSIP/trunk-1", ChannelState.RING, "1", None, "5", "from-trunk", {})
+            ChannelAppeared(
+                float(n),
+                f"{n}.1",
+                f"{n}.1",
+                "PJSIP/trunk-1",
+                ChannelState.RING,
+                "1",
+                None,
+                "5",
+                "from-trunk",
+                {},
+            )
         )
         calls.apply(ChannelGone(float(n), f"{n}.1", f"{n}.1", 16))
     assert len(calls._ended) == REMEMBERED
@@ -309,8 +338,12 @@ def test_ended_calls_are_remembered_within_bounds() -> None:
 
 def test_a_call_that_comes_back_after_its_end_is_another_call() -> None:
     watched = Watched()
-    appeared = ChannelAppeared(1.0, "1.1", "1.1", "PJSIP/trunk-1", ChannelState.RING, "1", None, "5", "from-trunk", {})
-    late = ChannelAppeared(3.0, "1.2", "1.1", "PJSIP/1001-1", ChannelState.DOWN, "1", None, "s", "from-agent", {})
+    appeared = ChannelAppeared(
+        1.0, "1.1", "1.1", "PJSIP/trunk-1", ChannelState.RING, "1", None, "5", "from-trunk", {}
+    )
+    late = ChannelAppeared(
+        3.0, "1.2", "1.1", "PJSIP/1001-1", ChannelState.DOWN, "1", None, "s", "from-agent", {}
+    )
     for record in (
         appeared,
         ChannelGone(2.0, "1.1", "1.1", 16),

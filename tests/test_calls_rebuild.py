@@ -173,7 +173,9 @@ def test_real_lists_of_a_model_that_is_right(name: str) -> None:
 def test_real_lists_with_one_call_talking_and_one_waiting() -> None:
     """Trace 25 asks for the channels and, several times, for the queues: the rows of all of them together."""
     rows = [raw for raw in messages("25") if b"\r\nActionID: " in raw]
-    records = [record for raw in messages("25") if (record := parse(raw)) is not None and type(record) in HANDLED]
+    records = [
+        record for raw in messages("25") if (record := parse(raw)) is not None and type(record) in HANDLED
+    ]
     channels = channel_rows(rows)
     _, _, waiting = queue_rows(rows)
     waiting = list({row.uniqueid: row for row in waiting}.values())
@@ -185,7 +187,12 @@ def test_real_lists_with_one_call_talking_and_one_waiting() -> None:
     restarted = Watched(KNOWN)
     facts, differences = restarted.rebuild(channels, waiting, [], records[-1].at)
     assert differences == {**NOTHING, "missed": 4}
-    assert {type(fact).__name__ for fact in facts} >= {"CallOriginated", "CallOffered", "CallEstablished", "CallQueued"}
+    assert {type(fact).__name__ for fact in facts} >= {
+        "CallOriginated",
+        "CallOffered",
+        "CallEstablished",
+        "CallQueued",
+    }
     talking, queued = restarted.calls.views()
     assert (talking.ani, talking.dnis, talking.queue, talking.direction) == (
         "15551234567",
@@ -193,7 +200,10 @@ def test_real_lists_with_one_call_talking_and_one_waiting() -> None:
         "main:sales",
         Direction.INBOUND,
     )
-    assert [(c.agent, str(c.state)) for c in talking.connections] == [(None, "connected"), ("agent1101", "connected")]
+    assert [(c.agent, str(c.state)) for c in talking.connections] == [
+        (None, "connected"),
+        ("agent1101", "connected"),
+    ]
     assert (queued.ani, queued.queue, queued.connections[0].state) == (
         "15559998888",
         "main:sales",
@@ -326,7 +336,10 @@ def test_channels_spoken_of_meanwhile_are_not_judged() -> None:
 
 def test_a_row_in_an_unknown_state_is_borne() -> None:
     lists = moments("02")[-12][1]
-    rows = [replace(row, state=ChannelState.UNKNOWN, channel="Odd", linkedid="", application="") for row in lists[0]]
+    rows = [
+        replace(row, state=ChannelState.UNKNOWN, channel="Odd", linkedid="", application="")
+        for row in lists[0]
+    ]
     watched = Watched(KNOWN)
     watched.rebuild(rows, lists[1], lists[2], lists[3])
     watched.rebuild([], [], [], lists[3] + 1)

@@ -140,12 +140,16 @@ def start() -> Iterator[Start]:
     for one in running:
         if one.process.poll() is None:
             one.process.kill()
-            one.process.communicate()
+        one.process.wait()
+        if one.process.stdout is not None:
+            one.process.stdout.close()
     remove_folder(folder)
 
 
 def children_of(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    """The processes that any thread of this one has started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for file in files for child in file.read_text().split()}
 
 
 def test_pops_come_without_an_asterisk_and_it_goes_on_after_a_kill(start: Start) -> None:

@@ -219,10 +219,7 @@ async def test_a_full_disk_under_the_database_is_an_outage_that_passes(
         await centre.eventually(lambda: server.switches["main"].synced, what="synced")
         anna = await centre.screen("anna")
         await centre.log_on(anna)
-        with ballast.open("wb") as full, contextlib.suppress(OSError):
-            while True:
-                full.write(b"\0" * 65536)
-                full.flush()
+        fill(ballast)
         began = time.monotonic()
         broken: list[str] = []
         while len(broken) < 3 and time.monotonic() - began < 40:
@@ -257,10 +254,20 @@ async def test_a_full_disk_under_the_database_is_an_outage_that_passes(
         assert {fact["seq"] for fact in anna.facts()} <= written
     finally:
         await centre.stop_server()
+        await centre.admin("QueueRemove", Queue="sales", Interface="PJSIP/1101")
         await asyncio.to_thread(postgres.stop)
         subprocess.run(["umount", "-l", str(disk)], check=False)
         remove_folder(disk)
         centre._tokens.clear()
+
+
+def fill(file: Path) -> None:
+    """Write a file until the disk is full."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+    with contextlib.suppress(OSError):
+        while True:
+            os.write(descriptor, b"\0" * 65536)
+    os.close(descriptor)
 
 
 async def _of(dsn: str, query: str) -> list[dict[str, Any]]:
@@ -393,6 +400,7 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
 
     calling = asyncio.create_task(traffic())
     await olga.until(lambda: len(olga.picture.calls) >= 10, 15, "ten calls")
+    killed = time.time()
     await process.kill()
     for screen in (*screens, sara, olga):
         await screen.gone()
@@ -426,8 +434,14 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
     assert len({row["call"] for row in rows}) == len(rows)
     callers = Counter(row["ani"] for row in rows)
     assert set(callers.values()) == {1}
-    # Of a call that came and went while nobody looked nothing is known, every other one has its record.
-    assert len(callers) >= 24, sorted(callers)
+    # Of a call that came and went while no server ran nothing is known; every other one has its record.
+    first: dict[str, float] = {}
+    for at, fact in olga.frames:
+        if fact["type"].startswith("call."):
+            first.setdefault(fact["data"]["call"], at)
+    seen = {call for call, at in first.items() if not killed - 0.5 < at < killed}
+    assert seen - {row["call"] for row in rows} == set()
+    assert len(seen) >= 12
     cleared = Counter(
         fact["call"]
         for fact in await centre.fetch("SELECT call FROM journal WHERE type = 'call.cleared' AND call IS NOT NULL")
@@ -488,10 +502,11 @@ def _greet(line: socket.socket, token: str) -> None:
 
 def _end_of(line: socket.socket) -> int | None:
     """The close code at the end of what was not read; None if the line was cut."""
-    line.settimeout(10)
-    tail = b""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    line.settimeout(5)
+    tail, ending = b"", time.monotonic() + 5
     try:
-        while more := line.recv(1 << 16):
+        while (more := line.recv(1 << 16)) and time.monotonic() < ending:
             tail = (tail + more)[-200:]
     except OSError:
         return None
@@ -499,10 +514,13 @@ def _end_of(line: socket.socket) -> int | None:
     return int.from_bytes(tail[at + 2 : at + 4], "big") if at >= 0 else None
 
 
+NUL = r'{"op":"call.note","id":"1","args":{"call":"main:1.1","text":"x\u0000"}}'
+
+
 @pytest.mark.parametrize(
     "text",
-    ["no json", "[1]", '"text"', "{", '{"op":"ping","id":"1","args":' + "[" * 100 + "]" * 100 + "}", "x" * 70_000],
-    ids=["text", "list", "string", "cut", "deep", "oversize"],
+    ["no json", "[1]", '"text"', "{", '{"op":"ping","id":"1","args":' + "[" * 100 + "]" * 100 + "}", "x" * 70_000, NUL],
+    ids=["text", "list", "string", "cut", "deep", "oversize", "nul"],
 )
 async def test_a_frame_that_is_none_closes_its_client_only(centre: Centre, text: str) -> None:
     anna, other = await centre.screen("anna"), await centre.screen("anna")
@@ -522,7 +540,6 @@ async def test_commands_that_are_none_are_answered_and_nothing_else_happens(cent
         ("agent.log_on", {"nonsense": 1}, "bad_args"),
         ("agent.ready", {"agent": "dora"}, "not_your_agent"),
         ("call.note", {"call": "main:1.1", "text": "x"}, "not_your_call"),
-        ("call.note", {"call": "main:1.1", "text": "x\0"}, "bad_args"),
     ):
         with pytest.raises(Refusal) as refused:
             await anna.ask(op, **args)

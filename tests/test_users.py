@@ -11,7 +11,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from cti import audit, users
-from cti.agent_sessions import AgentSession, load_agent_sessions, save_agent_sessions
+from cti.agent_sessions import load_agent_sessions, save_agent_sessions
+from cti.agents import Session
 from cti.api_keys import create_api_key, list_api_keys, revoke_api_key, verify_api_key
 from cti.database import Database, migrate
 from cti.embedded.postgres import Postgres
@@ -196,20 +197,18 @@ async def test_the_directory_is_what_the_tables_say(pool: Any, passwords: Passwo
 async def test_the_last_known_of_an_agent_survives(pool: Any, passwords: Passwords) -> None:
     await anna(pool, passwords)
     since = datetime(2026, 11, 21, 10, tzinfo=UTC)
-    first = AgentSession(
-        login="anna", logged_on=True, state=AgentState.READY, since=since, queues=("main:sales",)
-    )
-    second = AgentSession(
-        login="anna",
+    first = Session(agent="anna", logged_on=True, ready=True, reason=None, since=since, wrap_until=None)
+    second = Session(
+        agent="anna",
         logged_on=True,
-        state=AgentState.WRAP_UP,
+        ready=False,
+        reason="Lunch",
         since=since,
-        reason="call",
-        device="PJSIP/1001",
-        queues=("main:sales", "main:vip"),
         wrap_until=since + timedelta(seconds=30),
+        state=AgentState.WRAP_UP,
+        log_off_after=True,
     )
-    stranger = AgentSession(login="nobody", logged_on=True, state=AgentState.READY, since=since)
+    stranger = Session(agent="nobody", logged_on=True, ready=True, reason=None, since=since, wrap_until=None)
     await save_agent_sessions(pool, [stranger, first, second])
     assert await load_agent_sessions(pool) == {"anna": second}
     await save_agent_sessions(pool, [first])
@@ -375,9 +374,7 @@ def test_an_ipv6_client_is_its_network() -> None:
 
 
 async def test_a_key_is_shown_once_and_opens(pool: Any) -> None:
-    made, text = await create_api_key(
-        pool, name="CRM", created_by="root", teams=["sales"]
-    )
+    made, text = await create_api_key(pool, name="CRM", created_by="root", teams=["sales"])
     assert text.startswith(made.prefix + "_")
     holder = await verify_api_key(pool, text)
     assert holder is not None

@@ -75,15 +75,15 @@ CREATE TABLE api_keys (
 
 COMMENT ON COLUMN api_keys.key_hash IS 'sha256 of 256 random bits; the key itself is shown once and kept nowhere';
 
--- What an agent was doing, one row each, replaced with every change.
+-- What an agent was doing and had asked for, one row each, replaced with every change. state: the last known one.
 CREATE TABLE agent_sessions (
-    login      text        PRIMARY KEY REFERENCES users ON DELETE CASCADE,
-    logged_on  boolean     NOT NULL,
-    state      text        NOT NULL,
-    reason     text,
-    since      timestamptz NOT NULL,
-    device     text,
-    queues     text[]      NOT NULL DEFAULT '{}',
-    wrap_until timestamptz,
-    changed    timestamptz NOT NULL DEFAULT now()
+    login         text        PRIMARY KEY REFERENCES users ON DELETE CASCADE,
+    logged_on     boolean     NOT NULL,
+    ready         boolean     NOT NULL,
+    reason        text,
+    state         text,
+    since         timestamptz NOT NULL,
+    wrap_until    timestamptz,
+    log_off_after boolean     NOT NULL DEFAULT false,
+    changed       timestamptz NOT NULL DEFAULT now()
 );
