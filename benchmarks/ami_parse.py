@@ -22,7 +22,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from panoramisk.manager import Manager
 
 from benchmarks.machine import machine
 from cti.agents import Agents, Session, WrapUp
-from cti.ami_events import PARSERS
+from cti.ami_events import PARSERS, Parser
 from cti.ami_protocol import AmiProtocol, ComplaintBook, LinkStats
 from cti.audience import Audience
 from cti.bus import Bus
@@ -138,10 +138,12 @@ class _Deaf(asyncio.Transport):
         """Nothing to close."""
 
 
-def logged_in(on_records: Callable[[list[object]], None]) -> AmiProtocol:
+def logged_in(
+    on_records: Callable[[list[object]], None], parsers: Mapping[bytes, Parser] = PARSERS
+) -> AmiProtocol:
     """Our protocol as it is after a login: what is fed to it becomes records."""
     protocol = AmiProtocol(
-        parsers=PARSERS, on_records=on_records, on_booted=lambda: None, on_lost=lambda exc: None,
+        parsers=parsers, on_records=on_records, on_booted=lambda: None, on_lost=lambda exc: None,
         stats=LinkStats(), complaints=ComplaintBook("bench"), buffer_max=8 << 20,
     )  # fmt: skip
     protocol.connection_made(_Deaf())

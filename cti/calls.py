@@ -734,10 +734,8 @@ class Calls:
         """Settles the other calls that meet the leg's in this bridge (a conference)."""
         facts: Facts = []
         members = self._bridges.get(bridge, ())
-        if len(members) > 1:
-            others = {call.id: call for u in members if (call := self._legs[u].call) is not leg.call}
-            for call in others.values():
-                facts += self._settle(call, at)
+        for call in {c.key: c for u in members if (c := self._legs[u].call) is not leg.call}.values():
+            facts += self._settle(call, at)
         return facts
 
     def _bridge_gone(self, r: BridgeGone) -> Facts:
@@ -977,7 +975,7 @@ class Calls:
         if leg is None or leg.queue is None or leg.connecting:
             return []
         reason = "timed_out" if r.status == "TIMEOUT" else "left"
-        return self._given_back(leg, leg.gave_up_at or r.at, reason)
+        return self._given_back(leg, r.at, reason)
 
     def _given_back(self, leg: _Leg, at: float, reason: str) -> Facts:
         """The queue gave the caller back to the dialplan."""

@@ -35,7 +35,7 @@ from cti.database import DatabaseUnavailable, MigrationFailed, connection, migra
 from cti.demo_people import ADMIN, LEAD, PBX, ROBOTS, STAFF, YOU
 from cti.demo_traffic import Customer, PlannedCall
 from cti.embedded.asterisk import AsteriskFailed, AsteriskUnavailable, find_or_provision
-from cti.embedded.place import LONGEST_SOCKET_FOLDER, home, reachable, remove_folder
+from cti.embedded.place import LONGEST_SOCKET_FOLDER, home, lives, reachable, remove_folder
 from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import LIVELY, SamplePbx, World
 from cti.journal import JournalInUse
@@ -93,6 +93,26 @@ def folder_for_demo() -> Path:
     if far.is_symlink() or far.lstat().st_uid != os.geteuid():
         raise DemoFailed(f"{far} belongs to somebody else; set CTI_HOME to a folder of your own.")
     return far
+
+
+def end_leftovers(folder: Path) -> None:
+    """Ends the servers that a killed demo has left over this folder, whichever of them this run will need."""
+    for file in (folder / "world" / "pid", folder / "pbx" / "pid", folder / "postgres" / "postmaster.pid"):
+        try:
+            pid = int(file.read_text().splitlines()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError, IndexError):
+            continue
+        if os.fsencode(file.parent) not in command:  # the number has gone to a stranger
+            continue
+        for how, patience in ((signal.SIGINT, 10.0), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, how)
+            deadline = time.monotonic() + patience
+            while lives(pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if not lives(pid):
+                break
 
 
 def free_port(wanted: int | None) -> int:
@@ -184,6 +204,7 @@ class Demo:
         self._lock = lock
 
     def _make_folder(self) -> None:
+        end_leftovers(self.folder)
         if self._fresh:
             for below in ("postgres", "pbx", "world", "logs"):
                 remove_folder(self.folder / below)

@@ -208,7 +208,7 @@ class Watch:
                 )
                 self._line(
                     self._now(),
-                    f"connected {how} to {self._url} as {self._name} ({self._role})".replace("  ", " "),
+                    f"connected{' again' if again else ''} to {self._url} as {self._name} ({self._role}){how}",
                 )
             if self._log_on and not again:
                 self._work = asyncio.create_task(self._go_to_work())

@@ -5,7 +5,7 @@ Most urgent first everywhere, so that what does not fit is what matters least; h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -720,12 +720,16 @@ UNTOLD = frozenset(
 def summary(picture: Picture) -> str:
     """The snapshot in one line."""
     waiting = sum(len(queue["waiting"]) for queue in picture.queues.values())
-    counts: Iterable[str] = (
-        f"{len(picture.calls)} calls",
-        f"{waiting} waiting in {len(picture.queues)} queues",
-        f"{len(picture.agents)} agents",
-        f"{len(picture.pops)} pops",
-        ", ".join(f"PBX {plain(pbx['id'], 32)} {plain(pbx['phase'], 12)}" for pbx in picture.pbxs.values())
-        or "no PBX",
+    links = [f"PBX {plain(pbx['id'], 32)} {plain(pbx['phase'], 12)}" for pbx in picture.pbxs.values()]
+    counts = (
+        _counted(len(picture.calls), "call"),
+        f"{waiting} waiting in {_counted(len(picture.queues), 'queue')}",
+        _counted(len(picture.agents), "agent"),
+        _counted(len(picture.pops), "pop"),
+        *(links or ["no PBX"]),
     )
     return "now: " + ", ".join(counts)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

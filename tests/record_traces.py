@@ -317,7 +317,7 @@ async def s_46_blonde_transfer_by_phone(s: Stage) -> None:
 
 @scenario
 async def s_47_agent_to_agent(s: Stage) -> None:
-    """an agent calls a colleague, who answers; another who is busy; a third who does not answer before the caller gives up"""
+    """an agent calls three colleagues: one answers, one is busy, one does not answer until the caller gives up"""
     s.phones.conduct |= {"1103": Conduct(0.3, 486), "1104": Conduct(None)}
     leg = s.phones.call("1101", "1102", "Amelia Novak")
     await asyncio.wait_for(leg.answered.wait(), 10)
@@ -547,7 +547,7 @@ async def s_58_consulted_outside(s: Stage) -> None:
 
 @scenario
 async def s_59_local_taken_out(s: Stage) -> None:
-    """as 49, answered, but the member is Local/1104@from-agent without /n: Asterisk takes the Local channel out of the talk"""
+    """as 49, answered, but the member is a Local channel without /n: Asterisk takes it out of the talk"""
     s.phones.sounds = s.carrier.sounds = True
     await s.member("sales", "Local/1104@from-agent", "PJSIP/1104")
     s.phones.conduct["1104"] = Conduct(1)
@@ -561,7 +561,7 @@ async def s_59_local_taken_out(s: Stage) -> None:
 
 @scenario
 async def s_60_click_to_dial(s: Stage) -> None:
-    """click to dial: the agent's phone is called first and answers, then the customer over the carrier; the agent hangs up"""
+    """click to dial: the agent's phone is called first, then the customer over the carrier; the agent hangs up"""
     s.carrier.conduct["15550001"] = Conduct(1)
     await s.ami.act(
         "Originate",

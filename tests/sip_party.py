@@ -241,9 +241,9 @@ class Party(asyncio.DatagramProtocol):
             leg.answered.set()
             self._sound(leg, message)
         elif message.status >= 300:
-            branch = re.search(r"branch=([^;\s]+)", message["via"])
+            via = message["via"]
             text = (
-                f"ACK {leg.target} SIP/2.0\r\nVia: SIP/2.0/UDP {self.host}:{self.port};branch={branch[1] if branch else ''}\r\n"
+                f"ACK {leg.target} SIP/2.0\r\nVia: {via}\r\n"
                 f"From: {leg.local}\r\nTo: {message['to']}\r\nCall-ID: {leg.call_id}\r\nCSeq: {leg.sequence} ACK\r\n"
                 "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
             )

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 from functools import cache
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cti.ami_events import (
     BlindlyTransferred,
@@ -46,7 +48,7 @@ from cti.ami_events import (
     TransferCompleted,
 )
 from cti.calls import REMEMBERED
-from cti.facts import CallCleared, CallEstablished
+from cti.facts import CallCleared, CallEstablished, ConnectionCleared, ConnectionState
 from tests.call_rules import Watched
 from tests.recorded import AGENTS, FOLDER, model, records
 
@@ -357,3 +359,344 @@ def test_a_call_that_comes_back_after_its_end_is_another_call() -> None:
     assert len(ends) == len(set(ends)) == 2
     assert not any(watched.calls.sizes().values())
     assert not any(isinstance(fact, CallEstablished) for fact in watched.heard)
+
+
+# ------------------------------------------------------------------------------------------------ a small PBX
+
+
+@dataclasses.dataclass
+class Channel:
+    """A channel of the made-up PBX. `talked` is the truth the model's talk times are held to."""
+
+    uniqueid: str
+    linkedid: str
+    up: bool = False
+    bridge: str | None = None
+    holds: bool = False
+    queue: str | None = None
+    slot: str | None = None
+    dialler: Channel | None = None
+    member: bool = False
+    talked: float = 0.0
+
+
+picks = st.integers(0, 11)
+
+
+class SmallPbx(RuleBasedStateMachine):
+    """A PBX that only does what Asterisk could, at random; the model watches and must agree with what it did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = Watched({f"PJSIP/110{n}": f"agent{n}" for n in range(4)})
+        self.channels: dict[str, Channel] = {}
+        self.past: dict[str, float] = {}
+        self.now = 1000.0
+        self.serial = 0
+
+    # -- what Asterisk does
+
+    def say(self, kind: type[Record], *values: object) -> None:
+        self.watched.apply(kind(self.now, *values))
+
+    def about(self, kind: type[Record], channel: Channel, *values: object) -> None:
+        self.say(kind, channel.uniqueid, channel.linkedid, *values)
+
+    def number(self) -> int:
+        self.serial += 1
+        return self.serial
+
+    def begin(
+        self, device: str, state: ChannelState, linkedid: str | None = None, exten: str = "s"
+    ) -> Channel:
+        uniqueid = f"1.{self.number():06}"
+        channel = Channel(uniqueid, linkedid or uniqueid, up=state is ChannelState.UP)
+        self.channels[uniqueid] = channel
+        context = "from-trunk" if "trunk" in device else "from-agent"
+        name = f"{device}-{self.serial:08x}"
+        self.about(ChannelAppeared, channel, name, state, "1555", None, exten, context, {})
+        return channel
+
+    def answer(self, channel: Channel) -> None:
+        if not channel.up:
+            channel.up = True
+            self.about(ChannelStateChanged, channel, ChannelState.UP)
+
+    def enter(
+        self, channel: Channel, bridge: str, technology: str = "simple_bridge", kind: str = "basic"
+    ) -> None:
+        members = [c for c in self.channels.values() if c.bridge == bridge]
+        if kind == "basic":
+            oldest = min([channel.linkedid, *(c.linkedid for c in members)])
+            for each in (channel, *members):
+                each.linkedid = oldest
+        channel.bridge = bridge
+        self.about(BridgeEntered, channel, bridge, technology, kind)
+
+    def leave(self, channel: Channel) -> None:
+        if channel.bridge is not None:
+            bridge, channel.bridge, channel.holds = channel.bridge, None, False
+            self.about(BridgeLeft, channel, bridge)
+            if not [c for c in self.channels.values() if c.bridge == bridge]:
+                self.say(BridgeGone, bridge)
+
+    def pair(self, one: Channel, two: Channel) -> None:
+        bridge = f"b{self.number()}"
+        self.enter(one, bridge)
+        self.enter(two, bridge)
+
+    def hang_up(self, channel: Channel, cause: int = 16) -> None:
+        if channel.uniqueid not in self.channels:
+            return
+        self.about(HangupRequested, channel)
+        for dialled in [c for c in self.channels.values() if c.dialler is channel]:
+            self.say(DialEnded, channel.uniqueid, dialled.uniqueid, "CANCEL")
+            self.hang_up(dialled, 0)
+        if channel.queue is not None:
+            self.about(CallerGaveUpQueue, channel, channel.queue)
+            self.about(CallerLeftQueue, channel, channel.queue)
+        if channel.slot is not None:
+            self.about(CallUnparked, channel, channel.slot, "given_up", None)
+        self.leave(channel)
+        del self.channels[channel.uniqueid]
+        self.past[channel.uniqueid] = channel.talked
+        self.about(ChannelGone, channel, cause)
+
+    # -- who can do what
+
+    def idle(self, channel: Channel) -> bool:
+        rings = any(c.dialler is channel for c in self.channels.values())
+        return channel.bridge is channel.queue is channel.slot is channel.dialler is None and not rings
+
+    def some(self, pick: int, which: Callable[[Channel], bool]) -> Channel | None:
+        found = [channel for channel in self.channels.values() if which(channel)]
+        return found[pick % len(found)] if found else None
+
+    # -- rules
+
+    @rule(seconds=st.floats(0.01, 30))
+    def time_passes(self, seconds: float) -> None:
+        for channel in self.channels.values():
+            others = [c for c in self.channels.values() if c is not channel and c.bridge == channel.bridge]
+            together = channel.bridge is not None and channel.slot is None and not channel.holds
+            if together and any(not other.holds for other in others):
+                channel.talked += seconds
+        self.now += seconds
+        self.watched.tick(self.now)
+
+    @precondition(lambda self: len(self.channels) < 12)
+    @rule(answered=st.booleans())
+    def a_customer_calls(self, answered: bool) -> None:
+        caller = self.begin("PJSIP/trunk", ChannelState.RING, exten="5550100")
+        if answered:
+            self.answer(caller)
+
+    @precondition(lambda self: len(self.channels) < 12)
+    @rule(agent=st.integers(0, 3))
+    def an_agent_goes_off_hook(self, agent: int) -> None:
+        self.begin(f"PJSIP/110{agent}", ChannelState.RING, exten="1102")
+
+    @precondition(lambda self: len(self.channels) < 12)
+    @rule(
+        pick=picks,
+        device=st.sampled_from(["PJSIP/1101", "PJSIP/1102", "PJSIP/trunk"]),
+        rings=st.booleans(),
+    )
+    def dial(self, pick: int, device: str, rings: bool) -> None:
+        caller = self.some(pick, self.idle)
+        if caller is None:
+            return
+        leg = self.begin(device, ChannelState.DOWN, caller.linkedid)
+        leg.dialler = caller
+        self.say(DialBegun, caller.uniqueid, leg.uniqueid, "15550001" if "trunk" in device else None)
+        if rings:
+            self.about(ChannelStateChanged, leg, ChannelState.RINGING)
+            self.say(DialProgressed, leg.uniqueid, "RINGING")
+
+    @rule(pick=picks, queue=st.sampled_from(["sales", "support"]))
+    def join_a_queue(self, pick: int, queue: str) -> None:
+        caller = self.some(pick, self.idle)
+        if caller is None:
+            return
+        self.answer(caller)
+        caller.queue = queue
+        self.about(CallerJoinedQueue, caller, queue, 1, {})
+
+    @precondition(lambda self: len(self.channels) < 12)
+    @rule(pick=picks, agent=st.integers(0, 3))
+    def the_queue_rings(self, pick: int, agent: int) -> None:
+        caller = self.some(pick, lambda c: c.queue is not None)
+        if caller is None:
+            return
+        leg = self.begin(f"PJSIP/110{agent}", ChannelState.DOWN, caller.linkedid)
+        leg.dialler, leg.member = caller, True
+        self.about(MemberCalled, caller, leg.uniqueid, caller.queue, f"PJSIP/110{agent}")
+        self.say(DialBegun, caller.uniqueid, leg.uniqueid, None)
+        self.about(ChannelStateChanged, leg, ChannelState.RINGING)
+
+    @rule(pick=picks)
+    def the_dialled_answers(self, pick: int) -> None:
+        leg = self.some(pick, lambda c: c.dialler is not None)
+        if leg is None:
+            return
+        caller = leg.dialler
+        assert caller is not None
+        self.answer(leg)
+        self.say(DialEnded, caller.uniqueid, leg.uniqueid, "ANSWER")
+        leg.dialler = None
+        for rival in [c for c in self.channels.values() if c.dialler is caller]:
+            self.say(DialEnded, caller.uniqueid, rival.uniqueid, "CANCEL")
+            self.hang_up(rival, 26)
+        if caller.queue is not None:
+            self.about(CallerLeftQueue, caller, caller.queue)
+            self.about(MemberConnected, caller, leg.uniqueid, caller.queue, "PJSIP/1101")
+            caller.queue = None
+        self.answer(caller)
+        self.pair(leg, caller)
+
+    @rule(pick=picks, how=st.sampled_from([("BUSY", 17), ("NOANSWER", 19), ("CONGESTION", 34)]))
+    def the_dialled_does_not(self, pick: int, how: tuple[str, int]) -> None:
+        leg = self.some(pick, lambda c: c.dialler is not None)
+        if leg is None:
+            return
+        caller = leg.dialler
+        assert caller is not None
+        self.say(DialEnded, caller.uniqueid, leg.uniqueid, how[0])
+        if leg.member:
+            self.about(MemberDidNotAnswer, caller, leg.uniqueid, caller.queue or "sales", "PJSIP/1101")
+        self.hang_up(leg, how[1])
+
+    @rule(pick=picks)
+    def the_queue_times_out(self, pick: int) -> None:
+        caller = self.some(pick, lambda c: c.queue is not None)
+        if caller is None:
+            return
+        for leg in [c for c in self.channels.values() if c.dialler is caller]:
+            self.hang_up(leg, 0)
+        self.about(CallerGaveUpQueue, caller, caller.queue)
+        self.about(CallerLeftQueue, caller, caller.queue)
+        caller.queue = None
+
+    @rule(pick=picks)
+    def hold_or_retrieve(self, pick: int) -> None:
+        channel = self.some(pick, lambda c: c.bridge is not None and c.slot is None)
+        if channel is None:
+            return
+        channel.holds = not channel.holds
+        self.about(PhoneHeld, channel, channel.holds)
+        for other in [c for c in self.channels.values() if c.bridge == channel.bridge and c is not channel]:
+            self.about(MusicChanged, other, channel.holds)
+
+    @rule(pick=picks)
+    def the_server_parts_them(self, pick: int) -> None:
+        channel = self.some(pick, lambda c: c.bridge is not None and c.slot is None)
+        if channel is None:
+            return
+        both = [c for c in self.channels.values() if c.bridge == channel.bridge]
+        for each in both:
+            self.leave(each)
+        for each in both:
+            self.about(MusicChanged, each, True)
+
+    @rule(pick=picks)
+    def the_server_joins_two(self, pick: int) -> None:
+        one = self.some(pick, lambda c: c.up and self.idle(c))
+        if one is None:
+            return
+        two = self.some(pick, lambda c: c.up and self.idle(c) and c is not one)
+        for each in (one, two):
+            self.about(MusicChanged, each, False)
+        self.pair(one, two)
+
+    @rule(pick=picks)
+    def blind_transfer(self, pick: int) -> None:
+        transferer = self.some(pick, lambda c: c.bridge is not None and c.slot is None)
+        if transferer is None:
+            return
+        others = [c for c in self.channels.values() if c.bridge == transferer.bridge and c is not transferer]
+        if len(others) != 1:
+            return
+        self.say(BlindlyTransferred, transferer.uniqueid, others[0].uniqueid, "1102")
+        self.leave(others[0])
+        self.hang_up(transferer)
+
+    @rule(pick=picks)
+    def park(self, pick: int) -> None:
+        channel = self.some(pick, lambda c: c.up and self.idle(c))
+        if channel is None:
+            return
+        channel.slot = str(700 + self.number())
+        self.enter(channel, f"parking{self.number()}", "holding_bridge", "parking")
+        self.about(CallParked, channel, "default", channel.slot)
+
+    @rule(pick=picks, reason=st.sampled_from(["retrieved", "timed_out"]))
+    def unpark(self, pick: int, reason: str) -> None:
+        channel = self.some(pick, lambda c: c.slot is not None)
+        if channel is None:
+            return
+        self.about(CallUnparked, channel, channel.slot, reason, None)
+        channel.slot = None
+        self.leave(channel)
+
+    @rule(pick=picks)
+    def enter_the_conference(self, pick: int) -> None:
+        channel = self.some(pick, lambda c: c.up and self.idle(c))
+        if channel is None:
+            return
+        self.enter(channel, "room", "softmix", "base")
+        self.about(ConferenceJoined, channel, "8001")
+
+    @rule(pick=picks, together=st.booleans())
+    def somebody_hangs_up(self, pick: int, together: bool) -> None:
+        channel = self.some(pick, lambda c: True)
+        if channel is None:
+            return
+        bridge = channel.bridge
+        self.hang_up(channel)
+        left = [c for c in self.channels.values() if bridge not in (None, "room") and c.bridge == bridge]
+        for other in left:
+            self.leave(other)
+            if together:
+                self.hang_up(other)
+
+    # -- what must hold
+
+    @invariant()
+    def who_talk_together_are_in_one_call(self) -> None:
+        call_of = {c.id: view.id for view in self.watched.calls.views() for c in view.connections}
+        for channel in self.channels.values():
+            for other in self.channels.values():
+                if channel.bridge is not None and channel.bridge == other.bridge and channel.bridge != "room":
+                    one, two = f"main:{channel.uniqueid}", f"main:{other.uniqueid}"
+                    assert call_of[one] == call_of[two]
+
+    @invariant()
+    def states_are_true(self) -> None:
+        states = {c.id: c.state for view in self.watched.calls.views() for c in view.connections}
+        for channel in self.channels.values():
+            state = states[f"main:{channel.uniqueid}"]
+            peers = [c for c in self.channels.values() if c.bridge == channel.bridge and c is not channel]
+            if channel.bridge is not None and channel.slot is None and peers:
+                if channel.holds:
+                    assert state is ConnectionState.HOLD
+                elif not any(peer.holds for peer in peers):
+                    assert state is ConnectionState.CONNECTED
+            if channel.queue is not None:
+                assert state is ConnectionState.QUEUED
+            if channel.dialler is not None:
+                assert state in (ConnectionState.INITIATED, ConnectionState.ALERTING)
+
+    def teardown(self) -> None:
+        for channel in tuple(self.channels.values()):
+            self.hang_up(channel)
+        self.watched.tick(self.now + 10)
+        assert not any(self.watched.calls.sizes().values()), self.watched.calls.sizes()
+        talked: dict[str, float] = dict.fromkeys(self.past, 0.0)
+        for fact in self.watched.heard:
+            if isinstance(fact, ConnectionCleared):
+                talked[fact.connection.id.removeprefix("main:")] += fact.talked
+        assert talked == pytest.approx(self.past, abs=0.001)
+
+
+TestSmallPbx = SmallPbx.TestCase
+TestSmallPbx.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

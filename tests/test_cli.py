@@ -226,7 +226,7 @@ def test_links_and_commands_in_the_documentation_exist(cti: Run) -> None:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^"]+)"', text):
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
-        for command in re.findall(r"(?:^|[`/ ])cti ([a-z]+)", text, re.MULTILINE):
+        for command in re.findall(r"(?:^ +|`|bin/|exec cti )cti ([a-z]+)", text, re.MULTILINE):
             assert command in commands, f"{page.name}: cti {command}"
         for target in re.findall(r"`make ([a-z]+)", text):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target

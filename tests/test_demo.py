@@ -93,10 +93,11 @@ def test_a_port_that_is_taken_is_said_so() -> None:
 class Running:
     """A demo in a process of its own; its lines are read as they come."""
 
-    def __init__(self, home: Path, *arguments: str) -> None:
+    def __init__(self, home: Path, asterisk: Installation | None, *arguments: str) -> None:
+        named = {"CTI_ASTERISK": str(asterisk.binary)} if asterisk else {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cti", "demo", *arguments],
-            env={**os.environ, "CTI_HOME": str(home)},
+            env={**os.environ, "CTI_HOME": str(home), **named},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -132,8 +133,8 @@ def start() -> Iterator[Start]:
     folder.chmod(0o755)  # run as root, the servers are nobody's and must be able to walk there
     running: list[Running] = []
 
-    def begin(*arguments: str) -> Running:
-        running.append(Running(folder, *arguments))
+    def begin(*arguments: str, asterisk: Installation | None = None) -> Running:
+        running.append(Running(folder, asterisk, *arguments))
         return running[-1]
 
     yield begin
@@ -179,18 +180,29 @@ def test_pops_come_without_an_asterisk_and_it_goes_on_after_a_kill(start: Start)
 
 
 def test_sip_calls_pop_on_a_real_asterisk(start: Start, asterisk_installation: Installation) -> None:
-    os.environ["CTI_ASTERISK"] = str(asterisk_installation.binary)
-    try:
-        demo = start("--port", str(free_ports(1)[0]))
-    finally:
-        del os.environ["CTI_ASTERISK"]
+    demo = start("--port", str(free_ports(1)[0]), asterisk=asterisk_installation)
     assert "A real Asterisk" in demo.until("(?i)asterisk .*world")
     demo.until("POP for .*class [A-C]", 60)
     started = children_of(demo.process.pid)
     assert len(started) == 3
+
+    demo.process.kill()
+    demo.process.wait()
+    demo = start("--simulator", "--fresh", "--headless", "--for", "1", "--port", str(free_ports(1)[0]))
+    demo.until("100 invented customers")
+    assert not any(lives(pid) for pid in started)
+    demo.until("Everything is stopped")
+
+
+def test_it_ends_in_order_when_its_window_is_closed(
+    start: Start, asterisk_installation: Installation
+) -> None:
+    demo = start("--port", str(free_ports(1)[0]), asterisk=asterisk_installation)
+    demo.until("POP for")
+    started = children_of(demo.process.pid)
     password = json.loads(next_file(demo).read_text())["lead"]
     assert any(password in line for line in demo.lines)
-    assert demo.end(signal.SIGTERM) == 0
+    assert demo.end(signal.SIGHUP) == 0
     assert not any(lives(pid) for pid in started)
     assert "Everything is stopped" in demo.lines[-1]
 

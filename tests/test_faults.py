@@ -447,6 +447,9 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
         for fact in await centre.fetch("SELECT call FROM journal WHERE type = 'call.cleared' AND call IS NOT NULL")
     )
     assert not [call for call in {row["call"] for row in rows} if cleared[call] > 1]
+    for screen in screens[1:]:
+        await screen.ask("agent.log_off")
+        await centre.member(screen.login, there=False)
     await well(centre, anna, sara)
     assert await centre.process.stop() == 0
 
