@@ -174,8 +174,10 @@ class Demo:
                 self._say("Stopping everything ...")
         except _Stopped:
             self._say("Stopped before everything was set up.")
-        except (PostgresFailed, DatabaseUnavailable, MigrationFailed, JournalInUse) as error:
-            raise DemoFailed(f"{error} (cti demo --fresh begins anew.)") from None
+        except MigrationFailed as error:  # data of another version of this project
+            raise DemoFailed(f"{error} To begin anew: cti demo --fresh") from None
+        except (PostgresFailed, DatabaseUnavailable, JournalInUse) as error:
+            raise DemoFailed(str(error)) from None
         if started:
             self._say(f"Everything is stopped. The data is kept in {_short(self.folder)} for the next time.")
 

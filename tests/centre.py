@@ -763,11 +763,14 @@ class Centre:
             await asyncio.sleep(0.05)
 
     @staticmethod
-    async def eventually(true: Callable[[], Any], *, what: str = "", within: float = 10.0) -> None:
-        """Wait until a condition holds."""
+    async def eventually(
+        true: Callable[[], Any], *, what: str | Callable[[], str] = "", within: float = 10.0
+    ) -> None:
+        """Wait until a condition holds; `what` is said if it does not."""
         deadline = time.monotonic() + within
         while not true():
-            assert time.monotonic() < deadline, f"not within {within:g} s: {what}"
+            said = what if isinstance(what, str) or time.monotonic() < deadline else what()
+            assert time.monotonic() < deadline, f"not within {within:g} s: {said}"
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:

@@ -604,6 +604,8 @@ class SmallPbx(RuleBasedStateMachine):
         if one is None:
             return
         two = self.some(pick, lambda c: c.up and self.idle(c) and c is not one)
+        if two is None:
+            return
         for each in (one, two):
             self.about(MusicChanged, each, False)
         self.pair(one, two)
@@ -677,9 +679,9 @@ class SmallPbx(RuleBasedStateMachine):
             state = states[f"main:{channel.uniqueid}"]
             peers = [c for c in self.channels.values() if c.bridge == channel.bridge and c is not channel]
             if channel.bridge is not None and channel.slot is None and peers:
-                if channel.holds:
+                if channel.holds and channel.talked:
                     assert state is ConnectionState.HOLD
-                elif not any(peer.holds for peer in peers):
+                elif not any(peer.holds for peer in (channel, *peers)):
                     assert state is ConnectionState.CONNECTED
             if channel.queue is not None:
                 assert state is ConnectionState.QUEUED
@@ -699,4 +701,4 @@ class SmallPbx(RuleBasedStateMachine):
 
 
 TestSmallPbx = SmallPbx.TestCase
-TestSmallPbx.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestSmallPbx.settings = settings(max_examples=1500, stateful_step_count=50, deadline=None)

@@ -104,7 +104,8 @@ async def test_a_sip_call_pops_before_the_agents_phone_rings(
         told = sven.all(type, call=call)
         assert len(told) == (0 if type == "call.originated" else 1), type
     for stranger in (dora, sara):  # another agent of the team, a supervisor of another team
-        assert [f["type"] for f in stranger.facts() if f["data"].get("call") == call] == [], stranger.login
+        assert not stranger.all("call.*"), stranger.login
+        assert not stranger.all("pop.*"), stranger.login
         assert not stranger.picture.calls
         assert not stranger.picture.pops
     for screen in (finn, sven, dora, sara):
@@ -205,9 +206,9 @@ async def test_a_hostile_callers_name_is_shown_as_text_and_breaks_nothing(centre
     await centre.log_on(anna)
     world = await Party("127.0.0.2", free_ports(1)[0], (centre.pbx.host, centre.pbx.sip_port)).open()
     try:
-        leg = world.call("447700900123", "5550100", HOSTILE[name])
-        if name == "10 kB":  # more than a SIP message may hold here: it must simply be no harm
-            leg = world.call("447700900123", "5550100", "after it")
+        legs = [world.call("447700900123", "5550100", HOSTILE[name])]
+        if name == "10 kB":  # which Asterisk may not take at all: then the next call pops
+            legs.append(world.call("447700900124", "5550100", "after it"))
         shown = (await anna.wait_for("pop.shown"))["data"]["view"]
         pop = await looked_up(anna, shown["call"])
         told = pop["name"] or ""
@@ -218,7 +219,8 @@ async def test_a_hostile_callers_name_is_shown_as_text_and_breaks_nothing(centre
         if name == "quotes":  # Asterisk hands on the backslashes of SIP's quoting
             assert re.sub(r"\\(.)", r"\1", told) == 'O\'Neil "the \\ hammer"'
         await anna.wait_for("call.established", agent="anna")
-        leg.bye()
+        for leg in legs:
+            leg.bye()
         await anna.wait_for("call.cleared", call=shown["call"])
         await sara.wait_for("call.cleared", call=shown["call"])
         for screen in (anna, sara):
@@ -582,6 +584,7 @@ async def test_a_restart_of_the_server_in_mid_call_misses_and_doubles_nothing(ce
     cleared = await anna.wait_for("call.cleared", call=call)
     assert cleared["data"]["outcome"] == "answered"
     for screen in (anna, sara):
+        await centre.server.journal.flushed(centre.server.bus.seq)
         journal = await centre.server.journal.since(before[screen.login])
         await screen.as_told("by", "why")  # who made the state is not kept over a restart
         assert screen.all("call.cleared", call=call) == [cleared]
@@ -620,7 +623,6 @@ async def test_hold_by_a_phone_is_told_and_counted(centre: Centre) -> None:
         customers.bye()
         cleared = await sven.wait_for("call.cleared")
         assert cleared["data"]["held"] == pytest.approx(0.5, abs=0.2)  # the longest party's
-        assert cleared["data"]["talked"] > 1  # a call on hold is still theirs
         record = await centre.interaction_of(cleared["data"]["call"])
         assert record["held"] == pytest.approx(cleared["data"]["held"], abs=0.01)
         for screen in (finn, sven):

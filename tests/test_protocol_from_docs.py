@@ -92,7 +92,7 @@ async def test_a_client_from_the_documentation_prints_the_pop_and_comes_back_aft
                 await centre.start_server()
                 await anna.connect()
                 anna.mark()
-                await centre.eventually(lambda: centre.server.hub.tabs("anna") == 2, within=15, what="back")
+                await centre.eventually(lambda: centre.server.hub.tabs("anna") == 2, within=15, what=printed.read_text)
                 assert len(printed.read_text().splitlines()) <= before + 2  # no pops of calls that are over
         assert process.poll() is None, printed.read_text()
     finally:

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, cast
 
 from cti.simulator.actions import VERSION, Actions, respond
 from cti.simulator.messages import message
@@ -67,10 +67,8 @@ class _Session(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a stream is needed")
-        self.transport = transport
-        sock = transport.get_extra_info("socket")
+        self.transport = cast("asyncio.Transport", transport)  # other event loops' are no subclass of it
+        sock = self.transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._simulator.joined(self)

@@ -22,5 +22,7 @@ function connect() {
     if ([4400, 4401, 4403, 4409].includes(code)) console.log("refused:", code);
     else setTimeout(connect, 1000);
   };
+  // Node tells of a refused connection by an error alone; browsers by a close too, which is then the one that counts.
+  line.onerror = () => line.readyState === WebSocket.CONNECTING && line.onclose({ code: 1006 });
 }
 connect();
