@@ -13,8 +13,9 @@ import argparse
 import asyncio
 import gc
 import json
+import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,7 @@ from cti.simulator.plan import Caller, Plan
 
 AGENTS = 300
 CUSTOMERS = 100_000
-STEP = 0.01
+STEP = 0.05
 """Simulated seconds between two looks at what is due."""
 
 WARM_UP = 12_000
@@ -64,7 +65,7 @@ async def find(
     return Identification(caller=caller, how="exact", candidates=(Candidate(how="exact", account=account),))
 
 
-async def measure(count: int, samples: int) -> dict[str, Any]:
+async def measure(count: int, samples: int, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     now = [1_800_000_000.0]
     callers = tuple(Caller(number=f"4474{n:08d}", name=f"Customer {n}") for n in range(CUSTOMERS))
     plan = Plan(
@@ -128,6 +129,7 @@ async def measure(count: int, samples: int) -> dict[str, Any]:
             raise RuntimeError("a listener failed: see the log above")
         if pbx.ended >= next_sample:
             points.append((pbx.ended, resident()))
+            say(f"{pbx.ended} calls, {points[-1][1] / 1e6:.1f} MB, {time.monotonic() - began:.0f} s")
             next_sample += max(1, count // samples)
     gc.collect()
     warm = [point for point in points if point[0] >= min(WARM_UP, count // 2)]
@@ -157,11 +159,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--million", action="store_true", help="one million calls; takes about 20 minutes")
+    parser.add_argument("--million", action="store_true", help="one million calls; takes most of an hour")
     parser.add_argument("--samples", type=int, default=50)
     args = parser.parse_args()
     where = machine()
-    result = asyncio.run(measure(1_000_000 if args.million else args.calls, args.samples))
+    count = 1_000_000 if args.million else args.calls
+    result = asyncio.run(measure(count, args.samples, lambda line: print(line, file=sys.stderr, flush=True)))
     print(json.dumps({"benchmark": "memory", "machine": where, **result}))
 
 

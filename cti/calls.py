@@ -172,9 +172,10 @@ class _Leg:
     `ends`: uniqueids of its channel, or of both halves of a Local one, the near half first. `dialling`: legs it dials
     now, each with the end that dials it. `front`: the Local connection that stands for this phone behind it. `joint`: a
     Local channel that only leads to an agent's own phone. `aside`: the bridge where nobody hears anybody (parking,
-    waiting) that it is in. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet.
-    `met`: whom it has talked with. `left_by`: whom it talked with before others took their place. `guest_of`: the
-    Linkedid of the call it left to be with a customer, and with which it goes on when they leave.
+    waiting) that it is in. `offered_by`: the queue that was told with its offer. `dials`: the number sent to the
+    outside. `caller`: a number and name heard but not told yet. `met`: whom it has talked with. `left_by`: whom it
+    talked with before others took their place. `guest_of`: the Linkedid of the call it left to be with a customer, and
+    with which it goes on when they leave.
     """
 
     id: str
@@ -201,6 +202,7 @@ class _Leg:
     member_of: str | None = None
     dial_reason: str | None = None
     offered_at: float = 0.0
+    offered_by: str | None = None
     queue: str | None = None
     queued_at: float = 0.0
     position: int = 1
@@ -528,13 +530,14 @@ class Calls:
         if call.direction is Direction.INTERNAL and call.answered is None and self._is_outside(leg):
             call.direction = Direction.OUTBOUND
         call.dnis = call.dnis or leg.dials
+        leg.offered_by = leg.member_of or self._waiting_in(call)
         return [
             CallOffered(
                 at=moment(at),
                 call=call.id,
                 connection=self._connection(leg),
                 agent=leg.agent,
-                queue=leg.member_of or self._waiting_in(call),
+                queue=leg.offered_by,
                 view=self._whole(call),
             )
         ]
@@ -873,7 +876,8 @@ class Calls:
         holder.held_in = bridge if r.on else None
         for peer in () if r.on else self._peers(holder):
             self._legs[peer].music = False  # its end is told later, at times when they have parted already
-        return self._settle(leg.call, r.at)
+        facts = self._settle(leg.call, r.at)
+        return facts + self._settle_others(leg, bridge, r.at) if bridge is not None else facts
 
     def _music_changed(self, r: MusicChanged) -> Facts:
         leg = self._leg(r.uniqueid)
@@ -1221,9 +1225,10 @@ class Calls:
         for leg, old, new in changes:
             connection = self._connection(leg)
             if new is ALERTING:
-                queue = leg.member_of or self._waiting_in(call)
                 facts.append(
-                    CallDelivered(at=when, call=call.id, connection=connection, agent=leg.agent, queue=queue)
+                    CallDelivered(
+                        at=when, call=call.id, connection=connection, agent=leg.agent, queue=leg.offered_by
+                    )
                 )
             elif new is QUEUED:
                 facts.append(

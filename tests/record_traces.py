@@ -516,7 +516,7 @@ async def s_56_consultation_given_up(s: Stage) -> None:
 
 
 @scenario
-async def s_57_ringing_queue_times_out(s: Stage) -> None:
+async def s_57_ringing_queue(s: Stage) -> None:
     """a queue without Answer() before it: the caller hears ringing, an agent answers, the caller hangs up"""
     await s.member("sales", "PJSIP/1101")
     call = s.carrier.call("15551234567", "5550909", "Ada Lovelace")

@@ -722,7 +722,7 @@ STORIES = {
         A connection_cleared PJSIP/trunk=null reason=normal
         A cleared queue=main:sales outcome=answered
     """,
-    "57_ringing_queue_times_out": """
+    "57_ringing_queue": """
         A originated PJSIP/trunk=initiated
         A queued PJSIP/trunk=queued queue=main:sales
         A offered agent1101=initiated queue=main:sales

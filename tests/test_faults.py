@@ -16,7 +16,7 @@ import struct
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,9 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
         assert (await anna.ask("agent.not_ready", reason="Break"))["state"] == "not_ready"
         await centre.member("anna", paused=True, reason="Break")
         third = await centre.call(number="+447700900999")
-        given_up = (await olga.wait_for("call.queued", where=lambda d: d["view"]["ani"] == "+447700900999"))["data"]
+        given_up = (await olga.wait_for("call.queued", where=lambda d: d["view"]["ani"] == "+447700900999"))[
+            "data"
+        ]
         await centre.hang_up(third)
         await olga.wait_for("call.cleared", call=given_up["call"], outcome="abandoned")
         await asyncio.sleep(max(0.0, 6 - (time.monotonic() - away_since)))
@@ -182,7 +184,9 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
     await centre.hang_up(second)
     assert (await centre.interaction_of(pop["call"]))["account_id"] == customer["id"]
     await centre.eventually(lambda: not centre.server.attendance.unwritten, what="sessions written")
-    sessions = await centre.fetch("SELECT login, state, reason FROM agent_sessions WHERE login IN ('anna', 'ben')")
+    sessions = await centre.fetch(
+        "SELECT login, state, reason FROM agent_sessions WHERE login IN ('anna', 'ben')"
+    )
     assert {s["login"]: (s["state"], s["reason"]) for s in sessions} == {
         "anna": ("not_ready", "Break"),
         "ben": ("ready", None),
@@ -227,12 +231,10 @@ async def test_a_full_disk_under_the_database_is_an_outage_that_passes(
             caller = await centre.call()
             call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
             for _ in range(40):
-                try:
-                    await anna.ask("call.note", call=call, text="x" * 4000)
-                except Refusal as refused:
-                    assert refused.code in ("database_unavailable", "rate_limited"), refused
-                    broken += [refused.code] if refused.code == "database_unavailable" else []
-                    await asyncio.sleep(0.05)
+                code = await refusal_of(anna.ask("call.note", call=call, text="x" * 4000))
+                assert code in (None, "database_unavailable", "rate_limited"), code
+                broken += [code] if code == "database_unavailable" else []
+                await asyncio.sleep(0.05 if code else 0)
                 if len(broken) >= 3:
                     break
             await centre.hang_up(caller)
@@ -259,6 +261,15 @@ async def test_a_full_disk_under_the_database_is_an_outage_that_passes(
         subprocess.run(["umount", "-l", str(disk)], check=False)
         remove_folder(disk)
         centre._tokens.clear()
+
+
+async def refusal_of(asked: Awaitable[Any]) -> str | None:
+    """The code with which a command is refused, None if it is carried out."""
+    try:
+        await asked
+    except Refusal as refused:
+        return refused.code
+    return None
 
 
 def fill(file: Path) -> None:
@@ -315,9 +326,10 @@ async def test_a_pbx_killed_in_mid_call_comes_back_and_nobody_has_to_do_a_thing(
     record = await centre.interaction_of(call)
     assert (record["outcome"], record["agents"]) == ("lost", ["anna"])
     await well(centre, anna, ben, sara)
-    assert len(sara.all("call.cleared", call=call)) == 1 or len(
-        [f for f in sara.facts() if f["type"] == "call.cleared" and f["data"]["call"] == call]
-    ) == 1
+    assert (
+        len(sara.all("call.cleared", call=call)) == 1
+        or len([f for f in sara.facts() if f["type"] == "call.cleared" and f["data"]["call"] == call]) == 1
+    )
 
 
 async def test_a_frozen_pbx_is_noticed_and_shown(centre: Centre) -> None:
@@ -392,13 +404,15 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
     screens = [await centre.screen(seat.login) for seat in sellers]
     anna, sara, olga = screens[0], await centre.screen("sara"), await centre.screen("olga")
     await centre.log_on(*screens)
-    made: list[str] = []
+    enough = asyncio.Event()
 
     async def traffic() -> None:
-        for place in range(28):
+        for place in range(1000):
             queue = "sales" if place % 2 else "support"
-            made.append(await centre.call(queue, number=f"+4477009{place:05d}", talk=2.0 + place % 5))
-            await asyncio.sleep(0.2)
+            await centre.call(queue, number=f"+44207940{place:04d}", talk=2.0 + place % 5)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(enough.wait(), 0.2)
+                return
 
     calling = asyncio.create_task(traffic())
     await olga.until(lambda: len(olga.picture.calls) >= 10, 15, "ten calls")
@@ -406,19 +420,22 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
     await process.kill()
     for screen in (*screens, sara, olga):
         await screen.gone()
-    talked_before = {row["BridgeId"] for row in await centre.channels() if row.get("BridgeId")}
-    await asyncio.sleep(2.0)
+    talked = {row["BridgeId"] for row in await centre.channels() if row.get("BridgeId")}
+    waiting_until = time.monotonic() + 10
+    while not {row["BridgeId"] for row in await centre.channels() if row.get("BridgeId")} - talked:
+        assert time.monotonic() < waiting_until, "nobody was put through while the server was away"
+        await asyncio.sleep(0.1)
     members = Counter(row["Location"] for row in await centre.queue_members())
     assert set(members) == {f"PJSIP/{seat.phone}" for seat in sellers}
-    talk_now = {row["BridgeId"] for row in await centre.channels() if row.get("BridgeId")}
-    assert talk_now - talked_before, "nobody was put through while the server was away"
     await centre.start_process()
     for screen in (*screens, sara, olga):
         welcome = await screen.connect(resume=True)
         if not welcome["resumed"]:  # honest: then there is a snapshot
             assert screen.picture.agents
+    olga.mark()
+    await olga.until(lambda: len(olga.all("call.established")) >= 5, 20, "calls again")
+    enough.set()
     await calling
-    assert len(made) == 28
     await olga.until(lambda: not olga.picture.calls, 40, "all calls over")
     for seat, screen in zip(sellers, screens, strict=True):
         await screen.agent_is("ready", within=15)
@@ -429,9 +446,13 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
     await sara.as_told("by", "why")
 
     deadline = time.monotonic() + 15
-    while (await centre.fetch("SELECT 1 FROM interactions WHERE ended IS NULL")) and time.monotonic() < deadline:
+    while (
+        await centre.fetch("SELECT 1 FROM interactions WHERE ended IS NULL")
+    ) and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-    rows = await centre.fetch("SELECT call, outcome, ended, agents, ani FROM interactions WHERE ani LIKE '+4477009000%'")
+    rows = await centre.fetch(
+        "SELECT call, outcome, ended, agents, ani FROM interactions WHERE ani LIKE '+44207940%'"
+    )
     assert all(row["ended"] is not None for row in rows)
     assert len({row["call"] for row in rows}) == len(rows)
     callers = Counter(row["ani"] for row in rows)
@@ -443,10 +464,12 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
             first.setdefault(fact["data"]["call"], at)
     seen = {call for call, at in first.items() if not killed - 0.5 < at < killed}
     assert seen - {row["call"] for row in rows} == set()
-    assert len(seen) >= 12
+    assert len(seen) >= 15
     cleared = Counter(
         fact["call"]
-        for fact in await centre.fetch("SELECT call FROM journal WHERE type = 'call.cleared' AND call IS NOT NULL")
+        for fact in await centre.fetch(
+            "SELECT call FROM journal WHERE type = 'call.cleared' AND call IS NOT NULL"
+        )
     )
     assert not [call for call in {row["call"] for row in rows} if cleared[call] > 1]
     for screen in screens[1:]:
@@ -524,7 +547,15 @@ NUL = r'{"op":"call.note","id":"1","args":{"call":"main:1.1","text":"x\u0000"}}'
 
 @pytest.mark.parametrize(
     "text",
-    ["no json", "[1]", '"text"', "{", '{"op":"ping","id":"1","args":' + "[" * 100 + "]" * 100 + "}", "x" * 70_000, NUL],
+    [
+        "no json",
+        "[1]",
+        '"text"',
+        "{",
+        '{"op":"ping","id":"1","args":' + "[" * 100 + "]" * 100 + "}",
+        "x" * 70_000,
+        NUL,
+    ],
     ids=["text", "list", "string", "cut", "deep", "oversize", "nul"],
 )
 async def test_a_frame_that_is_none_closes_its_client_only(centre: Centre, text: str) -> None:

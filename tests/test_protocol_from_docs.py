@@ -34,7 +34,11 @@ async def centre(asterisk_installation: Installation, postgres_server: Postgres)
 def node() -> list[str]:
     """How to run JavaScript that has a WebSocket."""
     found = shutil.which("node")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout if found else "v0"
+    version = (
+        subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+        if found
+        else "v0"
+    )
     major = int(version.strip().lstrip("v").split(".")[0])
     if found is None or major < 20:
         why = "NO NODE: Node.js 20 or later runs the JavaScript client of the documentation"
@@ -71,7 +75,9 @@ async def test_a_client_from_the_documentation_prints_the_pop_and_comes_back_aft
             stderr=subprocess.STDOUT,
         )
     try:
-        await centre.eventually(lambda: centre.server.hub.tabs("anna") == 2, within=15, what=printed.read_text)
+        await centre.eventually(
+            lambda: centre.server.hub.tabs("anna") == 2, within=15, what=printed.read_text
+        )
         await centre.log_on(anna)
         for round in (1, 2):
             caller = await centre.call(number=customer["e164"])
@@ -92,7 +98,9 @@ async def test_a_client_from_the_documentation_prints_the_pop_and_comes_back_aft
                 await centre.start_server()
                 await anna.connect()
                 anna.mark()
-                await centre.eventually(lambda: centre.server.hub.tabs("anna") == 2, within=15, what=printed.read_text)
+                await centre.eventually(
+                    lambda: centre.server.hub.tabs("anna") == 2, within=15, what=printed.read_text
+                )
                 assert len(printed.read_text().splitlines()) <= before + 2  # no pops of calls that are over
         assert process.poll() is None, printed.read_text()
     finally:

@@ -12,7 +12,7 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from cti.simulator import scripts
@@ -199,6 +199,11 @@ class Pbx:
                 self._random.choice(plan.callers),
                 self._random.choice(tuple(plan.queues)),
             )
+
+    def set_pace(self, calls_per_second: float) -> None:
+        """So many new inbound calls a second from now on."""
+        self.plan = replace(self.plan, calls_per_second=max(0.0, calls_per_second))
+        self._next_arrival = self._clock()
 
     def take(self) -> tuple[bytes, bytes]:
         """What was said since the last time: (full, lean)."""

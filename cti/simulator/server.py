@@ -4,7 +4,8 @@
         await simulator.lag(3.0)
 
 Faults are coroutines and methods of `Simulator`; another process commands them over AMI with the action `Simulator`
-(headers `Fault: drop|freeze|garbage|split|whole|restart|lag`, `Seconds`), which no Asterisk knows.
+(headers `Fault: drop|freeze|garbage|split|whole|restart|lag`, `Seconds`), which no Asterisk knows. The same action with
+`CallsPerSecond` makes more calls or fewer from then on.
 """
 
 from __future__ import annotations
@@ -324,9 +325,16 @@ class Simulator:
         self._flush()
 
     def _fault_by_action(self, session: _Session, headers: Mapping[str, str]) -> None:
-        seconds = float(headers.get("seconds") or 1.0)
+        try:
+            seconds = float(headers.get("seconds") or 1.0)
+            pace = float(headers["callspersecond"]) if "callspersecond" in headers else None
+        except ValueError:
+            session.write(respond(headers, "Error", "Seconds and CallsPerSecond are numbers"))
+            return
         loop = asyncio.get_running_loop()
         session.write(respond(headers, "Success", VERSION))
+        if pace is not None:
+            self.pbx.set_pace(pace)
         match headers.get("fault", "").lower():
             case "drop":
                 loop.call_soon(self.drop)
