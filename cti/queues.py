@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cti.ami_events import MemberRemoved, MemberSeen, QueueRow, Record
-from cti.calls import moment
 from cti.facts import (
     CallCleared,
     CallDiverted,
@@ -29,6 +28,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
     QueueRemoved,
 )
+from cti.legs import moment
 from cti.people import device_of
 from cti.views import MemberView, QueueView, WaitingView
 

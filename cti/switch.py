@@ -25,8 +25,9 @@ from cti.ami_events import (
     parked_rows,
     queue_rows,
 )
-from cti.calls import Calls, moment
+from cti.calls import Calls
 from cti.facts import Fact, PbxResynced, PbxStatusChanged
+from cti.legs import moment
 from cti.queues import Queues
 from cti.views import PbxView
 

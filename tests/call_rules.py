@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cti.ami_events import ChannelRow, ParkedRow, Record, WaitingRow
-from cti.calls import TRANSITIONS, Calls
+from cti.calls import Calls
 from cti.facts import (
     CallCleared,
     CallDataChanged,
@@ -23,6 +23,7 @@ from cti.facts import (
     ConnectionView,
     Fact,
 )
+from cti.legs import TRANSITIONS
 from tests.recorded import model
 
 NULL = ConnectionState.NULL

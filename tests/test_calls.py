@@ -13,7 +13,6 @@ from typing import TypeVar
 import pytest
 
 from cti.ami_events import ChannelState, ChannelStateChanged, fields_of
-from cti.calls import TRANSITIONS, IllegalTransition
 from cti.facts import (
     CallCleared,
     CallDataChanged,
@@ -35,6 +34,7 @@ from cti.facts import (
     Direction,
     Fact,
 )
+from cti.legs import TRANSITIONS, IllegalTransition
 from tests.recorded import line, messages, model, records, told
 from tests.test_calls_properties import KNOWN, LOCALS, WHOLE
 

@@ -53,9 +53,9 @@ from cti.ami_events import (
     WaitingRow,
 )
 from cti.bus import JSON_OPTIONS, serialise
-from cti.calls import REMEMBERED
 from cti.client import Picture
 from cti.facts import CallCleared, CallEstablished, ConnectionCleared, ConnectionState
+from cti.legs import REMEMBERED
 from tests.call_rules import Watched
 from tests.recorded import AGENTS, FOLDER, model, records
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cti.ami_events import MemberRemoved, MemberSeen, MemberStatus, QueueRow, queue_rows
 from cti.bus import serialise
-from cti.calls import moment
 from cti.client import Picture
 from cti.facts import (
     CallCleared,
@@ -35,6 +34,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
     QueueRemoved,
 )
+from cti.legs import moment
 from cti.queues import Queues
 from tests.floor import Floor, as_json, recorded_people
 from tests.recorded import AGENTS, messages, records
