@@ -99,7 +99,8 @@ class Picture:
             others = [other for other in call["connections"] if other["id"] != connection["id"]]
             call["connections"] = others if connection["state"] == "null" else [*others, connection]
         if kind == "call.data_changed":
-            call["data"] = call["data"] | data["changed"]
+            merged = call["data"] | data["changed"]
+            call["data"] = {name: value for name, value in merged.items() if value != ""}
         elif kind == "call.caller_changed":
             call |= {"ani": data["ani"], "ani_name": data["ani_name"]}
         self._keep_if_mine(id)

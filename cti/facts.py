@@ -265,7 +265,8 @@ class CallFailed(CallFact):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionCleared(CallFact):
     """A party has left the call. `talked` and `held`: seconds, computed from bridges. `cause`: Q.850. `reason`: normal,
-    abandoned (left a queue unanswered), transferred, lost (found gone at a resync), merged. AMI: Hangup."""
+    abandoned (left a queue unanswered), transferred, lost (found gone at a resync), replaced (a Local channel that turned
+    out to join others only). AMI: Hangup."""
 
     TYPE: ClassVar[str] = "call.connection_cleared"
     connection: ConnectionView

@@ -395,7 +395,9 @@ async def test_a_wrong_password_for_one_pbx_is_said_and_the_other_one_works(
 # ------------------------------------------------------------------------------------------ the server
 
 
-async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre: Centre) -> None:
+async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(
+    centre: Centre, request: pytest.FixtureRequest
+) -> None:
     await centre.stop_server()
     process = await centre.start_process()
     sellers = [seat for seat in SEATS if seat.team == "sales"] + [
@@ -415,6 +417,7 @@ async def test_a_server_killed_in_a_busy_period_is_taken_up_where_it_was(centre:
                 return
 
     calling = asyncio.create_task(traffic())
+    request.addfinalizer(calling.cancel)
     await olga.until(lambda: len(olga.picture.calls) >= 10, 15, "ten calls")
     killed = time.time()
     await process.kill()
