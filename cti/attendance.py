@@ -57,7 +57,9 @@ class Attendance:
             except Exception as error:
                 self._due = {**batch, **self._due}
                 if failures == 0:
-                    log.warning("agent sessions cannot be written", why=f"{type(error).__name__}: {error}"[:200])
+                    log.warning(
+                        "agent sessions cannot be written", why=f"{type(error).__name__}: {error}"[:200]
+                    )
                 await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1
             else:

@@ -48,7 +48,10 @@ def records(name: str, session: str = "") -> list[Record]:
 
 
 AGENTS = {
-    **{f"Local/{n}@sim-agent": f"agent{n}" for n in (1009, 1101, 1102, 1202, 1501, 2101, 2202, 3101, 6101, 6501)},
+    **{
+        f"Local/{n}@sim-agent": f"agent{n}"
+        for n in (1009, 1101, 1102, 1202, 1501, 2101, 2202, 3101, 6101, 6501)
+    },
     "PJSIP/1003": "carol",
     "PJSIP/1001": "alice",
 }

@@ -628,6 +628,20 @@ async def test_a_client_that_does_not_read_is_dropped_and_others_are_not_slowed(
         writer.close()
 
 
+async def test_the_pace_of_calls_can_be_set_by_another_process() -> None:
+    async with Simulator(Plan(agents=0, calls_per_second=0)) as simulator, linked(simulator) as (link, heard):
+        await heard.until(up(link))
+        with pytest.raises(ActionRefused, match="numbers"):
+            await link.send("Simulator", {"CallsPerSecond": "many"})
+        assert simulator.pbx.arrived == 0
+        await link.send("Simulator", {"CallsPerSecond": "500"})
+        await heard.until(lambda: simulator.pbx.arrived > 20)
+        await link.send("Simulator", {"CallsPerSecond": "0"})
+        arrived = simulator.pbx.arrived
+        await link.send("Ping")
+        assert simulator.pbx.arrived == arrived
+
+
 async def test_originate_and_hangup_over_ami() -> None:
     plan = Plan(agents=1, ring=(0.02, 0.02), talk=(60, 60), customer_busy=0)
     async with Simulator(plan) as simulator, linked(simulator) as (link, heard):

@@ -311,7 +311,9 @@ async def test_comparisons_find_nothing_wrong_while_calls_come_and_go(asterisk_f
         assert set(floor.cleared().values()) == {1}
         assert {fact.outcome for fact in floor.facts(CallCleared)} <= {"answered", "abandoned"}
         assert floor.calls["main"].unknown == 0
-        await floor.until(lambda: not any(floor.calls["main"].sizes().values()))  # the last halves of Local channels
+        await floor.until(
+            lambda: not any(floor.calls["main"].sizes().values())
+        )  # the last halves of Local channels
         assert len(floor.audience) == 0
 
 
