@@ -317,7 +317,7 @@ def _of_country(country: _Country, chance: random.Random, number: int) -> Iterat
                 line = 20 + (place // 3) * 3
                 phones.append(SamplePhone(e164=f"{homes[place % len(homes)]}{line % 100:02d}", kind="home"))
         yield SampleCustomer(
-            number=f"C-{number + place}",
+            number=str(10_000 + number + place),
             name=name,
             kind="company" if company else "person",
             classification=chance.choices("ABC", (2, 3, 5))[0],
