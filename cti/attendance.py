@@ -17,6 +17,9 @@ from cti.facts import AgentStateChanged
 
 log = structlog.get_logger(__name__)
 
+LINGER = 0.1
+"""Seconds a change waits for others to be written with it."""
+
 PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -50,6 +53,7 @@ class Attendance:
                 self._written.set()
                 self._wake.clear()
                 await self._wake.wait()
+                await asyncio.sleep(LINGER)
             batch, self._due = self._due, {}
             now = datetime.now(UTC)
             try:

@@ -6,6 +6,7 @@ read yet waits in its transport, bounded by `buffer` bytes; a client that falls 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import struct
 from collections import defaultdict
@@ -84,10 +85,15 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
+GATHERED_MOST = 64 * 1024
+"""Bytes of facts that gather for one client in one turn of the loop before they are written without waiting for its end."""
+
+
 class Session:
     """One client's connection after its hello.
 
-    While it resumes, facts are held back in `held`; live, they go straight to the wire. After `close` nothing more is
+    While it resumes, facts are held back in `held`; live, those of one turn of the loop gather in `waiting` and go to the
+    wire in one write. After `close` nothing more is
     written, and the connection is gone within the grace time whether the client reads or not.
     """
 
@@ -107,6 +113,8 @@ class Session:
         "pinged",
         "since",
         "topics",
+        "waiting",
+        "waiting_size",
         "wire",
     )
 
@@ -128,6 +136,8 @@ class Session:
         self.topics: Topics = frozenset()
         self.held: list[tuple[int, bytes]] | None = None
         self.held_size = 0
+        self.waiting: list[bytes] = []
+        self.waiting_size = 0
         self.overflowed = False
         self.closed: CloseCode | None = None
         self.since = self.heard = self.pinged = monotonic()
@@ -146,6 +156,10 @@ class Session:
         if self.wire.get_write_buffer_size() > self.allowance:
             self.close(TOO_SLOW)
             return False
+        if self.waiting:
+            framed = b"".join((*self.waiting, framed))
+            self.waiting.clear()
+            self.waiting_size = 0
         self.wire.write(framed)
         return True
 
@@ -173,6 +187,9 @@ class Session:
         """Says goodbye, sends the close frame, and takes nothing more. Done once; later calls do nothing."""
         if self.closed is not None:
             return
+        if self.waiting and code is not TOO_SLOW and not self.wire.is_closing():
+            self.wire.write(b"".join(self.waiting))
+        self.waiting.clear()
         self.closed = code
         farewell(self.wire, code, reason)
         if self.on_close is not None:
@@ -231,6 +248,8 @@ class Hub:
         self._swept = clock()
         self._listeners: dict[str, set[Session]] = defaultdict(set)
         self._seats: dict[str, list[Session]] = {}
+        self._due: list[Session] = []
+        self._flushing = False
         self.buffer = buffer
         self.heartbeat = heartbeat
         self.counts = Counts()
@@ -246,7 +265,10 @@ class Hub:
         return len(self._seats.get(login, ()))
 
     def carry(self, envelope: Envelope) -> None:
-        """Writes the fact to every client that listens to one of its topics, once to each. A carrier of the bus."""
+        """Gives the fact to every client that listens to one of its topics, once to each. A carrier of the bus.
+
+        What one turn of the loop publishes goes out in one write a client, when the turn is over.
+        """
         listening = [
             listeners for topic in envelope.topics if (listeners := self._listeners.get(topic)) is not None
         ]
@@ -256,28 +278,49 @@ class Hub:
         framed = frame(envelope.frame)
         counts = self.counts
         counts.facts += 1
-        slow: list[Session] = []
         for session in sessions:
             if session.closed is not None:
                 continue
             if session.held is not None:
                 session.hold(envelope.seq, framed)
                 continue
-            wire = session.wire
-            try:
-                if wire.get_write_buffer_size() > session.allowance:
-                    slow.append(session)
-                    continue
-                wire.write(framed)
-            except Exception:
-                counts.failed += 1
-                log.exception("a client could not be written to")
-                slow.append(session)
+            if not session.waiting:
+                self._due.append(session)
+            session.waiting.append(framed)
+            session.waiting_size += len(framed)
+            if session.waiting_size > GATHERED_MOST:
+                self._write_out(session)
         counts.writes += len(sessions)  # type: ignore[arg-type]  # a set either way
-        for session in slow:
-            counts.too_slow += 1
+        if not self._flushing and self._due:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        due, self._due = self._due, []
+        for session in due:
+            if session.waiting and session.closed is None:
+                self._write_out(session)
+
+    def _write_out(self, session: Session) -> None:
+        """Writes what has gathered; a client that lags too far behind, or cannot be written to, is closed."""
+        waiting, wire = session.waiting, session.wire
+        framed = waiting[0] if len(waiting) == 1 else b"".join(waiting)
+        waiting.clear()
+        session.waiting_size = 0
+        try:
+            if wire.is_closing():
+                return
+            if wire.get_write_buffer_size() <= session.allowance:
+                wire.write(framed)
+                return
+            self.counts.too_slow += 1
             session.close(TOO_SLOW)
-            self.leave(session)
+        except Exception:
+            self.counts.failed += 1
+            session.gone()
+            log.exception("a client could not be written to")
+        self.leave(session)
 
     def epoch_for(self, actor: Actor, topics: Topics) -> str:
         """The name of a stream: another one when the journal, the user or what the user may see is another."""

@@ -21,7 +21,9 @@ def set_up(*, json: bool, level: str, to: TextIO | None = None) -> None:
     ]
     rendering: list[structlog.typing.Processor]
     if json:
-        rendering = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        # without the variables of each frame: they may hold callers' numbers and names
+        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        rendering = [structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer()]
     else:
         rendering = [
             structlog.dev.ConsoleRenderer(

@@ -525,7 +525,7 @@ async def test_one_broken_wire_does_not_keep_the_fact_from_the_others(stage: Sta
             return 0
 
         def is_closing(self) -> bool:
-            return True
+            return False
 
         def abort(self) -> None: ...
 
