@@ -524,7 +524,7 @@ async def test_whatever_happens_to_the_stream_the_models_end_where_the_pbx_is(fa
         task = asyncio.create_task(link.run())
         heard = Heard()
         try:
-            await heard.until(lambda: switch.synced and simulator.pbx.arrived > 30)
+            await heard.until(lambda: switch.synced and simulator.pbx.arrived > 30 and len(switch.calls) > 5)
             match fault:
                 case "drop":
                     simulator.drop()

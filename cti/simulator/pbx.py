@@ -136,6 +136,8 @@ class Pbx:
         self.hears_full = self.hears_lean = False
         self.events = self.lean_events = self.offers = self.arrived = self.turned_away = 0
         self.ended = 0
+        # Goes on over a restart: Asterisk counts from nought again, but in another second, and the uniqueid has both.
+        self._numbers = itertools.count()
         self.queues = {name: Queue(name) for name in dict.fromkeys(plan.queues.values())}
         names = itertools.chain(plan.agent_names, itertools.repeat(""))
         extensions = (str(plan.first_extension + n) for n in range(plan.agents))
@@ -150,7 +152,6 @@ class Pbx:
         self.started = self._clock()
         self.calls: dict[int, Call] = {}
         self._due: list[tuple[float, int, Call, int, Callable[[Call], None]]] = []
-        self._numbers = itertools.count()
         self._order = itertools.count()
         self._trunk_calls = 0
         self._known_pauses: set[str] = set()
