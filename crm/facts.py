@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
@@ -10,8 +9,7 @@ from crm.views import PopView
 from cti.facts import Fact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopFact(Fact):
+class PopFact(Fact, frozen=True, gc=False, kw_only=True):
     """A fact about one agent's screen pop: for that agent alone."""
 
     agent: str
@@ -19,24 +17,21 @@ class PopFact(Fact):
     pop: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopShown(PopFact):
+class PopShown(PopFact, frozen=True, gc=False, kw_only=True):
     """The call is offered to the agent (or dialled by them): this is who it is. Follows call.offered."""
 
     TYPE: ClassVar[str] = "pop.shown"
     view: PopView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopUpdated(PopFact):
+class PopUpdated(PopFact, frozen=True, gc=False, kw_only=True):
     """More is known, or the call went on: `view` replaces the former one. Follows the look-up's answer and call facts."""
 
     TYPE: ClassVar[str] = "pop.updated"
     view: PopView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopWithdrawn(PopFact):
+class PopWithdrawn(PopFact, frozen=True, gc=False, kw_only=True):
     """The pop is no longer this agent's. `reason`: answered_elsewhere, caller_gone, no_answer, rejected, busy,
     unreachable, transferred (before they took it), call_ended (the record is closed: wrap-up is over), replaced
     (by the next call's pop), dismissed, logged_off."""
@@ -45,8 +40,7 @@ class PopWithdrawn(PopFact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionIdentified(Fact):
+class InteractionIdentified(Fact, frozen=True, gc=False, kw_only=True):
     """The customer of a call is settled: no other candidate, or a person chose. `how`: chosen, account_number, exact,
     switchboard. `by`: the login of who chose, or `lookup`."""
 
@@ -59,8 +53,7 @@ class InteractionIdentified(Fact):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionNoted(Fact):
+class InteractionNoted(Fact, frozen=True, gc=False, kw_only=True):
     """A note was written or changed on an interaction, and is committed. The text is read over REST."""
 
     TYPE: ClassVar[str] = "interaction.noted"
@@ -72,8 +65,7 @@ class InteractionNoted(Fact):
     author: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionClosed(Fact):
+class InteractionClosed(Fact, frozen=True, gc=False, kw_only=True):
     """The record of a call is complete and committed. `at` is when the call ended. Outcomes: those of call.cleared."""
 
     TYPE: ClassVar[str] = "interaction.closed"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import date, datetime
 
+import msgspec
+
 from cti.facts import Direction
+from cti.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountCard:
+class AccountCard(Frozen, frozen=True, gc=False, kw_only=True):
     """A customer in short. `classification` is the house's own rating (A is best)."""
 
     id: int
@@ -26,8 +27,7 @@ class AccountCard:
     last_contact: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContactCard:
+class ContactCard(Frozen, frozen=True, gc=False, kw_only=True):
     """A person at an account. `main`: the one to speak to when nobody else is named."""
 
     id: int
@@ -38,8 +38,7 @@ class ContactCard:
     language: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionCard:
+class InteractionCard(Frozen, frozen=True, gc=False, kw_only=True):
     """An earlier contact with the account; `note` is the newest note on it. `talked`: seconds."""
 
     id: int
@@ -55,8 +54,7 @@ class InteractionCard:
     note: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenItemCard:
+class OpenItemCard(Frozen, frozen=True, gc=False, kw_only=True):
     """Something still open with the account. `kind`: ticket, order, callback, invoice, complaint. `amount` is exact
     decimal text in `currency`, or None."""
 
@@ -70,16 +68,14 @@ class OpenItemCard:
     currency: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertCard:
+class AlertCard(Frozen, frozen=True, gc=False, kw_only=True):
     """What whoever speaks to this customer has to know first. `severity`: info, warning, critical."""
 
     severity: str
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Frozen, frozen=True, gc=False, kw_only=True):
     """A customer who may be the caller, with all that a pop shows of them.
 
     `how`: chosen (by a person), account_number (given to the IVR), exact (this number is theirs), switchboard (the
@@ -95,8 +91,7 @@ class Candidate:
     alerts: tuple[AlertCard, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopView:
+class PopView(Frozen, frozen=True, gc=False, kw_only=True):
     """A screen pop as its agent sees it.
 
     `id` is the same whenever this call is shown to this agent, also after a restart: show it once. `state`: offered
@@ -136,4 +131,4 @@ class PopView:
     consulted_by: str | None
     transferred_by: str | None
     url: str | None
-    data: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = msgspec.field(default_factory=dict)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from cti.frozen import Frozen
 
 Parser = Callable[[bytes], object | None]
 
@@ -33,23 +34,20 @@ class ChannelState(StrEnum):
     UNKNOWN = "Unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Frozen, frozen=True, gc=False):
     """What one AMI message said. `at`: Unix seconds."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRecord(Record):
+class ChannelRecord(Record, frozen=True, gc=False):
     """A record about one channel."""
 
     uniqueid: str
     linkedid: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelAppeared(ChannelRecord):
+class ChannelAppeared(ChannelRecord, frozen=True, gc=False):
     """AMI: Newchannel."""
 
     channel: str
@@ -61,51 +59,44 @@ class ChannelAppeared(ChannelRecord):
     variables: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelStateChanged(ChannelRecord):
+class ChannelStateChanged(ChannelRecord, frozen=True, gc=False):
     """AMI: Newstate."""
 
     state: ChannelState
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelGone(ChannelRecord):
+class ChannelGone(ChannelRecord, frozen=True, gc=False):
     """AMI: Hangup. `cause`: Q.850, 0 when Asterisk does not know."""
 
     cause: int
 
 
-@dataclass(frozen=True, slots=True)
-class HangupRequested(ChannelRecord):
+class HangupRequested(ChannelRecord, frozen=True, gc=False):
     """AMI: HangupRequest (the far end hung up), SoftHangupRequest (the PBX will hang it up)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallerIdChanged(ChannelRecord):
+class CallerIdChanged(ChannelRecord, frozen=True, gc=False):
     """AMI: NewCallerid."""
 
     number: str | None
     name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRenamed(Record):
+class ChannelRenamed(Record, frozen=True, gc=False):
     """AMI: Rename (a masquerade). The uniqueid stays."""
 
     uniqueid: str
     channel: str
 
 
-@dataclass(frozen=True, slots=True)
-class LocalPaired(Record):
+class LocalPaired(Record, frozen=True, gc=False):
     """AMI: LocalBridge. The two halves of a Local channel."""
 
     one: str
     two: str
 
 
-@dataclass(frozen=True, slots=True)
-class DialBegun(Record):
+class DialBegun(Record, frozen=True, gc=False):
     """AMI: DialBegin. `dialler` is None for a leg made by Originate; `number` is what is sent to a carrier."""
 
     dialler: str | None
@@ -113,16 +104,14 @@ class DialBegun(Record):
     number: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DialProgressed(Record):
+class DialProgressed(Record, frozen=True, gc=False):
     """AMI: DialState. `status`: RINGING, PROGRESS, PROCEEDING..."""
 
     dialled: str
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class DialEnded(Record):
+class DialEnded(Record, frozen=True, gc=False):
     """AMI: DialEnd. `status`: ANSWER, BUSY, NOANSWER, CANCEL, CONGESTION, CHANUNAVAIL, ABORT..."""
 
     dialler: str | None
@@ -130,8 +119,7 @@ class DialEnded(Record):
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeEntered(ChannelRecord):
+class BridgeEntered(ChannelRecord, frozen=True, gc=False):
     """AMI: BridgeEnter. `technology`: simple_bridge, softmix, holding_bridge (nobody hears anybody)... `kind`: basic (a
     talk, whose parties get one Linkedid), base (a room that calls share without becoming one), parking."""
 
@@ -140,36 +128,31 @@ class BridgeEntered(ChannelRecord):
     kind: str = "basic"
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeLeft(ChannelRecord):
+class BridgeLeft(ChannelRecord, frozen=True, gc=False):
     """AMI: BridgeLeave."""
 
     bridge: str
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeGone(Record):
+class BridgeGone(Record, frozen=True, gc=False):
     """AMI: BridgeDestroy."""
 
     bridge: str
 
 
-@dataclass(frozen=True, slots=True)
-class PhoneHeld(ChannelRecord):
+class PhoneHeld(ChannelRecord, frozen=True, gc=False):
     """AMI: Hold (`on`) and Unhold."""
 
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class MusicChanged(ChannelRecord):
+class MusicChanged(ChannelRecord, frozen=True, gc=False):
     """AMI: MusicOnHoldStart (`on`) and MusicOnHoldStop."""
 
     on: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CallerJoinedQueue(ChannelRecord):
+class CallerJoinedQueue(ChannelRecord, frozen=True, gc=False):
     """AMI: QueueCallerJoin."""
 
     queue: str
@@ -177,29 +160,25 @@ class CallerJoinedQueue(ChannelRecord):
     variables: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class CallerLeftQueue(ChannelRecord):
+class CallerLeftQueue(ChannelRecord, frozen=True, gc=False):
     """AMI: QueueCallerLeave."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallerGaveUpQueue(ChannelRecord):
+class CallerGaveUpQueue(ChannelRecord, frozen=True, gc=False):
     """AMI: QueueCallerAbandon: the caller hung up OR the queue timed out; what follows tells."""
 
     queue: str
 
 
-@dataclass(frozen=True, slots=True)
-class QueueOutcome(ChannelRecord):
+class QueueOutcome(ChannelRecord, frozen=True, gc=False):
     """UserEvent CtiQueueLeft from the dialplan. `status`: Asterisk's QUEUESTATUS (TIMEOUT, FULL, JOINEMPTY...)."""
 
     status: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberCalled(ChannelRecord):
+class MemberCalled(ChannelRecord, frozen=True, gc=False):
     """AMI: AgentCalled: the queue rings a member. `uniqueid` is the caller's, `dialled` the member's leg."""
 
     dialled: str
@@ -207,8 +186,7 @@ class MemberCalled(ChannelRecord):
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberConnected(ChannelRecord):
+class MemberConnected(ChannelRecord, frozen=True, gc=False):
     """AMI: AgentConnect. `uniqueid` is the caller's, `dialled` the member's leg."""
 
     dialled: str
@@ -216,8 +194,7 @@ class MemberConnected(ChannelRecord):
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberDidNotAnswer(ChannelRecord):
+class MemberDidNotAnswer(ChannelRecord, frozen=True, gc=False):
     """AMI: AgentRingNoAnswer. Also sent for a busy member."""
 
     dialled: str
@@ -242,8 +219,7 @@ class MemberStatus(StrEnum):
 _MEMBER_STATUS = tuple(MemberStatus)
 
 
-@dataclass(frozen=True, slots=True)
-class MemberSeen(Record):
+class MemberSeen(Record, frozen=True, gc=False):
     """A queue member as Asterisk has it. AMI: QueueMemberAdded, -Status, -Pause, -Penalty, and QueueStatus rows."""
 
     queue: str
@@ -256,16 +232,14 @@ class MemberSeen(Record):
     state_interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRemoved(Record):
+class MemberRemoved(Record, frozen=True, gc=False):
     """AMI: QueueMemberRemoved."""
 
     queue: str
     interface: str
 
 
-@dataclass(frozen=True, slots=True)
-class BlindlyTransferred(Record):
+class BlindlyTransferred(Record, frozen=True, gc=False):
     """AMI: BlindTransfer, when it succeeded. `transferee` is None where a whole bridge was sent on."""
 
     transferer: str
@@ -273,8 +247,7 @@ class BlindlyTransferred(Record):
     exten: str
 
 
-@dataclass(frozen=True, slots=True)
-class TransferCompleted(Record):
+class TransferCompleted(Record, frozen=True, gc=False):
     """AMI: AttendedTransfer, when it succeeded. Uniqueids; `target` is None on Asterisk 16."""
 
     transferer: str
@@ -283,16 +256,14 @@ class TransferCompleted(Record):
     target: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallParked(ChannelRecord):
+class CallParked(ChannelRecord, frozen=True, gc=False):
     """AMI: ParkedCall."""
 
     lot: str
     slot: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallUnparked(ChannelRecord):
+class CallUnparked(ChannelRecord, frozen=True, gc=False):
     """AMI: UnParkedCall, ParkedCallTimeOut, ParkedCallGiveUp, ParkedCallSwap. `reason`: retrieved, timed_out, given_up."""
 
     slot: str
@@ -300,29 +271,25 @@ class CallUnparked(ChannelRecord):
     retriever: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ConferenceJoined(ChannelRecord):
+class ConferenceJoined(ChannelRecord, frozen=True, gc=False):
     """AMI: ConfbridgeJoin."""
 
     room: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConferenceLeft(ChannelRecord):
+class ConferenceLeft(ChannelRecord, frozen=True, gc=False):
     """AMI: ConfbridgeLeave."""
 
     room: str
 
 
-@dataclass(frozen=True, slots=True)
-class DataCollected(ChannelRecord):
+class DataCollected(ChannelRecord, frozen=True, gc=False):
     """UserEvent CtiData from the dialplan: what an IVR collected. All its own headers, names as written there."""
 
     values: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class OriginateEnded(Record):
+class OriginateEnded(Record, frozen=True, gc=False):
     """AMI: OriginateResponse."""
 
     action_id: str
@@ -331,8 +298,7 @@ class OriginateEnded(Record):
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigurationReloaded(Record):
+class ConfigurationReloaded(Record, frozen=True, gc=False):
     """AMI: Reload: queues may have come or gone."""
 
     module: str
@@ -341,8 +307,7 @@ class ConfigurationReloaded(Record):
 # ------------------------------------------------------------------------------------------------ rows of lists
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelRow:
+class ChannelRow(Frozen, frozen=True, gc=False):
     """A row of CoreShowChannels. `age`: seconds since the channel was made; `data`: the application's arguments."""
 
     uniqueid: str
@@ -360,16 +325,14 @@ class ChannelRow:
     data: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueRow:
+class QueueRow(Frozen, frozen=True, gc=False):
     """A queue as QueueStatus lists it."""
 
     queue: str
     strategy: str
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingRow:
+class WaitingRow(Frozen, frozen=True, gc=False):
     """A caller as QueueStatus lists them. `waited`: whole seconds."""
 
     queue: str
@@ -378,8 +341,7 @@ class WaitingRow:
     waited: int
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedRow:
+class ParkedRow(Frozen, frozen=True, gc=False):
     """A parked call as ParkedCalls lists it."""
 
     uniqueid: str

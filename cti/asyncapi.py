@@ -24,8 +24,7 @@ def fact_classes(base: type[Fact] = Fact) -> Iterator[type[Fact]]:
     while rest:
         kind = rest.pop()
         rest.extend(kind.__subclasses__())
-        # dataclass(slots=True) makes a second class; the first, without slots, is a subclass until it is collected
-        if kind.TYPE and "__slots__" in vars(kind):
+        if kind.TYPE:
             found[kind.TYPE] = kind
     return iter(found[name] for name in sorted(found))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import orjson
+import msgspec
 import structlog
 
 from cti.facts import Fact
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Fact)
 Listener = Callable[[F], Iterable[Fact] | None]
 Topics = frozenset[str]
 
-JSON_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ Carrier = Callable[[Envelope], None]
 
 def serialise(seq: int, fact: Fact) -> tuple[bytes, bytes]:
     """Returns (frame, data) of a fact: the frame as `cti.v1` sends it, the data object alone as the journal keeps it."""
-    body = orjson.dumps(fact, option=JSON_OPTIONS)
+    body = _encode(fact)
     cut = body.index(b",")  # `at` is every fact's first field and holds no comma
     data = b"{" + body[cut + 1 :]
     frame = b'{"seq":%d,"type":"%s",%s,"data":%s}' % (seq, fact.TYPE.encode(), body[1:cut], data)

@@ -326,6 +326,8 @@ class CallRecords(CallLife):
         if leg.bridges.get(r.uniqueid) != r.bridge:
             return []
         self._leave_bridge(leg, r.uniqueid, r.bridge)
+        if leg.held_in == r.bridge:
+            leg.held_in = None  # should it come back to the same conference, it comes back to talk
         return [*self._settle(leg.call, r.at), *self._settle_others(leg, r.bridge, r.at)]
 
     def _settle_others(self, leg: Leg, bridge: str, at: float) -> Facts:

@@ -10,10 +10,13 @@ login name. Times are aware datetimes in UTC, durations seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
+
+import msgspec
+
+from cti.frozen import Frozen
 
 
 class ConnectionState(StrEnum):
@@ -48,8 +51,7 @@ class AgentState(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionView:
+class ConnectionView(Frozen, frozen=True, gc=False, kw_only=True):
     """One party of a call as a client sees it."""
 
     id: str
@@ -61,8 +63,7 @@ class ConnectionView:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallView:
+class CallView(Frozen, frozen=True, gc=False, kw_only=True):
     """A whole call as a client sees it: in the snapshot, and in every fact by which a call can enter a client's view."""
 
     id: str
@@ -78,27 +79,24 @@ class CallView:
     consult_of: str | None = None
     parked_at: str | None = None
     conference: str | None = None
-    data: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = msgspec.field(default_factory=dict)
     connections: tuple[ConnectionView, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
+class Fact(Frozen, frozen=True, gc=False, kw_only=True):
     """The base of all facts. `TYPE` names it on the wire; `at` is when it happened."""
 
     TYPE: ClassVar[str] = ""
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFact(Fact):
+class CallFact(Fact, frozen=True, gc=False, kw_only=True):
     """A fact about one call."""
 
     call: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOriginated(CallFact):
+class CallOriginated(CallFact, frozen=True, gc=False, kw_only=True):
     """A call exists: a customer has reached the switch, or a device or the server has begun to dial. AMI: Newchannel."""
 
     TYPE: ClassVar[str] = "call.originated"
@@ -106,8 +104,7 @@ class CallOriginated(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallQueued(CallFact):
+class CallQueued(CallFact, frozen=True, gc=False, kw_only=True):
     """The caller waits in a queue. AMI: QueueCallerJoin."""
 
     TYPE: ClassVar[str] = "call.queued"
@@ -117,8 +114,7 @@ class CallQueued(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOffered(CallFact):
+class CallOffered(CallFact, frozen=True, gc=False, kw_only=True):
     """A device is about to be rung for the call; nothing has rung yet (CSTA Offered). AMI: Newchannel of the dialled leg."""
 
     TYPE: ClassVar[str] = "call.offered"
@@ -128,8 +124,7 @@ class CallOffered(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallDelivered(CallFact):
+class CallDelivered(CallFact, frozen=True, gc=False, kw_only=True):
     """The device rings. AMI: Newstate Ringing or DialState RINGING, whichever comes first."""
 
     TYPE: ClassVar[str] = "call.delivered"
@@ -138,8 +133,7 @@ class CallDelivered(CallFact):
     queue: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallEstablished(CallFact):
+class CallEstablished(CallFact, frozen=True, gc=False, kw_only=True):
     """The connection is through to another party. `waited`: seconds in the queue; `rang`: seconds from offer to
     answer. AMI: DialEnd ANSWER or BridgeEnter."""
 
@@ -152,8 +146,7 @@ class CallEstablished(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallDiverted(CallFact):
+class CallDiverted(CallFact, frozen=True, gc=False, kw_only=True):
     """The call leaves a device or queue that did not take it.
 
     `reason`: no_answer, busy, rejected, unreachable, answered_elsewhere, caller_gone (from a device);
@@ -169,8 +162,7 @@ class CallDiverted(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallHeld(CallFact):
+class CallHeld(CallFact, frozen=True, gc=False, kw_only=True):
     """A connection is on hold. `by`: phone (its own re-INVITE) or server. AMI: Hold; MusicOnHoldStart after a redirect."""
 
     TYPE: ClassVar[str] = "call.held"
@@ -179,8 +171,7 @@ class CallHeld(CallFact):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRetrieved(CallFact):
+class CallRetrieved(CallFact, frozen=True, gc=False, kw_only=True):
     """Talk goes on after a hold; `held`: seconds it lasted. AMI: Unhold; BridgeEnter after a hold by the server."""
 
     TYPE: ClassVar[str] = "call.retrieved"
@@ -190,8 +181,7 @@ class CallRetrieved(CallFact):
     held: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallParked(CallFact):
+class CallParked(CallFact, frozen=True, gc=False, kw_only=True):
     """The call waits in a parking slot. AMI: ParkedCall."""
 
     TYPE: ClassVar[str] = "call.parked"
@@ -201,8 +191,7 @@ class CallParked(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallUnparked(CallFact):
+class CallUnparked(CallFact, frozen=True, gc=False, kw_only=True):
     """The call has left its slot. `reason`: retrieved, timed_out, given_up.
 
     AMI: UnParkedCall, ParkedCallTimeOut, ParkedCallGiveUp.
@@ -215,8 +204,7 @@ class CallUnparked(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallTransferred(CallFact):
+class CallTransferred(CallFact, frozen=True, gc=False, kw_only=True):
     """A device has handed the call on. `kind`: blind, attended, by_server. `target`: what it was sent to, as dialled, when
     known. AMI: BlindTransfer, AttendedTransfer, or bridges that say so."""
 
@@ -227,8 +215,7 @@ class CallTransferred(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallMerged(CallFact):
+class CallMerged(CallFact, frozen=True, gc=False, kw_only=True):
     """A connection has come over from another call (`merged`), which ends when its last one has: a consultation that became
     part of this call, or a parked call fetched. AMI: BridgeEnter with another Linkedid."""
 
@@ -238,8 +225,7 @@ class CallMerged(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallConferenced(CallFact):
+class CallConferenced(CallFact, frozen=True, gc=False, kw_only=True):
     """Three or more parties share one bridge, or a party joined a conference room. AMI: ConfbridgeJoin, BridgeEnter."""
 
     TYPE: ClassVar[str] = "call.conferenced"
@@ -250,8 +236,7 @@ class CallConferenced(CallFact):
     view: CallView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFailed(CallFact):
+class CallFailed(CallFact, frozen=True, gc=False, kw_only=True):
     """An attempt to reach a device failed before it was answered and nothing else is tried by the dialling device.
     `cause`: Q.850 cause value, 0 when unknown. AMI: DialEnd, Hangup."""
 
@@ -262,8 +247,7 @@ class CallFailed(CallFact):
     cause: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionCleared(CallFact):
+class ConnectionCleared(CallFact, frozen=True, gc=False, kw_only=True):
     """A party has left the call. `talked` and `held`: seconds, computed from bridges. `cause`: Q.850. `reason`: normal,
     abandoned (left a queue unanswered), transferred, lost (found gone at a resync), replaced (a Local channel that turned
     out to join others only). AMI: Hangup."""
@@ -277,8 +261,7 @@ class ConnectionCleared(CallFact):
     held: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallCleared(CallFact):
+class CallCleared(CallFact, frozen=True, gc=False, kw_only=True):
     """The call is over; said exactly once a call. `outcome`: answered (an agent or other party talked), abandoned (left
     while queued), unanswered, failed, merged (went on as another call, see `merged_into`), lost (found gone at a resync).
     Seconds: `duration` of all, `waited` in queues, `talked` (the longest party's), `held`. AMI: the last Hangup."""
@@ -295,8 +278,7 @@ class CallCleared(CallFact):
     merged_into: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallDataChanged(CallFact):
+class CallDataChanged(CallFact, frozen=True, gc=False, kw_only=True):
     """Correlator data changed: what the IVR collected or a client attached. `changed` holds the new values only.
     AMI: UserEvent CtiData, channelvars; or a command."""
 
@@ -305,8 +287,7 @@ class CallDataChanged(CallFact):
     by: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerChanged(CallFact):
+class CallerChanged(CallFact, frozen=True, gc=False, kw_only=True):
     """The switch corrected the caller's number or name. AMI: NewCallerid."""
 
     TYPE: ClassVar[str] = "call.caller_changed"
@@ -314,8 +295,7 @@ class CallerChanged(CallFact):
     ani_name: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentStateChanged(Fact):
+class AgentStateChanged(Fact, frozen=True, gc=False, kw_only=True):
     """An agent's state changed, with who made it and why. `since`: when the present state and reason began. `pending`: what
     was asked for during a call and comes after it. `until`: when the state ends by itself (wrap-up)."""
 
@@ -333,8 +313,7 @@ class AgentStateChanged(Fact):
     device: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentReachabilityChanged(Fact):
+class AgentReachabilityChanged(Fact, frozen=True, gc=False, kw_only=True):
     """An agent's phone came or went. AMI: QueueMemberStatus, DeviceStateChange, ContactStatus."""
 
     TYPE: ClassVar[str] = "agent.reachability_changed"
@@ -343,8 +322,7 @@ class AgentReachabilityChanged(Fact):
     reachable: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueAdded(Fact):
+class QueueAdded(Fact, frozen=True, gc=False, kw_only=True):
     """A queue is known from now on. AMI: QueueStatus (QueueParams)."""
 
     TYPE: ClassVar[str] = "queue.added"
@@ -353,16 +331,14 @@ class QueueAdded(Fact):
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueRemoved(Fact):
+class QueueRemoved(Fact, frozen=True, gc=False, kw_only=True):
     """A queue is no longer configured on its PBX. AMI: QueueStatus after a reload."""
 
     TYPE: ClassVar[str] = "queue.removed"
     queue: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueMemberJoined(Fact):
+class QueueMemberJoined(Fact, frozen=True, gc=False, kw_only=True):
     """An interface is a member of a queue. `agent` when it is a known agent's. AMI: QueueMemberAdded."""
 
     TYPE: ClassVar[str] = "queue.member_joined"
@@ -376,8 +352,7 @@ class QueueMemberJoined(Fact):
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueMemberStatusChanged(Fact):
+class QueueMemberStatusChanged(Fact, frozen=True, gc=False, kw_only=True):
     """A member's phone or penalty changed in a queue; `status` as in `MemberView`.
 
     AMI: QueueMemberStatus, QueueMemberPenalty.
@@ -391,8 +366,7 @@ class QueueMemberStatusChanged(Fact):
     penalty: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueMemberLeft(Fact):
+class QueueMemberLeft(Fact, frozen=True, gc=False, kw_only=True):
     """An interface is no longer a member of a queue. AMI: QueueMemberRemoved."""
 
     TYPE: ClassVar[str] = "queue.member_left"
@@ -401,8 +375,7 @@ class QueueMemberLeft(Fact):
     agent: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueMemberPaused(Fact):
+class QueueMemberPaused(Fact, frozen=True, gc=False, kw_only=True):
     """A member was paused or unpaused in a queue. AMI: QueueMemberPause."""
 
     TYPE: ClassVar[str] = "queue.member_paused"
@@ -413,8 +386,7 @@ class QueueMemberPaused(Fact):
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCallerJoined(Fact):
+class QueueCallerJoined(Fact, frozen=True, gc=False, kw_only=True):
     """Somebody waits. No personal data: any agent of the queue may see it. AMI: QueueCallerJoin."""
 
     TYPE: ClassVar[str] = "queue.caller_joined"
@@ -424,8 +396,7 @@ class QueueCallerJoined(Fact):
     waiting: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCallerLeft(Fact):
+class QueueCallerLeft(Fact, frozen=True, gc=False, kw_only=True):
     """Somebody no longer waits. `reason`: answered, abandoned, timed_out, left. `waited`: seconds. AMI: QueueCallerLeave,
     QueueCallerAbandon."""
 
@@ -437,8 +408,7 @@ class QueueCallerLeft(Fact):
     waiting: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PbxStatusChanged(Fact):
+class PbxStatusChanged(Fact, frozen=True, gc=False, kw_only=True):
     """The link to a PBX changed: connecting, up, down, stopped; `why` says it in one sentence, with what to do."""
 
     TYPE: ClassVar[str] = "pbx.status_changed"
@@ -448,8 +418,7 @@ class PbxStatusChanged(Fact):
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PbxResynced(Fact):
+class PbxResynced(Fact, frozen=True, gc=False, kw_only=True):
     """The state of a PBX was asked for again; `differences` says how often each kind of thing was found wrong."""
 
     TYPE: ClassVar[str] = "pbx.resynced"
@@ -459,8 +428,7 @@ class PbxResynced(Fact):
     differences: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalGap(Fact):
+class JournalGap(Fact, frozen=True, gc=False, kw_only=True):
     """Facts `first`..`last` (seq) could not be written down and are not in the journal; `lost` says how many."""
 
     TYPE: ClassVar[str] = "journal.gap"

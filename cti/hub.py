@@ -16,11 +16,11 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Protocol
 
-import orjson
+import msgspec
 import structlog
 from pydantic import BaseModel
 
-from cti.bus import JSON_OPTIONS, Envelope
+from cti.bus import Envelope
 from cti.people import Actor
 from cti.protocol import (
     NOT_AUTHENTICATED,
@@ -74,7 +74,7 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 def pack(value: Any) -> bytes:
     """Returns the JSON of a frame, UTF-8, times as the facts have them."""
-    return orjson.dumps(value, default=_plain, option=JSON_OPTIONS)
+    return _encode(value)
 
 
 def _plain(value: Any) -> Any:
@@ -82,7 +82,10 @@ def _plain(value: Any) -> Any:
         return {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no JSON")
+    raise NotImplementedError(f"{type(value).__name__} has no JSON")
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 GATHERED_MOST = 64 * 1024

@@ -43,6 +43,8 @@ LOGGED_OFF = "Logged off"
 """The reason with which a member is paused that is written in queues.conf and so cannot be removed."""
 
 Action = tuple[str, dict[str, str]]
+Wants = tuple[bool, bool, str | None]
+"""`Agents.wants`: member, paused, reason of the pause."""
 
 OF_MEMBERS = (QueueMemberJoined, QueueMemberLeft, QueueMemberPaused, QueueMemberStatusChanged)
 
@@ -59,15 +61,18 @@ class Sender(Protocol):
 
 @dataclass(slots=True)
 class _Bench:
-    """The work at one PBX: whose memberships are due there, who is being worked on, whom Asterisk refused how often."""
+    """The work at one PBX: whose memberships are due there, who is being worked on, whom Asterisk refused how often, and
+    what was wanted when an agent was last found in line: while it is wanted still, a new state changes nothing there."""
 
     due: dict[str, None] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     told: asyncio.Event = field(default_factory=asyncio.Event)
     working_on: str | None = None
     refused: dict[str, int] = field(default_factory=dict)
+    settled: dict[str, Wants] = field(default_factory=dict)
 
     def note(self, login: str) -> None:
+        self.settled.pop(login, None)
         self.due[login] = None
         self.wake.set()
 
@@ -110,8 +115,10 @@ class Membership:
             return
         match fact:
             case AgentStateChanged():
+                wanted = self._agents.wants(fact.agent)
                 for bench in self._benches.values():
-                    bench.note(fact.agent)
+                    if bench.settled.get(fact.agent) != wanted:
+                        bench.note(fact.agent)
             case PbxResynced() if fact.pbx in self._benches:
                 for login in self._agents.known():
                     self._benches[fact.pbx].note(login)
@@ -178,6 +185,8 @@ class Membership:
     def _look_again(self, pbx: str, bench: _Bench, login: str, settled: bool) -> None:
         if settled or not self._up(pbx):  # all are looked at when a PBX has come up
             bench.refused.pop(login, None)
+            if settled:
+                bench.settled[login] = self._agents.wants(login)
             return
         self.failures += 1
         times = bench.refused.get(login, 0)

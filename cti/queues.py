@@ -7,8 +7,10 @@ Whether a caller waits is decided once, by the call model; this one only keeps t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from cti.ami_events import MemberRemoved, MemberSeen, QueueRow, Record
 from cti.facts import (
@@ -261,7 +263,7 @@ class Queues:
                 agent = self._agent_of(devices)
                 if agent != member.agent:
                     facts += self._member_removed(id, interface, now)
-                    queue.members[interface] = replace(member, agent=agent)
+                    queue.members[interface] = msgspec.structs.replace(member, agent=agent)
                     queue.devices[interface] = devices
                     facts.append(_joined(id, queue.members[interface], now))
         return facts

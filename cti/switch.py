@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from cti.ami_events import (
@@ -165,7 +166,7 @@ class Switch:
     def _fold(self, records: list[Record]) -> None:
         for record in records:
             if record.at == 0.0:
-                record = replace(record, at=self._clock())
+                record = msgspec.structs.replace(record, at=self._clock())
             self.newest_event = record.at
             try:
                 facts = self._fold_one(record)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from cti.facts import AgentState, CallView
+from cti.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentView:
+class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
     """An agent now. `call` is the one they are offered or talking on."""
 
     agent: str
@@ -29,8 +28,7 @@ class AgentView:
     queues: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WaitingView:
+class WaitingView(Frozen, frozen=True, gc=False, kw_only=True):
     """A caller in a queue; `since` is when they joined it."""
 
     call: str
@@ -38,8 +36,7 @@ class WaitingView:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberView:
+class MemberView(Frozen, frozen=True, gc=False, kw_only=True):
     """A member of a queue as Asterisk has it.
 
     `status`: not_in_use, in_use, busy, ringing, ring_in_use, on_hold, unavailable, invalid, unknown.
@@ -54,8 +51,7 @@ class MemberView:
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueView:
+class QueueView(Frozen, frozen=True, gc=False, kw_only=True):
     """A queue now: who waits (in order) and who could take them."""
 
     id: str
@@ -65,8 +61,7 @@ class QueueView:
     members: tuple[MemberView, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PbxView:
+class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
     """The link to a PBX now. `phase`: connecting, up, down, stopped."""
 
     id: str
@@ -76,8 +71,7 @@ class PbxView:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops."""
 
     at: datetime

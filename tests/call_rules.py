@@ -4,8 +4,9 @@ which a client keeps its picture.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from cti.ami_events import ChannelRow, ParkedRow, Record, WaitingRow
 from cti.calls import Calls

@@ -11,10 +11,11 @@ import orjson
 from cti.agents import Agents, WrapUp
 from cti.ami_events import MemberRemoved, MemberSeen, Record
 from cti.audience import Audience, subscriptions
-from cti.bus import JSON_OPTIONS, Bus, Envelope
+from cti.bus import Bus, Envelope
 from cti.calls import Calls
 from cti.client import Picture
 from cti.facts import AgentStateChanged, CallFact, Fact, PbxResynced, PbxStatusChanged
+from cti.hub import pack
 from cti.people import Actor, Agent, Directory, QueueAssignment, Role, Team
 from cti.queues import Queues
 from cti.snapshot import Snapshots
@@ -177,7 +178,7 @@ class Floor:
 
 def as_json(value: Any) -> Any:
     """What a client reads of it."""
-    return orjson.loads(orjson.dumps(value, option=JSON_OPTIONS))
+    return orjson.loads(pack(value))
 
 
 class Viewer:

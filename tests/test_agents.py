@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import structs
 
 from cti.agents import Agents, NotPossible, Session, WrapUp
 from cti.facts import (
@@ -852,7 +853,7 @@ class AnyDay(RuleBasedStateMachine):
             if fact.old is not AgentState.UNKNOWN:
                 assert fact.since >= self.last_since.get(fact.agent, fact.since)
             self.last_since[fact.agent] = max(fact.since, self.last_since.get(fact.agent, fact.since))
-            self.views[fact.agent] = replace(
+            self.views[fact.agent] = structs.replace(
                 old, state=fact.new, since=fact.since, reason=fact.reason, by=fact.by, why=fact.why, call=fact.call,
                 pending=fact.pending, until=fact.until, device=fact.device,
             )  # fmt: skip

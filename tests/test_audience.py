@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import pytest
 
 from crm.facts import PopWithdrawn
@@ -47,7 +46,7 @@ CUSTOMERS_OWN = {"ani", "ani_name", "number", "name", "dnis", "data", "changed",
 def parties(fact: Fact) -> set[str]:
     """The agents a call fact says something of."""
     found: set[str] = set()
-    for field in dataclasses.fields(fact):
+    for field in msgspec.structs.fields(fact):
         value = getattr(fact, field.name)
         if isinstance(value, ConnectionView) and value.agent:
             found.add(value.agent)
@@ -131,11 +130,11 @@ def test_a_supervisor_of_another_team_sees_nothing_of_it() -> None:
 def test_queue_facts_carry_nothing_of_the_customer() -> None:
     for kind in fact_classes():
         if kind.TYPE.startswith("queue.") and kind is not QueueMemberJoined:
-            fields = {field.name for field in dataclasses.fields(kind)}
+            fields = {field.name for field in msgspec.structs.fields(kind)}
             assert not fields & (CUSTOMERS_OWN - {"name"}), kind.TYPE
             assert "name" not in fields or kind.TYPE == "queue.added"
         if kind.TYPE.startswith("queue.caller"):
-            assert {f.name for f in dataclasses.fields(kind)} <= {
+            assert {f.name for f in msgspec.structs.fields(kind)} <= {
                 "at", "queue", "call", "position", "waiting", "reason", "waited",
             }  # fmt: skip
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from cti.ami_events import (
     BlindlyTransferred,
@@ -52,9 +53,10 @@ from cti.ami_events import (
     TransferCompleted,
     WaitingRow,
 )
-from cti.bus import JSON_OPTIONS, serialise
+from cti.bus import serialise
 from cti.client import Picture
 from cti.facts import CallCleared, CallEstablished, ConnectionCleared, ConnectionState
+from cti.hub import pack
 from cti.legs import REMEMBERED
 from tests.call_rules import Watched
 from tests.recorded import AGENTS, FOLDER, model, records
@@ -89,7 +91,7 @@ def test_rules_hold_at_every_record_of_every_trace(name: str, who: str) -> None:
 
 def as_sent(view: object) -> dict[str, Any]:
     """A call as JSON; in what order its connections are listed means nothing."""
-    sent: dict[str, Any] = orjson.loads(orjson.dumps(view, option=JSON_OPTIONS))
+    sent: dict[str, Any] = orjson.loads(pack(view))
     sent["connections"].sort(key=lambda connection: str(connection["id"]))
     return sent
 
@@ -162,7 +164,7 @@ def reordered(found: tuple[Record, ...], chance: random.Random, swaps: int) -> l
         at = chance.randrange(len(order) - 1)
         if may_swap(order[at], order[at + 1]):
             order[at], order[at + 1] = order[at + 1], order[at]
-    return [dataclasses.replace(record, at=at) for record, at in zip(order, times, strict=True)]
+    return [replace(record, at=at) for record, at in zip(order, times, strict=True)]
 
 
 def outline(watched: Watched) -> dict[str, tuple[str, tuple[str, ...], str | None]]:
@@ -202,7 +204,7 @@ def mangled(found: tuple[Record, ...], chance: random.Random) -> list[Record]:
     if chance.random() < 0.2:
         chance.shuffle(wild)
     times = sorted(record.at for record in wild)
-    return [dataclasses.replace(record, at=at) for record, at in zip(wild, times, strict=True)]
+    return [replace(record, at=at) for record, at in zip(wild, times, strict=True)]
 
 
 @many
@@ -330,7 +332,7 @@ def test_rules_hold_for_garbage(rubbish: list[Record], agents: dict[str, str], i
     """Any records at all, also with times that go back: no exception, no illegal move, nothing kept at the end."""
     watched = Watched(agents, steady=in_order)
     if in_order:
-        rubbish = [dataclasses.replace(record, at=float(n)) for n, record in enumerate(rubbish)]
+        rubbish = [replace(record, at=float(n)) for n, record in enumerate(rubbish)]
     for n, record in enumerate(rubbish):
         watched.apply(record)
         if n % 10 == 9:
@@ -375,7 +377,7 @@ def test_a_call_that_comes_back_after_its_end_is_another_call() -> None:
         appeared,
         ChannelGone(2.0, "1.1", "1.1", 16),
         late,
-        dataclasses.replace(appeared, at=4.0),
+        replace(appeared, at=4.0),
         ChannelGone(5.0, "1.1", "1.1", 16),
         ChannelGone(5.0, "1.2", "1.1", 16),
     ):

@@ -5,10 +5,10 @@ when nothing was wrong at all. Traces are cut at every record; the lists are tho
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
+from msgspec.structs import replace
 
 from cti.ami_events import (
     ChannelGone,

@@ -9,8 +9,9 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from cti.bus import JSON_OPTIONS, serialise
+from cti.bus import serialise
 from cti.client import Client, CommandFailed, Picture, Refused
+from cti.hub import pack
 from cti.people import Actor
 from tests.recorded import FOLDER, model, records
 from tests.web_stage import Stage, Ticket, all_know, eventually
@@ -19,7 +20,7 @@ TRACES = sorted(path.stem for path in (FOLDER / "22").glob("*.txt"))
 
 
 def plain(value: Any) -> Any:
-    return orjson.loads(orjson.dumps(value, option=JSON_OPTIONS))
+    return orjson.loads(pack(value))
 
 
 TOLD_LATE = {"17_answer_by_ami": {"queued_since"}, "18_conference_three": {"conference", "answered"}}
@@ -60,7 +61,7 @@ def test_an_agents_picture_holds_own_calls_only_and_none_for_ever(trace: str) ->
     for record in records(trace):
         for fact in calls.apply(record):
             seq += 1
-            touched = orjson.dumps(fact, option=JSON_OPTIONS).decode()
+            touched = pack(fact).decode()
             for login, picture in pictures.items():
                 if login in touched or login in calls.agents_in(getattr(fact, "call", "")):
                     picture.fold(orjson.loads(serialise(seq, fact)[0]))

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 
 from crm.accounts import ChangedMeanwhile, NewAccount, create
 from crm.facts import InteractionClosed, InteractionIdentified, InteractionNoted

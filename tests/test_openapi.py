@@ -23,10 +23,11 @@ from pydantic import TypeAdapter
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 from crm.facts import PopShown
+from crm.views import PopView
 from cti import asyncapi
 from cti.bus import serialise
 from cti.commands import Commands, add_basics
-from cti.facts import Fact
+from cti.facts import CallView, Fact
 from cti.openapi import Route, Routes
 from cti.protocol import CLOSE_CODES, CommandFrame, StateNow
 from tests.probing import run_schemathesis
@@ -68,6 +69,8 @@ st.register_type_strategy(
 )
 st.register_type_strategy(float, st.floats(0, 1e9))
 st.register_type_strategy(int, st.integers(-(1 << 53), 1 << 53))
+for view in (CallView, PopView):  # hypothesis does not know their default, an empty table
+    st.register_type_strategy(view, st.builds(view, data=st.dictionaries(st.text(), st.text(), max_size=3)))
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cti.ami_events import MemberRemoved, MemberSeen, MemberStatus, QueueRow, queue_rows
 from cti.bus import serialise

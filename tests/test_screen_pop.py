@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from crm.accounts import NewAccount, NewPhone, UnknownAccount, add_phone, create
 from crm.ani import CallerLookup, Identification, LookupUnavailable
@@ -55,6 +54,7 @@ from cti.facts import (
     Direction,
     Fact,
 )
+from cti.hub import pack
 from cti.people import Actor, Role
 
 from .recorded import told
@@ -166,7 +166,7 @@ class Desk:
                 del self.screens[fact.agent][fact.pop]
             case _:
                 return
-        orjson.dumps(fact)
+        pack(fact)
 
     def happen(self, *facts: Fact) -> None:
         """Publishes facts one by one; each screen must then be what the snapshot says."""
@@ -688,7 +688,7 @@ async def test_hostile_text_is_carried_as_bounded_text(text: str) -> None:
     for shown in (view.number, view.name or "", view.dnis or "", *view.data, *view.data.values()):
         assert len(shown) <= 512
         assert not any(ord(c) < 32 or c in "\u202e\ud800" for c in shown)
-    assert len(orjson.dumps(view)) < 10_000
+    assert len(pack(view)) < 10_000
     assert view.url is None or view.url.startswith("https://crm.example/pop/")
 
 

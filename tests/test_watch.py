@@ -18,6 +18,7 @@ from crm.facts import PopShown
 from crm.views import AccountCard, AlertCard, Candidate, OpenItemCard, PopView
 from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
+from cti.hub import pack
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
@@ -123,7 +124,7 @@ def picture(
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops)
     made = Picture(me="sue")
-    made.show(orjson.loads(orjson.dumps(snapshot)))
+    made.show(orjson.loads(pack(snapshot)))
     return made
 
 
@@ -264,7 +265,7 @@ def test_rows_are_shared_out_fairly() -> None:
 def test_facts_are_told_in_words() -> None:
     what = picture(calls=(call("main:1", waiting=1),), agents=(agent("ben"),))
     shown = PopShown(at=NOW, agent="ben", call="main:ben", pop="p", view=pop("ben"))
-    line = told({"type": shown.TYPE, "data": orjson.loads(orjson.dumps(shown))}, what)
+    line = told({"type": shown.TYPE, "data": orjson.loads(pack(shown))}, what)
     assert line == "POP for Ben: Ada Ltd, class A, 1 open, +44 20 7946 0123, queue sales, waited 0:12"
     assert (
         told({"type": "new.thing", "data": {"call": "main:1", "x": HOSTILE}}, what)
