@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from crm.accounts import NewAccount, NewContact, NewPhone, add_contact, add_phone, create
 from crm.ani import FIND, SESSION, CallerLookup, LookupUnavailable
+from crm.number_plan import from_home, planned
 from crm.numbers import Kind, read_caller
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.database import migrate
@@ -207,6 +208,78 @@ def test_ten_kilobytes_cost_next_to_nothing(hostile: str) -> None:
     assert time.process_time() - began < 0.1
     assert len(caller.text) <= 128
     assert len(caller.digits) <= 65
+
+
+_examples = [
+    number
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+    for kind in range(11)
+    if (number := phonenumbers.example_number_for_type(region, kind)) is not None
+] + [
+    number
+    for code in sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
+    if (number := phonenumbers.example_number_for_non_geo_entity(code)) is not None
+]
+_everywhere = st.sampled_from([*sorted(phonenumbers.SUPPORTED_REGIONS), "ZZ", "gb", ""])
+
+
+@st.composite
+def _plan_numbers(draw: Any) -> tuple[int, str]:
+    """A country code and a national number that begins like a real one, of any country and kind of number."""
+    number = draw(st.sampled_from(_examples))
+    national = phonenumbers.national_significant_number(number)
+    kept = draw(st.integers(0, len(national)))
+    tail = draw(st.integers(0, 10 ** (len(national) - kept) - 1))
+    national = national[:kept] + (str(tail).zfill(len(national) - kept) if kept < len(national) else "")
+    national += draw(st.sampled_from(["", "", "", "0", "7", "12"]))
+    return number.country_code, national[: draw(st.sampled_from([99, 99, 99, len(national) - 1]))]
+
+
+@settings(max_examples=600, deadline=None)
+@given(_plan_numbers())
+def test_the_short_way_says_what_the_number_plans_say(number: tuple[int, str]) -> None:
+    digits = f"{number[0]}{number[1]}"
+    plan = planned(digits)
+    if plan is None:
+        return
+    whole = phonenumbers.parse(f"+{digits}")
+    assert phonenumbers.is_possible_number_with_reason(whole) == phonenumbers.ValidationResult.IS_POSSIBLE
+    assert phonenumbers.format_number(whole, phonenumbers.PhoneNumberFormat.E164) == f"+{digits}"
+    assert phonenumbers.format_number(whole, phonenumbers.PhoneNumberFormat.INTERNATIONAL) == plan.formatted
+    assert phonenumbers.is_valid_number(whole) is plan.valid
+    country = phonenumbers.region_code_for_number(whole) or phonenumbers.region_code_for_country_code(
+        number[0]
+    )
+    assert plan.country == (country if country != "001" else "")
+
+
+@settings(max_examples=600, deadline=None)
+@given(_plan_numbers(), _everywhere, st.sampled_from(["", "", "0", "1", "8", "9", "06", "00", "011", "15"]))
+def test_the_short_way_home_is_that_of_the_number_plans(
+    number: tuple[int, str], elsewhere: str, prefix: str
+) -> None:
+    written = prefix + number[1]
+    for region in (phonenumbers.region_code_for_country_code(number[0]), elsewhere):
+        digits = from_home(written, region)
+        if digits is not None and planned(digits) is not None:
+            parsed = phonenumbers.parse(written, region)
+            assert phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) == f"+{digits}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(_plan_numbers(), _everywhere, st.sampled_from(["", "+", "0", "00", "011", "+0", "+00", "000"]))
+def test_bare_digits_are_read_as_any_text_is(number: tuple[int, str], region: str, prefix: str) -> None:
+    for text in (f"{prefix}{number[0]}{number[1]}", f"{prefix}{number[1]}"):
+        assert read_caller(text, region) == read_caller(f" {text}", region)
+
+
+def test_most_numbers_go_the_short_way() -> None:
+    mobiles = [
+        phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)[1:]
+        for region in phonenumbers.SUPPORTED_REGIONS
+        if (number := phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE))
+    ]
+    assert sum(planned(digits) is not None for digits in mobiles) > 0.9 * len(mobiles)
 
 
 # ---------------------------------------------------------------------------------------------- look-up
