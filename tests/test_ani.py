@@ -441,6 +441,64 @@ async def test_a_thousand_at_once_are_answered_each_with_their_own(dsn: str) -> 
     assert [f.candidates[0].account.number for f in found] == [f"S{n:08d}" for n in range(1_000)]
 
 
+async def test_who_asks_without_a_task_is_told_once_and_never_before_having_asked(
+    pool: Any, dsn: str
+) -> None:
+    await _customer(pool, "C-1", "Ada", NewPhone(number="+442079460001"))
+    told: list[tuple[str, Any]] = []
+
+    def wrong(answer: Any) -> None:
+        told.append(("wrong", answer))
+        raise RuntimeError("whoever asked has failed")
+
+    async with CallerLookup(dsn, connections=1, limit=20) as lookup:
+        for name, text in (("ada", "020 7946 0001"), ("nobody", "withheld"), ("other", "+442079460002")):
+            lookup.ask(text, "GB", lambda answer, name=name: told.append((name, answer)))
+            lookup.ask(text, "GB", wrong)
+        assert not told
+        await eventually(lambda: len(told) == 6)
+        found = dict(told)
+        assert found["ada"].candidates[0].account.name == "Ada"
+        assert (found["nobody"].how, found["other"].how) == ("withheld", "none")
+    lookup.ask("+442079460001", "GB", lambda answer: told.append(("closed", answer)))
+    assert len(told) == 6
+    await eventually(lambda: len(told) == 7)
+    assert isinstance(told[-1][1], LookupUnavailable)
+
+
+async def test_an_answer_takes_no_more_turns_of_a_busy_loop_than_the_bare_query(pool: Any, dsn: str) -> None:
+    await _customer(pool, "C-1", "Ada", NewPhone(number="+442079460001"))
+    loop, turns = asyncio.get_running_loop(), 0
+    bare: list[int] = []
+    asked: list[int] = []
+
+    def busy() -> None:  # each turn of the loop lasts longer than the database needs
+        nonlocal turns, handle
+        turns += 1
+        time.sleep(0.01)
+        handle = loop.call_soon(busy)
+
+    handle = loop.call_soon(busy)
+    connection = await asyncpg.connect(dsn)
+    statement = await connection.prepare("SELECT account_id FROM phones WHERE e164 = $1")
+    async with CallerLookup(dsn, limit=20) as lookup:
+        for _ in range(10):
+            before = turns
+            await statement.fetch("+442079460001")
+            bare.append(turns - before)
+            told = asyncio.Event()
+            before = turns
+            lookup.ask(
+                "+442079460001",
+                "GB",
+                lambda _, before=before, told=told: (asked.append(turns - before), told.set()),
+            )
+            await told.wait()
+        handle.cancel()
+    await connection.close()
+    assert min(asked) <= min(bare), (asked, bare)
+
+
 async def test_the_plan_is_indexes_only(dsn: str) -> None:
     connection = await asyncpg.connect(dsn)
     await load_synthetic(connection, 20_000, interactions=20_000)
