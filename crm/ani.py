@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import orjson
@@ -28,8 +29,13 @@ from crm.views import AccountCard, AlertCard, Candidate, ContactCard, Interactio
 
 log = structlog.get_logger(__name__)
 
-Connection = asyncpg.Connection
-Connect = Callable[[], Awaitable["Connection[asyncpg.Record]"]]
+if TYPE_CHECKING:
+    from asyncpg.prepared_stmt import PreparedStatement
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Statement = PreparedStatement[asyncpg.Record]
+
+Connect = Callable[[], Awaitable["Connection"]]
 
 _STRIKES = 3
 """So many queries in a row that ran out of time open the breaker: the connection is given up and made anew."""
@@ -68,12 +74,36 @@ class Identification:
         return settled.contact if len(people) == 1 else None
 
 
+Answer = Identification | LookupUnavailable
+Done = Callable[[Answer], None]
+
+
 @dataclass(slots=True)
 class _Request:
-    e164: str | None
+    """Somebody who waits. `done` is None once they were told, or do not care any more."""
+
+    caller: Caller
     number: str | None
     account: int | None
-    answer: asyncio.Future[tuple[Candidate, ...]] = field(repr=False)
+    began: float
+    done: Done | None
+    timer: asyncio.TimerHandle | None = None
+
+    def tell(self, answer: Answer) -> None:
+        """Gives the answer, if it is still waited for. What the asker makes of it disturbs nobody."""
+        done = self.forget()
+        if done is not None:
+            try:
+                done(answer)
+            except Exception:
+                log.exception("caller look-up: an answer could not be taken")
+
+    def forget(self) -> Done | None:
+        done, self.done = self.done, None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        return done
 
 
 SESSION = """
@@ -144,6 +174,101 @@ NULL), $4 how many earlier interactions. An exact owner shuts out switchboards; 
 Equals are ranked by day of the last contact, then open items, then the account's main contact before others."""
 
 
+class _Line:
+    """A connection with its prepared query, one at a time on its way.
+
+    A query is started in the turn of the loop in which it is asked for, and its rows are given to `answered` in the turn
+    in which asyncpg has them: no task stands between, for in a busy loop each costs another turn. `ended` is set to
+    what ended the line: the connection was lost, too slow, or not of this schema any more.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        statement: Statement,
+        *,
+        interactions: int,
+        patience: float,
+        answered: Callable[[_Line, Sequence[_Request], Sequence[asyncpg.Record]], None],
+        free: Callable[[_Line], None],
+    ) -> None:
+        self._connection = connection
+        self._statement = statement
+        self._interactions = interactions
+        self._patience = patience
+        self._answered = answered
+        self._free = free
+        self._loop = asyncio.get_running_loop()
+        self._requests: Sequence[_Request] = ()
+        self._query: Coroutine[Any, Any, Sequence[asyncpg.Record]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._strikes = 0
+        self.ended: asyncio.Future[BaseException] = self._loop.create_future()
+        connection.add_termination_listener(
+            lambda _: self.end(ConnectionResetError("the database closed the connection"))
+        )
+
+    def start(self, requests: Sequence[_Request]) -> None:
+        """Sends the query for these. Only on a line that is free."""
+        self._requests = requests
+        self._timer = self._loop.call_later(self._patience, self._too_slow)
+        self._query = self._statement.fetch(
+            [r.caller.e164 for r in requests],
+            [r.number for r in requests],
+            [r.account for r in requests],
+            self._interactions,
+        )
+        self._step()
+
+    def end(self, why: BaseException) -> None:
+        """Gives the line up; whoever waits for it is told."""
+        requests = self._settled()
+        if not self.ended.done():
+            self.ended.set_result(why)
+        _refuse(requests, why)
+
+    def _step(self, waiter: asyncio.Future[Any] | None = None) -> None:
+        """Runs the query's coroutine to its next wait, as a task would."""
+        query = self._query
+        if query is None:  # the line was given up meanwhile
+            if waiter is not None and not waiter.cancelled():
+                waiter.exception()
+            return
+        try:
+            waits = query.send(None)
+        except StopIteration as finished:
+            requests = self._settled()
+            self._strikes = 0
+            self._answered(self, requests, finished.value)
+        except (Exception, asyncio.CancelledError) as error:
+            if waiter is None:  # it could not even be sent; who asks is told only after having asked
+                self._loop.call_soon(self._failed, error)
+            else:
+                self._failed(error)
+        else:
+            waits.add_done_callback(self._step)
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncpg.QueryCanceledError):
+            self._strikes += 1
+            if self._strikes < _STRIKES:
+                _refuse(self._settled(), error)
+                self._free(self)
+                return
+        self.end(error)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self.end(TimeoutError(f"no answer within {self._patience:g} s"))
+
+    def _settled(self) -> Sequence[_Request]:
+        requests, self._requests, self._query = self._requests, (), None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return requests
+
+
 class CallerLookup:
     """Finds callers, many at once. Use as `async with CallerLookup(dsn) as lookup:` or by `start` and `close`."""
 
@@ -171,15 +296,15 @@ class CallerLookup:
         self._interactions = interactions
         self._pauses = tuple(pauses)
         self._queue: deque[_Request] = deque()
-        self._wake = asyncio.Event()
+        self._lines: list[_Line] = []
+        self._free: list[_Line] = []
         self._tried = asyncio.Event()
-        self._up = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def available(self) -> bool:
         """Whether a connection stands at this moment."""
-        return self._up > 0
+        return bool(self._lines)
 
     async def start(self) -> None:
         """Starts the connections and waits for the first attempt to end, well or not. Never raises for a dead database."""
@@ -218,35 +343,67 @@ class CallerLookup:
         an account exists. Raises LookupUnavailable after `limit` seconds (the constructor's if None), at once while
         there is no database; the query then goes on and harms nobody. Any number may be asked for at once.
         """
-        began = time.perf_counter()
-        caller = read_caller(text, region)
-        number = plain(account_number, 40) or None
-        account = account_id if account_id is not None and 0 < account_id < 1 << 63 else None
-        candidates: tuple[Candidate, ...] = ()
-        if caller.e164 is not None or number is not None or account is not None:
-            candidates = await self._ask(
-                caller.e164, number, account, self._limit if limit is None else limit
-            )
-        nobody = "none" if caller.kind is Kind.IDENTIFIED else caller.kind.value
-        how = candidates[0].how if candidates else nobody
-        took = round((time.perf_counter() - began) * 1000, 3)
-        return Identification(caller=caller, how=how, candidates=candidates, took_ms=took)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        asked = self._begin(text, region, account_number, account_id, limit, functools.partial(_fill, future))
+        answer: Answer
+        if isinstance(asked, _Request):
+            try:
+                answer = await future
+            finally:
+                asked.forget()
+        else:
+            answer = asked
+        if isinstance(answer, LookupUnavailable):
+            raise answer
+        return answer
 
-    async def _ask(
-        self, e164: str | None, number: str | None, account: int | None, limit: float
-    ) -> tuple[Candidate, ...]:
-        if not self._up:
-            raise LookupUnavailable("no connection to the database")
+    def ask(
+        self,
+        text: str | None,
+        region: str,
+        done: Done,
+        *,
+        account_number: str | None = None,
+        account_id: int | None = None,
+        limit: float | None = None,
+    ) -> None:
+        """As `find`, for whoever cannot spare the turns of the loop that a task takes: the query is sent before this
+        returns, and `done` gets the answer, or the LookupUnavailable, in the turn in which it is there. Never raises,
+        and never calls `done` before it has returned; calls it once."""
+        asked = self._begin(text, region, account_number, account_id, limit, done)
+        if not isinstance(asked, _Request):
+            asyncio.get_running_loop().call_soon(done, asked)
+
+    def _begin(
+        self,
+        text: str | None,
+        region: str,
+        account_number: str | None,
+        account_id: int | None,
+        limit: float | None,
+        done: Done,
+    ) -> _Request | Answer:
+        """Returns the request that is on its way, or the answer where the database is not needed or not there."""
+        began = time.perf_counter()
+        request = _Request(
+            caller=read_caller(text, region),
+            number=plain(account_number, 40) or None,
+            account=account_id if account_id is not None and 0 < account_id < 1 << 63 else None,
+            began=began,
+            done=done,
+        )
+        if request.caller.e164 is None and request.number is None and request.account is None:
+            return _identification(request, ())
+        if not self._lines:
+            return LookupUnavailable("no connection to the database")
         if len(self._queue) >= self._longest_queue:
-            raise LookupUnavailable("too many look-ups are waiting for the database")
-        answer: asyncio.Future[tuple[Candidate, ...]] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Request(e164, number, account, answer))
-        self._wake.set()
-        try:
-            async with asyncio.timeout(limit):
-                return await answer
-        except TimeoutError:
-            raise LookupUnavailable(f"the database did not answer within {limit:g} s") from None
+            return LookupUnavailable("too many look-ups are waiting for the database")
+        limit = self._limit if limit is None else limit
+        request.timer = asyncio.get_running_loop().call_later(limit, _out_of_time, request, limit)
+        self._queue.append(request)
+        if self._free:
+            self._send(self._free.pop())
+        return request
 
     # ------------------------------------------------------------------------------------ connections
 
@@ -254,102 +411,98 @@ class CallerLookup:
         """Keeps one connection at work for ever, whatever happens to it."""
         failures = 0
         while True:
-            connection: Connection[asyncpg.Record] | None = None
-            served = False
+            connection: Connection | None = None
+            line: _Line | None = None
             try:
                 async with asyncio.timeout(max(self._patience, 5.0)):
                     connection = await self._connect()
                     await connection.fetch(SESSION, str(int(self._patience * 1000)))
-                    connection.add_termination_listener(lambda _: self._wake.set())
                     statement = await connection.prepare(FIND)
                     # Its first run plans it and reads catalogues: tens of milliseconds that no caller shall wait.
                     await statement.fetch(["+"], [None], [None], self._interactions)
-                self._up += 1
-                served = True
+                line = _Line(
+                    connection,
+                    statement,
+                    interactions=self._interactions,
+                    patience=self._patience + 0.5,  # first the database itself has the time to end it
+                    answered=self._answered,
+                    free=self._send,
+                )
+                self._lines.append(line)
                 if failures:
                     log.info("caller look-up: the database is back")
                 failures = 0
                 self._tried.set()
-                await self._serve(connection, statement)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                self._send(line)
+                why = await line.ended
+                raise why if isinstance(why, Exception) else ConnectionAbortedError("the query was cancelled")
+            except Exception as error:
                 if not failures:
                     log.warning("caller look-up: no database", why=f"{type(error).__name__}: {error}"[:200])
             finally:
-                self._up -= served
+                if line is not None:
+                    self._lines.remove(line)
+                    if line in self._free:
+                        self._free.remove(line)
+                    line.end(ConnectionAbortedError("the look-up was closed"))
                 if connection is not None:
                     connection.terminate()
-                if not self._up:
+                if not self._lines:
                     self._refuse_all()
             self._tried.set()
             pause = self._pauses[min(failures, len(self._pauses) - 1)]
             failures += 1
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the attempts, no secret
 
-    async def _serve(
-        self,
-        connection: Connection[asyncpg.Record],
-        statement: asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record],
-    ) -> None:
-        """Answers requests until the connection is lost, too slow, or not of this schema any more (raises)."""
-        strikes = 0
-        while True:
-            while not self._queue:
-                self._wake.clear()
-                await self._wake.wait()
-                if connection.is_closed():
-                    raise ConnectionResetError("the database closed the connection")
-            requests = self._take()
-            if not requests:
-                continue
-            try:
-                async with asyncio.timeout(self._patience + 0.5):
-                    rows = await statement.fetch(
-                        [r.e164 for r in requests],
-                        [r.number for r in requests],
-                        [r.account for r in requests],
-                        self._interactions,
-                    )
-            except asyncpg.QueryCanceledError as slow:
-                _refuse(requests, slow)
-                strikes += 1
-                if strikes >= _STRIKES:
-                    raise
-                continue
-            except BaseException as error:
-                _refuse(requests, error)
-                raise
-            strikes = 0
-            _answer(requests, rows)
-
-    def _take(self) -> list[_Request]:
+    def _send(self, line: _Line) -> None:
+        """Gives a free line the next requests, or keeps it for the next that comes."""
         requests: list[_Request] = []
         while self._queue and len(requests) < self._batch:
             request = self._queue.popleft()
-            if not request.answer.done():  # else its asker has given up
+            if request.done is not None:  # else its asker has given up
                 requests.append(request)
-        return requests
+        if requests:
+            line.start(requests)
+        else:
+            self._free.append(line)
+
+    def _answered(self, line: _Line, requests: Sequence[_Request], rows: Sequence[asyncpg.Record]) -> None:
+        self._send(line)  # the database works on the next ones while these are told
+        found: list[list[Candidate]] = [[] for _ in requests]
+        for place, how, body in rows:
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                found[place - 1].append(candidate(how, orjson.loads(body)))
+        for request, candidates in zip(requests, found, strict=True):
+            request.tell(_identification(request, tuple(candidates)))
 
     def _refuse_all(self) -> None:
-        _refuse(self._queue, None)
+        waiting = tuple(self._queue)
         self._queue.clear()
+        _refuse(waiting, None)
 
 
-def _refuse(requests: Sequence[_Request] | deque[_Request], cause: BaseException | None) -> None:
+def _fill(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _out_of_time(request: _Request, limit: float) -> None:
+    request.tell(LookupUnavailable(f"the database did not answer within {limit:g} s"))
+
+
+def _refuse(requests: Sequence[_Request], cause: BaseException | None) -> None:
     for request in requests:
-        if not request.answer.done():
-            refusal = LookupUnavailable("the database did not answer")
-            refusal.__cause__ = cause
-            request.answer.set_exception(refusal)
+        refusal = LookupUnavailable("the database did not answer")
+        refusal.__cause__ = cause
+        request.tell(refusal)
 
 
-def _answer(requests: Sequence[_Request], rows: Sequence[asyncpg.Record]) -> None:
-    found: list[list[Candidate]] = [[] for _ in requests]
-    for place, how, body in rows:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            found[place - 1].append(candidate(how, orjson.loads(body)))
-    for request, candidates in zip(requests, found, strict=True):
-        if not request.answer.done():
-            request.answer.set_result(tuple(candidates))
+def _identification(request: _Request, candidates: tuple[Candidate, ...]) -> Identification:
+    caller = request.caller
+    nobody = "none" if caller.kind is Kind.IDENTIFIED else caller.kind.value
+    how = candidates[0].how if candidates else nobody
+    took = round((time.perf_counter() - request.began) * 1000, 3)
+    return Identification(caller=caller, how=how, candidates=candidates, took_ms=took)
 
 
 def candidate(how: str, body: dict[str, Any]) -> Candidate:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, ValidationResult
 
+from crm.number_plan import from_home, planned
 from crm.plain_text import plain
 
 LONGEST_TEXT = 256
@@ -90,6 +91,7 @@ _CONTEXT = re.compile(r";\s*phone-context\s*=\s*\+?([0-9]{1,7})(?![0-9.a-z-])", 
 _EXTENSION = re.compile(
     r"[\s,(]*(?:;ext=|\bext(?:ension)?\b\.?|(?<=[\d\s)])x\.?|#|,+|;)\s*[:.]?\s*[0-9]{0,8}[)\s#]*$", re.I
 )
+_DIGITS = re.compile(r"\+?[0-9]{1,32}")
 _ASTERISK_EMPTY = re.compile(r"^[<\[(\"']*\s*unknown\s*[>\])\"']*$", re.I)
 
 
@@ -106,6 +108,8 @@ def read_caller(text: str | None, region: str) -> Caller:
 
 @lru_cache(maxsize=16_384)
 def _read(received: str, region: str) -> Caller:
+    if _DIGITS.fullmatch(received):  # as most trunks deliver it
+        return _read_digits(received, "", received, region)
     shown = plain(received, 128)
     if not shown or _ASTERISK_EMPTY.match(shown):
         return Caller(kind=Kind.UNKNOWN, text=shown)
@@ -232,6 +236,23 @@ def _repaired(digits: str) -> Iterator[tuple[str, str | None]]:
 
 def _interpret(text: str, region: str | None, written: str, shown: str) -> Caller | None:
     """Returns the identified caller if the text is a possible number whose E.164 form reads back as itself."""
+    digits = text[1:] if region is None else from_home(text, region)
+    if digits and (plan := planned(digits)) is not None:
+        return Caller(
+            kind=Kind.IDENTIFIED,
+            text=shown,
+            digits=written,
+            e164=f"+{digits}",
+            formatted=plan.formatted,
+            country=plan.country,
+            possible=True,
+            valid=plan.valid,
+        )
+    return _interpret_slowly(text, region, written, shown)
+
+
+def _interpret_slowly(text: str, region: str | None, written: str, shown: str) -> Caller | None:
+    """`_interpret` for every case, by `phonenumbers` alone."""
     number = _parse(text, region)
     if number is None or not _possible(number):
         return None

@@ -9,6 +9,7 @@ the same pop shown again after a restart is known to be the same.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -141,6 +142,20 @@ class Find(Protocol):
     ) -> Awaitable[Identification]: ...
 
 
+class Ask(Protocol):
+    """`CallerLookup.ask`, with the same time limit: the answer without a task between."""
+
+    def __call__(
+        self,
+        text: str | None,
+        region: str,
+        done: Callable[[Identification | LookupUnavailable], None],
+        *,
+        account_number: str | None = None,
+        account_id: int | None = None,
+    ) -> None: ...
+
+
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
@@ -205,22 +220,25 @@ class ScreenPops:
         clock: Callable[[], datetime],
         spawn: Spawn,
         url: PopUrl,
+        ask: Ask | None = None,
         choose: Choose | None = None,
         oversees: Callable[[Actor, str], bool] = lambda actor, agent: False,
         outside_number: Callable[[str, str], str] = lambda pbx, dialled: dialled,
         retries: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 5.0),
         most_matters: int = 20_000,
     ) -> None:
-        """`region_of`: PBX → ISO 3166 country of its national numbers. `oversees`: whether a supervisor may act for
-        this agent. `outside_number`: PBX and what an agent dialled → it without the prefix for an outside line.
-        `retries`: seconds between look-ups while the customer data is unavailable; the last one repeats for as long
-        as the call or a pop of it lasts. `most_matters`: beyond it the oldest is forgotten."""
+        """`region_of`: PBX → ISO 3166 country of its national numbers. `ask`: the shorter way to what `find` finds, which
+        is then used only to ask again. `oversees`: whether a supervisor may act for this agent. `outside_number`: PBX
+        and what an agent dialled → it without the prefix for an outside line. `retries`: seconds between look-ups while
+        the customer data is unavailable; the last one repeats for as long as the call or a pop of it lasts.
+        `most_matters`: beyond it the oldest is forgotten."""
         self._find = find
         self._publish = publish
         self._region_of = region_of
         self._clock = clock
         self._spawn = spawn
         self._url = url
+        self._begin = ask
         self._choose = choose
         self._oversees = oversees
         self._outside_number = outside_number
@@ -732,14 +750,47 @@ class ScreenPops:
         if asked != matter.asked:
             matter.asked = asked
             matter.lookup = "pending" if matter.answer is None else matter.lookup
-            self._spawn(self._look_up(matter, asked))
+            if self._begin is None:
+                self._spawn(self._look_up(matter, asked))
+            else:
+                self._begin(
+                    matter.customer,
+                    self._region_of(matter.pbx),
+                    functools.partial(self._told, matter, asked),
+                    account_number=asked[1],
+                    account_id=matter.chosen,
+                )
 
-    async def _look_up(self, matter: _Matter, asked: tuple[str | None, str | None]) -> None:
-        """Asks until it is answered, something else is asked, or nobody cares any more. Publishes what it learns."""
+    def _told(
+        self,
+        matter: _Matter,
+        asked: tuple[str | None, str | None],
+        answer: Identification | LookupUnavailable,
+    ) -> None:
+        if isinstance(answer, Identification):
+            self._take_answer(matter, asked, answer)
+        else:
+            self._spawn(self._look_up(matter, asked, refused=True))
+
+    def _take_answer(
+        self, matter: _Matter, asked: tuple[str | None, str | None], answer: Identification
+    ) -> None:
+        if self._matters.get(matter.call) is matter and matter.asked == asked:
+            matter.answer, matter.lookup = answer, "complete"
+            now = self._clock()
+            self._publish([*self._settle(matter, now), *self._updates(matter, now)])
+
+    async def _look_up(
+        self, matter: _Matter, asked: tuple[str | None, str | None], *, refused: bool = False
+    ) -> None:
+        """Asks until it is answered, something else is asked, or nobody cares any more. Publishes what it learns.
+        `refused`: it was asked once and could not be answered."""
         region = self._region_of(matter.pbx)
         attempt = 0
         while self._matters.get(matter.call) is matter and matter.asked == asked:
             try:
+                if refused and attempt == 0:
+                    raise LookupUnavailable
                 answer = await self._find(
                     matter.customer, region, account_number=asked[1], account_id=matter.chosen
                 )
@@ -748,10 +799,7 @@ class ScreenPops:
             except Exception:
                 log.exception("caller look-up failed")
             else:
-                if self._matters.get(matter.call) is matter and matter.asked == asked:
-                    matter.answer, matter.lookup = answer, "complete"
-                    now = self._clock()
-                    self._publish([*self._settle(matter, now), *self._updates(matter, now)])
+                self._take_answer(matter, asked, answer)
                 return
             if matter.lookup == "pending" and self._matters.get(matter.call) is matter:
                 matter.lookup = "unavailable"

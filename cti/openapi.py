@@ -255,12 +255,22 @@ def _operation_id(route: Route) -> str:
 
 
 _STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24;background:#fff}
-h2{margin-top:2.5rem;border-bottom:1px solid #d0d7de}details{border:1px solid #d0d7de;border-radius:6px;margin:.5rem 0}
-summary{padding:.5rem .75rem;cursor:pointer}details>div{padding:0 1rem 1rem}code,pre{font:14px ui-monospace,monospace}
-pre{background:#f6f8fa;padding:.75rem;overflow:auto;border-radius:6px}.m{display:inline-block;min-width:4.5rem;font-weight:600}
-table{border-collapse:collapse}td,th{border:1px solid #d0d7de;padding:.25rem .6rem;text-align:left;vertical-align:top}
-@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}pre{background:#161b22}a{color:#58a6ff}}
+:root{color-scheme:light dark;--line:#d0d7de;--soft:#f6f8fa;--link:#0550ae}
+body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#1b1f24;background:#fff;
+overflow-wrap:anywhere}
+a{color:var(--link)}:focus-visible{outline:3px solid var(--link);outline-offset:1px;border-radius:4px}
+:target{border-color:var(--link)}nav a{display:inline-block;padding:.15rem .6rem .15rem 0}
+h2{margin-top:2.5rem;border-bottom:1px solid var(--line)}h3{font-size:1rem;margin:1rem 0 .5rem}
+details{border:1px solid var(--line);border-radius:6px;margin:.5rem 0}details>div{padding:0 1rem 1rem}
+summary{padding:.5rem .75rem;cursor:pointer}summary:hover{background:var(--soft)}
+summary b{display:inline-block;min-width:4.5rem;font-weight:600}summary code{margin-right:.4rem}
+code,pre{font:14px ui-monospace,monospace}
+pre{background:var(--soft);padding:.75rem;border-radius:6px;white-space:pre-wrap;margin:.5rem 0}
+table{border-collapse:collapse}td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:left;vertical-align:top}
+th{font-weight:400;white-space:nowrap}td{min-width:5rem}
+@media(max-width:40rem){body{margin-top:1rem}summary span{display:block}summary b{min-width:3.6rem}
+details>div{padding:0 .75rem .75rem}}
+@media(prefers-color-scheme:dark){:root{--line:#3d444d;--soft:#161b22;--link:#58a6ff}body{color:#e6edf3;background:#0d1117}}
 """
 
 
@@ -270,9 +280,13 @@ def page(document: dict[str, Any]) -> str:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             by_tag.setdefault(operation["tags"][0], []).append(_section(path, method, operation))
-    body = "".join(f"<h2>{html.escape(tag)}</h2>{''.join(sections)}" for tag, sections in by_tag.items())
+    body = "".join(
+        f'<h2 id="{_anchor(tag)}">{html.escape(tag)}</h2>{"".join(sections)}'
+        for tag, sections in by_tag.items()
+    )
+    contents = " ".join(f'<a href="#{_anchor(tag)}">{html.escape(tag)}</a>' for tag in (*by_tag, "Shapes"))
     shapes = "".join(
-        f'<details id="{html.escape(name)}"><summary><code>{html.escape(name)}</code></summary><div>'
+        f'<details open id="{html.escape(name)}"><summary><code>{html.escape(name)}</code></summary><div>'
         f"{_text(shape.get('description', ''))}<pre>{_linked(shape)}</pre></div></details>"
         for name, shape in sorted(document["components"]["schemas"].items())
     )
@@ -280,33 +294,41 @@ def page(document: dict[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(info['title'])}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{html.escape(info['title'])}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>{html.escape(info['title'])} {html.escape(info['version'])}</h1>{_text(info['description'])}"
         '<p>For programs: <a href="/api/openapi.json">OpenAPI 3.1</a>, '
         '<a href="/api/asyncapi.json">AsyncAPI 3</a> (the websocket).</p>'
-        f"{body}<h2>Shapes</h2>{shapes}</body></html>"
+        f'<nav aria-label="Contents">{contents}</nav>{body}<h2 id="{_anchor("Shapes")}">Shapes</h2>{shapes}'
+        "</main></body></html>"
     )
 
 
 def _section(path: str, method: str, operation: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td><code>{html.escape(p['name'])}</code></td><td>{p['in']}{'' if p['required'] else ', optional'}</td>"
-        f"<td>{html.escape(p.get('description') or p['schema'].get('description', ''))}</td></tr>"
+        f'<tr><th scope="row"><code>{html.escape(p["name"])}</code></th>'
+        f"<td>{p['in']}{'' if p['required'] else ', optional'}</td>"
+        f"<td>{_words(p.get('description') or p['schema'].get('description', ''))}</td></tr>"
         for p in operation.get("parameters", ())
     )
     body = operation.get("requestBody")
-    sent = f"<p>Body:</p><pre>{_linked(body['content']['application/json']['schema'])}</pre>" if body else ""
+    sent = f"<h3>Body</h3><pre>{_linked(body['content']['application/json']['schema'])}</pre>" if body else ""
     answers = "".join(
-        f"<tr><td>{status}</td><td>{html.escape(told['description'])} {_shape_link(told)}</td></tr>"
+        f'<tr><th scope="row">{status}</th><td>{_words(told["description"])} {_shape_link(told)}</td></tr>'
         for status, told in operation["responses"].items()
     )
     roles = operation.get("x-roles")
     who = "everybody, without logging in" if roles is None else ", ".join(roles)
     return (
-        f'<details><summary><span class="m">{method.upper()}</span><code>{html.escape(path)}</code> '
-        f"{html.escape(operation['summary'])}</summary><div><p>For: {html.escape(who)}</p>"
-        f"{f'<table>{rows}</table>' if rows else ''}{sent}<p>Answers:</p><table>{answers}</table></div></details>"
+        f'<details id="{html.escape(operation["operationId"])}"><summary><b>{method.upper()}</b> '
+        f"<code>{html.escape(path)}</code> <span>{_words(operation['summary'])}</span></summary><div>"
+        f"{_text(operation.get('description', ''))}<p>For: {html.escape(who)}</p>"
+        f"{f'<h3>Parameters</h3><table>{rows}</table>' if rows else ''}{sent}"
+        f"<h3>Answers</h3><table>{answers}</table></div></details>"
     )
+
+
+def _anchor(heading: str) -> str:
+    return "about-" + re.sub(r"[^a-z0-9]+", "-", heading.lower())
 
 
 def _shape_link(told: dict[str, Any]) -> str:
@@ -328,4 +350,9 @@ def _linked(shape: Any) -> str:
 
 
 def _text(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>" if text else ""
+    return f"<p>{_words(text)}</p>" if text else ""
+
+
+def _words(text: str) -> str:
+    """Text for the page; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

@@ -285,6 +285,7 @@ class Server:
         )
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
+            ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
             publish=self.bus.publish,
             region_of=self._region_of,
             clock=lambda: datetime.now(UTC),

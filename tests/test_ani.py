@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from crm.accounts import NewAccount, NewContact, NewPhone, add_contact, add_phone, create
 from crm.ani import FIND, SESSION, CallerLookup, LookupUnavailable
+from crm.number_plan import from_home, planned
 from crm.numbers import Kind, read_caller
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.database import migrate
@@ -209,6 +211,78 @@ def test_ten_kilobytes_cost_next_to_nothing(hostile: str) -> None:
     assert len(caller.digits) <= 65
 
 
+_examples = [
+    number
+    for region in sorted(phonenumbers.SUPPORTED_REGIONS)
+    for kind in range(11)
+    if (number := phonenumbers.example_number_for_type(region, kind)) is not None
+] + [
+    number
+    for code in sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE)
+    if (number := phonenumbers.example_number_for_non_geo_entity(code)) is not None
+]
+_everywhere = st.sampled_from([*sorted(phonenumbers.SUPPORTED_REGIONS), "ZZ", "gb", ""])
+
+
+@st.composite
+def _plan_numbers(draw: Any) -> tuple[int, str]:
+    """A country code and a national number that begins like a real one, of any country and kind of number."""
+    number = draw(st.sampled_from(_examples))
+    national = phonenumbers.national_significant_number(number)
+    kept = draw(st.integers(0, len(national)))
+    tail = draw(st.integers(0, 10 ** (len(national) - kept) - 1))
+    national = national[:kept] + (str(tail).zfill(len(national) - kept) if kept < len(national) else "")
+    national += draw(st.sampled_from(["", "", "", "0", "7", "12"]))
+    return number.country_code, national[: draw(st.sampled_from([99, 99, 99, len(national) - 1]))]
+
+
+@settings(max_examples=600, deadline=None)
+@given(_plan_numbers())
+def test_the_short_way_says_what_the_number_plans_say(number: tuple[int, str]) -> None:
+    digits = f"{number[0]}{number[1]}"
+    plan = planned(digits)
+    if plan is None:
+        return
+    whole = phonenumbers.parse(f"+{digits}")
+    assert phonenumbers.is_possible_number_with_reason(whole) == phonenumbers.ValidationResult.IS_POSSIBLE
+    assert phonenumbers.format_number(whole, phonenumbers.PhoneNumberFormat.E164) == f"+{digits}"
+    assert phonenumbers.format_number(whole, phonenumbers.PhoneNumberFormat.INTERNATIONAL) == plan.formatted
+    assert phonenumbers.is_valid_number(whole) is plan.valid
+    country = phonenumbers.region_code_for_number(whole) or phonenumbers.region_code_for_country_code(
+        number[0]
+    )
+    assert plan.country == (country if country != "001" else "")
+
+
+@settings(max_examples=600, deadline=None)
+@given(_plan_numbers(), _everywhere, st.sampled_from(["", "", "0", "1", "8", "9", "06", "00", "011", "15"]))
+def test_the_short_way_home_is_that_of_the_number_plans(
+    number: tuple[int, str], elsewhere: str, prefix: str
+) -> None:
+    written = prefix + number[1]
+    for region in (phonenumbers.region_code_for_country_code(number[0]), elsewhere):
+        digits = from_home(written, region)
+        if digits is not None and planned(digits) is not None:
+            parsed = phonenumbers.parse(written, region)
+            assert phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) == f"+{digits}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(_plan_numbers(), _everywhere, st.sampled_from(["", "+", "0", "00", "011", "+0", "+00", "000"]))
+def test_bare_digits_are_read_as_any_text_is(number: tuple[int, str], region: str, prefix: str) -> None:
+    for text in (f"{prefix}{number[0]}{number[1]}", f"{prefix}{number[1]}"):
+        assert read_caller(text, region) == read_caller(f" {text}", region)
+
+
+def test_most_numbers_go_the_short_way() -> None:
+    mobiles = [
+        phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)[1:]
+        for region in phonenumbers.SUPPORTED_REGIONS
+        if (number := phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE))
+    ]
+    assert sum(planned(digits) is not None for digits in mobiles) > 0.9 * len(mobiles)
+
+
 # ---------------------------------------------------------------------------------------------- look-up
 
 
@@ -366,6 +440,69 @@ async def test_a_thousand_at_once_are_answered_each_with_their_own(dsn: str) -> 
     async with CallerLookup(dsn, limit=20) as lookup:
         found = await asyncio.gather(*(lookup.find(synthetic_number(n), "GB") for n in range(1_000)))
     assert [f.candidates[0].account.number for f in found] == [f"S{n:08d}" for n in range(1_000)]
+
+
+async def test_who_asks_without_a_task_is_told_once_and_never_before_having_asked(
+    pool: Any, dsn: str
+) -> None:
+    await _customer(pool, "C-1", "Ada", NewPhone(number="+442079460001"))
+    told: list[tuple[str, Any]] = []
+
+    def note(name: str, answer: Any) -> None:
+        told.append((name, answer))
+
+    def wrong(answer: Any) -> None:
+        told.append(("wrong", answer))
+        raise RuntimeError("whoever asked has failed")
+
+    async with CallerLookup(dsn, connections=1, limit=20) as lookup:
+        for name, text in (("ada", "020 7946 0001"), ("nobody", "withheld"), ("other", "+442079460002")):
+            lookup.ask(text, "GB", functools.partial(note, name))
+            lookup.ask(text, "GB", wrong)
+        assert not told
+        await eventually(lambda: len(told) == 6)
+        found = dict(told)
+        assert found["ada"].candidates[0].account.name == "Ada"
+        assert (found["nobody"].how, found["other"].how) == ("withheld", "none")
+    lookup.ask("+442079460001", "GB", functools.partial(note, "closed"))
+    assert len(told) == 6
+    await eventually(lambda: len(told) == 7)
+    assert isinstance(told[-1][1], LookupUnavailable)
+
+
+async def test_an_answer_takes_no_more_turns_of_a_busy_loop_than_the_bare_query(pool: Any, dsn: str) -> None:
+    await _customer(pool, "C-1", "Ada", NewPhone(number="+442079460001"))
+    loop, turns, running = asyncio.get_running_loop(), 0, True
+    bare: list[int] = []
+    asked: list[int] = []
+
+    def busy() -> None:  # each turn of the loop lasts longer than the database needs
+        nonlocal turns
+        turns += 1
+        time.sleep(0.01)
+        if running:
+            loop.call_soon(busy)
+
+    def answered(told: asyncio.Future[int], _: object) -> None:
+        told.set_result(turns)
+
+    loop.call_soon(busy)
+    connection = await asyncpg.connect(dsn)
+    statement = await connection.prepare("SELECT account_id FROM phones WHERE e164 = $1")
+    async with CallerLookup(dsn, limit=20) as lookup:
+        for _ in range(100):
+            before = turns
+            await statement.fetch("+442079460001")
+            bare.append(turns - before)
+            told: asyncio.Future[int] = loop.create_future()
+            before = turns
+            lookup.ask("+442079460001", "GB", functools.partial(answered, told))
+            asked.append(await told - before)
+            if len(asked) >= 10 and min(asked) <= min(bare):  # else the database was slow this time
+                break
+        running = False
+    await connection.close()
+    assert min(asked) <= min(bare), (asked, bare)
 
 
 async def test_the_plan_is_indexes_only(dsn: str) -> None:
