@@ -16,17 +16,23 @@ async def save_agent_sessions(db: Queryable, sessions: Iterable[Session]) -> Non
     """Keeps these as the last known; of agents that are no users any more nothing is kept. All or nothing."""
     latest = {session.agent: session for session in sessions}
     ordered = [latest[login] for login in sorted(latest)]  # the same order everywhere: no deadlock
-    await db.executemany(
+    await db.execute(
         """INSERT INTO agent_sessions (login, logged_on, ready, reason, state, since, wrap_until, log_off_after)
-           SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE EXISTS (SELECT FROM users WHERE login = $1)
+           SELECT s.* FROM unnest($1::text[], $2::boolean[], $3::boolean[], $4::text[], $5::text[], $6::timestamptz[],
+                                  $7::timestamptz[], $8::boolean[]) AS s (login)
+           JOIN users u USING (login)
            ON CONFLICT (login) DO UPDATE SET
                logged_on = excluded.logged_on, ready = excluded.ready, reason = excluded.reason,
                state = excluded.state, since = excluded.since, wrap_until = excluded.wrap_until,
                log_off_after = excluded.log_off_after, changed = now()""",
-        [
-            (s.agent, s.logged_on, s.ready, s.reason, s.state, s.since, s.wrap_until, s.log_off_after)
-            for s in ordered
-        ],
+        [s.agent for s in ordered],
+        [s.logged_on for s in ordered],
+        [s.ready for s in ordered],
+        [s.reason for s in ordered],
+        [s.state for s in ordered],
+        [s.since for s in ordered],
+        [s.wrap_until for s in ordered],
+        [s.log_off_after for s in ordered],
     )
 
 

@@ -238,6 +238,11 @@ class Agents:
             return (True, True, a.reason or "Not ready")
         return (True, False, None)
 
+    def knows(self, login: str) -> bool:
+        """Whether the agent has, or has had, a session."""
+        found = self._agents.get(login)
+        return found is not None and found.in_session
+
     def known(self) -> list[str]:
         """The logins of all agents who have, or have had, a session. Whoever has not is none of our business at the PBX: a
         server that is new to a call centre must not take its agents out of their queues."""

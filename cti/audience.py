@@ -32,7 +32,8 @@ from cti.people import Actor, Directory, Role
 ADMIN = "admin"
 ALL = "all"
 EVERYBODY = frozenset({ADMIN, ALL})
-ONLY_ADMIN = frozenset({ADMIN})
+
+_Parties = tuple[set[str], str | None]
 
 REMEMBERED = 5000
 """Ended calls whose teams are remembered: the record of a call is told after its end."""
@@ -68,10 +69,15 @@ class Audience:
         self._directory = directory
         self._agents_in = agents_in
         self._call_teams: dict[str, set[str]] = {}
+        self._told_last: dict[str, tuple[_Parties, frozenset[str]]] = {}
         self._ended_teams: OrderedDict[str, set[str]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._call_teams)
+
+    def people_changed(self) -> None:
+        """Forgets what was worked out from teams as they were."""
+        self._told_last.clear()
 
     def teams_of_call(self, call: str) -> frozenset[str]:
         """The teams whose supervisors may see the call."""
@@ -115,19 +121,37 @@ class Audience:
         return {*(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
 
     def _of_call(self, fact: CallFact) -> frozenset[str]:
+        """As for the call's last fact, if the same people have to do with it."""
+        parties = self._parties(fact)
+        told = self._told_last.get(fact.call)
+        if told is not None and told[0] == parties and not isinstance(fact, CallCleared):
+            return told[1]
+        topics = self._worked_out(fact, *parties)
+        if fact.call in self._call_teams:
+            self._told_last[fact.call] = (parties, topics)
+        else:
+            self._told_last.pop(fact.call, None)
+        return topics
+
+    def _parties(self, fact: CallFact) -> _Parties:
+        """(the agents who have to do with what happened, its queue)."""
         agents = set(self._agents_in(fact.call))
         queue = getattr(fact, "queue", None)
-        view = getattr(fact, "view", None)
         if isinstance(fact, CallCleared):
             agents.update(fact.agents)
-        else:
-            for name in ("connection", "by"):
-                connection = getattr(fact, name, None)
-                if isinstance(connection, ConnectionView) and connection.agent:
-                    agents.add(connection.agent)
-            if isinstance(view, CallView):
-                queue = queue or view.queue
-                agents.update(c.agent for c in view.connections if c.agent)
+            return agents, queue
+        for name in ("connection", "by"):
+            connection = getattr(fact, name, None)
+            if isinstance(connection, ConnectionView) and connection.agent:
+                agents.add(connection.agent)
+        view = getattr(fact, "view", None)
+        if isinstance(view, CallView):
+            queue = queue or view.queue
+            agents.update([c.agent for c in view.connections if c.agent])
+        return agents, queue
+
+    def _worked_out(self, fact: CallFact, agents: set[str], queue: str | None) -> frozenset[str]:
+        view = getattr(fact, "view", None)
         teams = self._call_teams.get(fact.call, set())
         teams.update(team for agent in agents if (team := self._directory.team_of(agent)) is not None)
         if queue is not None:

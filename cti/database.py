@@ -162,6 +162,10 @@ def _require_version(conn: Connection | PoolConnection, dsn: str) -> None:
         )
 
 
+async def _as_it_is(_connection: object) -> None:
+    """Nobody here changes a session's settings, listens or keeps locks: to have that undone would be a round trip lost."""
+
+
 class Database:
     """A pool of connections that outlives restarts of PostgreSQL.
 
@@ -228,6 +232,7 @@ class Database:
                 timeout=5.0,
                 command_timeout=self._statement_timeout + 5.0,
                 max_inactive_connection_lifetime=300.0,
+                reset=_as_it_is,
                 server_settings={
                     "application_name": self._name,
                     "timezone": "UTC",

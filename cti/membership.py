@@ -142,7 +142,7 @@ class Membership:
         if bench is None:
             return
         bench.told.set()
-        if login is None or bench.concerns(login) or login not in self._agents.known():
+        if login is None or bench.concerns(login) or not self._agents.knows(login):
             return
         if isinstance(fact, QueueMemberPaused):
             self._paused_elsewhere(fact, login)

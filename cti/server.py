@@ -150,6 +150,7 @@ class Server:
             why = "the user's phone was changed or taken away"
             self.bus.publish(self.agents.dismiss(login, at=now, why=why))
         self.directory.load(agents, teams)
+        self.audience.people_changed()
         self.bus.publish(self.agents.people_changed(now))
         for switch in self.switches.values():
             self.bus.publish(switch.queues.reassign(now.timestamp()))

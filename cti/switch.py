@@ -38,6 +38,9 @@ HELD_BACK_MOST = 200_000
 """Records held back while the state is asked for; beyond it the link is too far behind and is asked again from the start."""
 
 
+CAUGHT_UP_AT_ONCE = 100
+"""Records that were held back and are folded without a pause; then links are read and clients served."""
+
 OVERTAKING = 0.3
 """Seconds around a list within which Asterisk may have sent an event of what the list already or not yet shows."""
 
@@ -99,6 +102,7 @@ class Switch:
         self._held: list[Record] | None = None
         self._touched: set[str] | None = None
         self._resyncing: asyncio.Task[None] | None = None
+        self._comparing = asyncio.Lock()
         self._second_look: asyncio.TimerHandle | None = None
         self._told = ("connecting", "", "")
         self._knew = False
@@ -208,7 +212,8 @@ class Switch:
             return
         for attempt in range(1_000_000):
             try:
-                await self._compare(link, reason)
+                async with self._comparing:
+                    await self._compare(link, reason)
                 return
             except Exception as error:
                 log.warning(
@@ -269,9 +274,19 @@ class Switch:
                 "state compared with Asterisk", pbx=self.pbx, reason=reason, calls=len(self.calls), **wrong
             )
         self._publish(facts)
-        self._fold(held)
+        await self._catch_up(held)
         if first:
             self._second_look = asyncio.get_running_loop().call_later(SECOND_LOOK, self._look_again)
+
+    async def _catch_up(self, held: list[Record]) -> None:
+        """Folds what was held back, and what arrives meanwhile."""
+        while held:
+            self._held = []
+            for start in range(0, len(held), CAUGHT_UP_AT_ONCE):
+                self._fold(held[start : start + CAUGHT_UP_AT_ONCE])
+                await asyncio.sleep(0)
+            held = self._held
+        self._held = None
 
     def _look_again(self) -> None:
         if self.synced and (self._resyncing is None or self._resyncing.done()):
