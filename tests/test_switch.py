@@ -235,6 +235,31 @@ async def test_too_many_events_during_the_asking_begin_it_anew(monkeypatch: pyte
         assert {view.id for view in floor.calls["main"].views()} == {"main:1.0"}
 
 
+async def test_what_was_held_back_is_folded_in_its_order_while_the_loop_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands of events wait after the lists: what comes while they are folded is folded after them."""
+    monkeypatch.setattr("cti.switch.CAUGHT_UP_AT_ONCE", 20)
+    async with at_a_peer() as (peer, floor):
+        many = [f"9.{n}" for n in range(1500)]
+        flood = b"".join(appears(id, name=f"PJSIP/trunk-{id}") for id in many)
+        floods = iter([flood])
+        peer.before_lists = lambda session: session.write(next(floods, b""))
+        peer.session.drop()
+        await floor.until(lambda: "down" in floor.phases())
+        turns = 0
+        while "9.700" not in {view.id.partition(":")[2] for view in floor.calls["main"].views()}:
+            turns += 1
+            await asyncio.sleep(0)
+        assert len(floor.calls["main"]) < len(many)
+        peer.session.write(b"".join(hangs_up(id) for id in many[::-1]))
+        await floor.until(lambda: len(floor.cleared()) == len(many))
+        assert turns > 30
+        assert {view.id for view in floor.calls["main"].views()} == {"main:1.0"}
+        assert floor.switches["main"].drift == {}
+        assert {fact.outcome for fact in floor.facts(CallCleared)} == {"abandoned"}
+
+
 async def test_a_record_that_cannot_be_folded_stops_nothing_and_is_looked_into() -> None:
     told: list[Any] = []
 
