@@ -71,6 +71,17 @@ class CallBook:
         legs = found.legs.values() if found else ()
         return [leg.ends[0] for leg in legs if leg.agent == agent and leg.published]
 
+    def channel_of(self, call: str, connection: str) -> str | None:
+        """Uniqueid of the live channel that a connection of the call has now, which actions can name."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(connection)) if found else None
+        return next((end for end in leg.ends if self._legs.get(end) is leg), None) if leg else None
+
+    def call_of(self, connection: str) -> str | None:
+        """The call that a connection is in now: a consultation may have taken it over to another."""
+        leg = self._legs.get(self._key(connection))
+        return leg.call.id if leg is not None and not leg.cleared else None
+
     def __len__(self) -> int:
         return len(self._calls)
 
