@@ -266,7 +266,7 @@ class Control:
             talked, waiting = now.connected[0], now.held[0]
             await self._park_aside(act, talked)
             try:
-                await self._bring_back(act, waiting)
+                await self._bring_back(act, waiting, then=talked)
             except CommandError as error:
                 await self._bring_back(act, talked)
                 raise CommandError(
@@ -414,11 +414,13 @@ class Control:
             "it is not on hold",
         )
 
-    async def _bring_back(self, act: _Act, other: ConnectionView) -> None:
-        """Brings the agent and one who is on hold together."""
+    async def _bring_back(
+        self, act: _Act, other: ConnectionView, then: ConnectionView | None = None
+    ) -> None:
+        """Brings the agent and one who is on hold together; `then` is whom the agent still holds when that one goes."""
         now = act.scene
         theirs, mine = self._channel(act, other), self._channel(act, now.me)
-        await self._mark(act, mine, partner=NOBODY)
+        await self._mark(act, mine, partner=self._channel(act, then) if then else NOBODY)
         await self._mark(act, theirs, partner=NOBODY, then="")
         try:
             await self._bridge(act, theirs, mine)
