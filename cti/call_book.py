@@ -77,10 +77,14 @@ class CallBook:
         leg = found.legs.get(self._key(connection)) if found else None
         return next((end for end in leg.ends if self._legs.get(end) is leg), None) if leg else None
 
-    def call_of(self, connection: str) -> str | None:
-        """The call that a connection is in now: a consultation may have taken it over to another."""
-        leg = self._legs.get(self._key(connection))
-        return leg.call.id if leg is not None and not leg.cleared else None
+    def names_of(self, call: str, connection: str) -> tuple[str, ...]:
+        """Names of the channels by which a connection may sit in a conference: its own, and Local ones that lead to it."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(connection)) if found else None
+        if found is None or leg is None:
+            return ()
+        joints = [other for other in found.legs.values() if other.pipe]
+        return (leg.channel, *(other.channel for other in joints if leg.dialler is other))
 
     def __len__(self) -> int:
         return len(self._calls)

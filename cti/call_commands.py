@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from cti.commands import CommandError, Commands
 from cti.control.control import CallAnswer, Control
@@ -61,6 +70,51 @@ class TransferArgs(OnCall, ToTarget):
     )
 
 
+class DeflectArgs(TransferArgs):
+    """Where the ringing call goes instead."""
+
+
+class PartyArgs(OnCall):
+    """Which party of a conference."""
+
+    party: Annotated[str, StringConstraints(min_length=3, max_length=200)] = Field(
+        description="the id of its connection"
+    )
+
+
+class MuteArgs(PartyArgs):
+    """Whether the others hear a party."""
+
+    muted: bool = True
+
+
+class DtmfArgs(OnCall):
+    """Tones to send. They may be a card number: the audit does not keep them."""
+
+    digits: SecretStr = Field(
+        description="0-9 A-D * #, up to 32", json_schema_extra={"pattern": "^[0-9A-D*#]{1,32}$"}
+    )
+
+    @field_validator("digits")
+    @classmethod
+    def _tones(cls, value: SecretStr) -> SecretStr:
+        if re.fullmatch(r"[0-9A-D*#]{1,32}", value.get_secret_value()) is None:
+            raise ValueError("up to 32 of 0-9 A-D * #")
+        return value
+
+
+class DataArgs(BaseModel):
+    """Correlator data: what any client attaches to a call. It follows the call; an empty value removes an entry."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    call: CallId
+    data: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")],
+        Annotated[str, StringConstraints(max_length=1000)],
+    ] = Field(min_length=1, max_length=32)
+
+
 class MakeArgs(ToTarget):
     """Whom to call."""
 
@@ -79,9 +133,10 @@ def add_call_commands(
     control: Control,
     directory: Directory,
     agents_in: Callable[[str], tuple[str, ...]],
-    supervises: Callable[[Actor, str], bool],
+    works_on: Callable[[Actor, str], bool],
+    set_data: Callable[[str, dict[str, str], str], None],
 ) -> None:
-    """Registers `call.*`. `supervises`: whether a call is, or has been, of the supervisor's teams."""
+    """Registers `call.*`. `works_on`: whether a call is, or has just been, somebody's or their team's."""
 
     def everybodys(actor: Actor) -> bool:
         return actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams)
@@ -137,11 +192,45 @@ def add_call_commands(
 
     async def clear(actor: Actor, args: OnCall) -> CallAnswer:
         there = agents_in(args.call)
-        if not (everybodys(actor) or actor.login in there or supervises(actor, args.call)):
+        if not (
+            everybodys(actor)
+            or actor.login in there
+            or (actor.role is Role.SUPERVISOR and works_on(actor, args.call))
+        ):
             control.known(args.call)
             raise CommandError("not_your_call", "you are not in this call")
         return await control.clear(args.call)
 
+    async def attach(actor: Actor, args: DataArgs) -> CallAnswer:
+        control.known(args.call)
+        if not (everybodys(actor) or works_on(actor, args.call)):
+            raise CommandError("not_your_call", "you have nothing to do with this call")
+        set_data(args.call, args.data, actor.login)
+        return control.told(args.call, actor.login)
+
+    async def pick_up(actor: Actor, args: OnCall) -> CallAnswer:
+        agent = args.agent or actor.login
+        own(actor, agent)
+        return await control.pick_up(args.call, agent)
+
+    commands.add(
+        "call.set_data",
+        DataArgs,
+        attach,
+        summary="Attach data to a call; it follows the call, and all who see the call see it.",
+        result=CallAnswer,
+        roles=ROLES,
+    )
+    commands.add(
+        "call.pick_up",
+        OnCall,
+        pick_up,
+        summary="Fetch a parked call: the agent's phone rings, and is then with it.",
+        result=CallAnswer,
+        roles=ROLES,
+        lane="call",
+        limit=LIMIT,
+    )
     commands.add(
         "call.make",
         MakeArgs,
@@ -209,6 +298,84 @@ def add_call_commands(
         OnCall,
         lambda args, agent: control.cancel(args.call, agent),
         "End the consultation and talk with the first party again.",
+    )
+    register(
+        "call.answer",
+        OnCall,
+        lambda args, agent: control.answer(args.call, agent),
+        "Answer the ringing phone from the screen, if the phone can do that.",
+    )
+    register(
+        "call.deflect",
+        DeflectArgs,
+        lambda args, agent: control.deflect(args.call, agent, finder(args)),
+        "Send a call that rings at the agent's phone elsewhere, unanswered.",
+    )
+    register(
+        "call.dtmf",
+        DtmfArgs,
+        lambda args, agent: control.dtmf(args.call, agent, args.digits.get_secret_value()),
+        "Send tones to the other party.",
+    )
+    register(
+        "call.park",
+        OnCall,
+        lambda args, agent: control.park(args.call, agent),
+        "Let the other party wait in a parking slot, and leave; the answer says which. Not fetched, they come back.",
+    )
+    register(
+        "call.conference",
+        OnCall,
+        lambda args, agent: control.join(args.call, agent),
+        "Make a conference of a consultation: all three talk.",
+    )
+    register(
+        "conference.add",
+        ConsultArgs,
+        lambda args, agent: control.add(args.call, agent, finder(args)),
+        "Call somebody into the conference; a call of two becomes one. Answered once the target rings.",
+    )
+    register(
+        "conference.remove",
+        PartyArgs,
+        lambda args, agent: control.remove(args.call, agent, args.party),
+        "Take a party out of the conference.",
+    )
+    register(
+        "conference.mute",
+        MuteArgs,
+        lambda args, agent: control.mute(args.call, agent, args.party, args.muted),
+        "Whether the others hear a party of the conference.",
+    )
+    register(
+        "conference.hand_over",
+        OnCall,
+        lambda args, agent: control.hand_over(args.call, agent),
+        "Leave the conference; the others talk on.",
+    )
+    register(
+        "recording.start",
+        OnCall,
+        lambda args, agent: control.record(args.call, agent),
+        "Record the call from now on; an error if no recording is written.",
+    )
+    register(
+        "recording.pause",
+        OnCall,
+        lambda args, agent: control.pause(args.call, agent, True),
+        "Record silence until `recording.resume`: for card numbers.",
+    )
+    register(
+        "recording.resume",
+        OnCall,
+        lambda args, agent: control.pause(args.call, agent, False),
+        "Go on recording.",
+    )
+    register(
+        "recording.stop",
+        OnCall,
+        lambda args, agent: control.stop_recording(args.call, agent),
+        "End the recording.",
     )
 
 

@@ -46,6 +46,7 @@ from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
     AgentStateChanged,
+    CallCleared,
     CallFact,
     Fact,
     JournalGap,
@@ -220,6 +221,7 @@ class Server:
             {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()},
             waits=self.waits,
             phone_of=self._phone_of,
+            publish=self.bus.publish,
         )
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
         self.snapshots = Snapshots(
@@ -291,11 +293,19 @@ class Server:
             calls=switch.calls,
             send=link.send,
             originate=link.originate,
+            query=link.query,
             up=lambda: switch.synced,
             targets=targets,
             caller_id=caller_id,
             ring_seconds=pbx.ring_seconds,
+            auto_answer=pbx.auto_answer,
+            recordings=pbx.recordings,
+            recordings_seen_at=pbx.recordings_seen_at,
         )
+
+    def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
+        switch = self.switches[call.partition(":")[0]]
+        self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
 
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
@@ -381,7 +391,8 @@ class Server:
             control=self.control,
             directory=self.directory,
             agents_in=self._agents_in,
-            supervises=self._works_on,
+            works_on=self._works_on,
+            set_data=self._set_data,
         )
         add_crm_commands(
             self.commands,
@@ -520,6 +531,7 @@ class Server:
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
         listen(PbxStatusChanged, self.waits.hear)
+        listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,
             PbxResynced,

@@ -71,6 +71,17 @@ class PbxSettings(BaseModel):
         le=120,
         description="seconds that a phone rings for a call made or handed on by command",
     )
+    auto_answer: bool = Field(
+        default=False,
+        description="phones are told to answer by themselves when their agent makes a call on the screen",
+    )
+    recordings: str = Field(
+        default="", description="folder on the PBX for recordings begun by command; Asterisk's own if empty"
+    )
+    recordings_seen_at: str = Field(
+        default="",
+        description="the same folder as this machine sees it, to look whether a recording is written",
+    )
     resync_every: float = Field(
         default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"
     )
