@@ -71,6 +71,21 @@ class CallBook:
         legs = found.legs.values() if found else ()
         return [leg.ends[0] for leg in legs if leg.agent == agent and leg.published]
 
+    def channel_of(self, call: str, connection: str) -> str | None:
+        """Uniqueid of the live channel that a connection of the call has now, which actions can name."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(connection)) if found else None
+        return next((end for end in leg.ends if self._legs.get(end) is leg), None) if leg else None
+
+    def names_of(self, call: str, connection: str) -> tuple[str, ...]:
+        """Names of the channels by which a connection may sit in a conference: its own, and Local ones that lead to it."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(connection)) if found else None
+        if found is None or leg is None:
+            return ()
+        joints = [other for other in found.legs.values() if other.pipe]
+        return (leg.channel, *(other.channel for other in joints if leg.dialler is other))
+
     def __len__(self) -> int:
         return len(self._calls)
 

@@ -72,6 +72,12 @@ class Calls(CallRecords):
         found = self._calls.get(self._key(call))
         return self._change_data(found, values, by, at) if found else []
 
+    def adopt(self, call: str, linkedid: str) -> None:
+        """Channels that will come with this Linkedid are the call's own: somebody is called to join it."""
+        found = self._calls.get(self._key(call))
+        if found is not None and self._current(linkedid) is None:
+            self._call_also(linkedid, found)
+
     def rebuild(
         self,
         channels: list[ChannelRow],

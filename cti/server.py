@@ -37,11 +37,16 @@ from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
 from cti.audit_trail import AuditTrail
 from cti.bus import Bus
+from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
+from cti.control.control import Control, Port
+from cti.control.targets import Targets
+from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
     AgentStateChanged,
+    CallCleared,
     CallFact,
     Fact,
     JournalGap,
@@ -212,6 +217,13 @@ class Server:
             up=lambda pbx: self.switches[pbx].synced,
             publish=self.bus.publish,
         )
+        self.waits = Waits()
+        self.control = Control(
+            {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()},
+            waits=self.waits,
+            phone_of=self._phone_of,
+            publish=self.bus.publish,
+        )
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
         self.snapshots = Snapshots(
             directory=self.directory,
@@ -254,6 +266,51 @@ class Server:
         )
         switch.link = link
         return switch, link
+
+    def _port_of(self, name: str, pbx: PbxSettings) -> Port:
+        """A PBX as call control needs it."""
+        switch, link = self.switches[name], self.links[name]
+
+        def caller_id(agent: str, number: str) -> str:
+            team, number = self.directory.team_of(agent), number.removeprefix(pbx.outside_prefix)
+            fits = (
+                rule.show
+                for rule in pbx.caller_ids
+                if rule.team in ("", team) and number.startswith(rule.prefix)
+            )
+            return next(fits, "")
+
+        targets = Targets(
+            name,
+            send=link.send,
+            query=link.query,
+            knows_queue=switch.queues.knows,
+            directory=self.directory,
+            region=pbx.region,
+            outside_prefix=pbx.outside_prefix,
+        )
+        return Port(
+            name=name,
+            calls=switch.calls,
+            send=link.send,
+            originate=link.originate,
+            query=link.query,
+            up=lambda: switch.synced,
+            targets=targets,
+            caller_id=caller_id,
+            ring_seconds=pbx.ring_seconds,
+            auto_answer=pbx.auto_answer,
+            recordings=pbx.recordings,
+            recordings_seen_at=pbx.recordings_seen_at,
+        )
+
+    def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
+        switch = self.switches[call.partition(":")[0]]
+        self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
+
+    def _phone_of(self, pbx: str, login: str) -> str | None:
+        agent = self.directory.agents.get(login)
+        return agent.interfaces.get(pbx) if agent else None
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -330,6 +387,14 @@ class Server:
         add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
         add_agent_commands(
             self.commands, agents=self.agents, directory=self.directory, publish=self.bus.publish
+        )
+        add_call_commands(
+            self.commands,
+            control=self.control,
+            directory=self.directory,
+            agents_in=self._agents_in,
+            works_on=self._works_on,
+            set_data=self._set_data,
         )
         add_crm_commands(
             self.commands,
@@ -466,6 +531,9 @@ class Server:
         for kind in fact_classes(CallFact):
             listen(kind, self._queues_hear)
             listen(kind, self.agents.hear)
+            listen(kind, self.waits.hear)
+        listen(PbxStatusChanged, self.waits.hear)
+        listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,
             PbxResynced,

@@ -29,6 +29,18 @@ class WrongSettings(Exception):
     """The settings cannot be used; the message names each wrong one and what it should be."""
 
 
+class CallerIdRule(BaseModel):
+    """Which number a call to the outside shows: the first rule that fits says it. What is left out fits all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    show: str = Field(pattern=r"^\+?[0-9]{2,20}$", description="the number to show, as the carrier wants it")
+    team: str = Field(default="", description="fits agents of this team")
+    prefix: str = Field(
+        default="", description="fits numbers that begin like this, as dialed without outside_prefix"
+    )
+
+
 class PbxSettings(BaseModel):
     """One Asterisk: where its AMI is, and how numbers look there."""
 
@@ -50,6 +62,26 @@ class PbxSettings(BaseModel):
         default=("PJSIP/trunk",), description="devices behind which the outside world is, as `PJSIP/name`"
     )
     outside_prefix: str = Field(default="", description="what agents dial for an outside line, e.g. 9")
+    caller_ids: tuple[CallerIdRule, ...] = Field(
+        default=(), description="which number calls to the outside show; what the PBX says if no rule fits"
+    )
+    ring_seconds: int = Field(
+        default=30,
+        ge=3,
+        le=120,
+        description="seconds that a phone rings for a call made or handed on by command",
+    )
+    auto_answer: bool = Field(
+        default=False,
+        description="phones are told to answer by themselves when their agent makes a call on the screen",
+    )
+    recordings: str = Field(
+        default="", description="folder on the PBX for recordings begun by command; Asterisk's own if empty"
+    )
+    recordings_seen_at: str = Field(
+        default="",
+        description="the same folder as this machine sees it, to look whether a recording is written",
+    )
     resync_every: float = Field(
         default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"
     )

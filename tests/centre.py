@@ -465,6 +465,7 @@ class Centre:
     port: int
     folder: Path
     settings: dict[str, Any]
+    main: dict[str, Any] = field(default_factory=dict)
     server: Server | None = None
     process: ServerProcess | None = None
     screens: list[Screen] = field(default_factory=list)
@@ -486,6 +487,7 @@ class Centre:
             "secret": self.pbx.secret,
             "region": "GB",
             "outside_prefix": "9",
+            **self.main,
         }
 
     def make_settings(self, **more: Any) -> Settings:
@@ -818,9 +820,10 @@ async def centre_of(
     behaviour: Behaviour = BRISK,
     server: bool = True,
     name: str = "",
+    main: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Centre]:
-    """A call centre that works; everything started here is ended. `settings` are the server's."""
+    """A call centre that works; everything started here is ended. `settings` are the server's, `main` those of its PBX."""
     folders = [scratch_folder("cti-e2e-"), scratch_folder("cti-e2e-")]
     log = Path(scratch_folder("cti-e2e-log-"))
     pbx = SamplePbx(installation, folders[0], name, behaviour)
@@ -830,7 +833,7 @@ async def centre_of(
         started.append(await asyncio.to_thread(pbx.start))
         world = World(installation, folders[1], pbx, replace(behaviour))
         started.append(await asyncio.to_thread(world.start))
-        centre = Centre(pbx, world, postgres, dsn, free_ports(1)[0], log, dict(settings))
+        centre = Centre(pbx, world, postgres, dsn, free_ports(1)[0], log, dict(settings), main or {})
         try:
             if server:
                 await centre.start_server()

@@ -1,0 +1,233 @@
+"""More call control on a real Asterisk: conference, tones, parking, deflecting, data, a PBX that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from cti.embedded.asterisk import Installation
+from cti.embedded.postgres import Postgres
+from tests.centre import Centre, Refusal, Screen, centre_of
+from tests.test_control import (
+    ANNA,
+    BEN,
+    TRUNK,
+    alone,
+    apps,
+    become,
+    bridged,
+    consulting,
+    in_talk,
+    refused,
+    states,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
+    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 4}) as centre:
+        yield centre
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
+    yield the_centre
+    await the_centre.quiet()
+
+
+def party(screen: Screen, call: str, device: str) -> str:
+    """The connection id of a device in the call."""
+    return next(str(c["id"]) for c in screen.picture.calls[call]["connections"] if c["device"] == device)
+
+
+async def room_of(centre: Centre, call: str) -> list[dict[str, str]]:
+    """Who is in the conference, as Asterisk lists it."""
+    view = centre._server.switches["main"].calls.view(call)
+    assert view is not None
+    assert view.conference is not None
+    return [
+        row for row in await centre.rows("ConfbridgeList", Conference=view.conference) if "Channel" in row
+    ]
+
+
+# ------------------------------------------------------------------------------------------ conference
+
+
+async def test_a_consultation_becomes_a_conference_and_is_handed_over(centre: Centre) -> None:
+    anna, ben, call, _ = await consulting(centre)
+    answer = await anna.ask("call.conference", call=call)
+    assert {c["device"]: c["state"] for c in answer["view"]["connections"]} == dict.fromkeys(
+        (TRUNK, ANNA, BEN), "connected"
+    )
+    assert len(await room_of(centre, call)) == 3
+    assert await refused(anna, "call.conference", call=call) == "wrong_state"
+    assert await refused(anna, "call.hold", call=call) == "wrong_state"
+    await anna.ask("conference.hand_over", call=call)
+    await alone(centre, ANNA)
+    assert states(ben, call) == {TRUNK: "connected", BEN: "connected"}
+    assert await refused(ben, "conference.hand_over", call=call) == "wrong_state"
+    await ben.ask("call.hangup", call=call)
+    await alone(centre, TRUNK)  # the caller does not stay in the room alone
+
+
+async def test_conference_add_mute_remove(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    ben = await centre.screen("ben")
+    assert await refused(anna, "conference.add", call=call, to="5555") == "no_such_target"
+    assert await refused(anna, "conference.mute", call=call, party="main:1") == "wrong_state"
+    await anna.ask("conference.add", call=call, to_agent="ben")
+    await ben.wait_for("call.conferenced", call=call)
+    await anna.until(lambda: list(states(anna, call).values()).count("connected") == 3, what="three of them")
+    assert len(await room_of(centre, call)) == 3
+    for muted in (True, False):
+        await anna.ask("conference.mute", call=call, party=party(anna, call, BEN), muted=muted)
+        assert sum(row["Muted"] == "Yes" for row in await room_of(centre, call)) == muted
+    assert await refused(anna, "conference.remove", call=call, party="main:1") == "no_such_party"
+    await anna.ask("conference.remove", call=call, party=party(anna, call, BEN))
+    await alone(centre, BEN)
+    await centre.phone("1103", mode="reject")
+    assert await refused(anna, "conference.add", call=call, to="1103") == "target_not_reached"
+    assert states(anna, call) == {TRUNK: "connected", ANNA: "connected"}
+    await centre.phone_hangs_up("1101")
+    await alone(centre, TRUNK)
+
+
+# ------------------------------------------------------------------------------------------ tones, parking
+
+
+async def test_tones_arrive_at_the_other_party(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    await (await centre.ami("world")).send("Command", {"Command": "logger add channel dtmf dtmf"})
+    await anna.ask("call.dtmf", call=call, digits="12#")
+    assert await refused(anna, "call.dtmf", call=call, digits="1x") == "bad_args"
+    log = centre.world.instance.run_dir / "log" / "dtmf"
+    async with asyncio.timeout(5):
+        while not all(f"'{digit}'" in log.read_text() for digit in "12#"):
+            await asyncio.sleep(0.05)
+    await centre._server.trail.flush()
+    rows = await centre.fetch("SELECT * FROM audit WHERE action = 'call.dtmf'")
+    assert rows
+    assert not any("12#" in str(row) for row in rows)
+
+
+async def test_park_and_pick_up(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    ben = await centre.screen("ben")
+    assert await refused(ben, "call.pick_up", call=call) == "wrong_state"
+    answer = await anna.ask("call.park", call=call)
+    assert answer["slot"].startswith("70")
+    assert ANNA not in await apps(centre)
+    await ben.ask("call.pick_up", call=call)
+    await become(centre, TRUNK, BEN)
+    await ben.wait_for("call.merged", call=call)
+    assert "parked_at" not in {name for name, value in ben.picture.calls[call].items() if value}
+
+
+async def test_a_parked_call_that_nobody_fetches_comes_back(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    await anna.ask("call.park", call=call)
+    await become(centre, TRUNK, ANNA, within=15)
+
+
+# ------------------------------------------------------------------------------------------ while it rings
+
+
+async def test_deflect(centre: Centre) -> None:
+    await centre.phone("1101", mode="silent")
+    anna, ben = await centre.screen("anna"), await centre.screen("ben")
+    await centre.log_on(anna)
+    await centre.call("sales", talk=60)
+    call = (await anna.wait_for("call.delivered", agent="anna"))["data"]["call"]
+    assert await refused(anna, "call.hold", call=call) == "wrong_state"
+    assert await refused(anna, "call.deflect", call=call, to="5555") == "no_such_target"
+    assert await refused(anna, "call.answer", call=call) == "no_right"  # the least rights do not include it
+    await anna.ask("call.deflect", call=call, to_agent="ben")
+    await ben.wait_for("call.established", call=call, agent="ben")
+    await become(centre, TRUNK, BEN)
+    assert await refused(ben, "call.deflect", call=call, to="1103") == "wrong_state"
+
+
+# ------------------------------------------------------------------------------------------ data
+
+
+async def test_data_by_any_client_follows_the_call(centre: Centre) -> None:
+    anna, ben, call, _ = await consulting(centre)
+    cleo = await centre.screen("cleo")
+    await anna.ask("call.set_data", call=call, data={"order": "4711", "mood": "fine"})
+    told = await ben.wait_for("call.data_changed", call=call)
+    assert told["data"]["by"] == "anna"
+    assert await refused(cleo, "call.set_data", call=call, data={"order": "1"}) == "not_your_call"
+    assert await refused(anna, "call.set_data", call=call, data={}) == "bad_args"
+    assert await refused(anna, "call.set_data", call=call, data={"a b": "1"}) == "bad_args"
+    assert await refused(anna, "call.set_data", call="main:9.9", data={"a": "1"}) == "unknown_call"
+    await anna.ask("call.complete", call=call)
+    await ben.ask("call.set_data", call=call, data={"mood": ""})
+    await ben.until(lambda: "mood" not in ben.picture.calls[call]["data"], what="mood removed")
+    assert ben.picture.calls[call]["data"]["order"] == "4711"
+
+
+# ------------------------------------------------------------------------------------------ recording
+
+
+async def test_recording_needs_a_right_that_is_not_given_lightly(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    with pytest.raises(Refusal, match="system") as caught:
+        await anna.ask("recording.start", call=call)
+    assert caught.value.code == "no_right"
+    for op in ("recording.pause", "recording.resume", "recording.stop"):
+        assert await refused(anna, op, call=call) == "wrong_state"
+
+
+# ------------------------------------------------------------------------------------------ a PBX that is gone
+
+
+async def test_the_pbx_is_gone(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    await centre.admin("Command", Command="core show uptime")
+    centre.pbx.freeze()
+    try:
+        link = centre._server.links["main"]
+        protocol = link._protocol
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.transport.abort()
+        await anna.wait_for("pbx.status_changed", where=lambda data: data["phase"] != "up")
+        for op in ("call.hold", "call.hangup", "call.clear", "call.complete"):
+            assert await refused(anna, op, call=call) == "pbx_down", op
+        assert await refused(anna, "call.make", to="1102") == "pbx_down"
+    finally:
+        centre.pbx.thaw()
+    await centre.eventually(lambda: centre._server.switches["main"].synced, what="synced", within=20)
+    await anna.ask("call.hold", call=call)
+    await anna.ask("call.retrieve", call=call)
+    assert await bridged(centre, TRUNK, ANNA)
+
+
+async def test_the_same_command_twice_and_two_at_once(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    sara = await centre.screen("sara")
+    first = await anna.ask("call.hold", id="h1", call=call)
+    assert await anna.ask("call.hold", id="h1", call=call) == first  # resent: answered again, not done again
+    assert await refused(anna, "call.hold", call=call) == "wrong_state"
+    await anna.ask("call.retrieve", call=call)
+    both = await asyncio.gather(
+        anna.ask("call.hold", call=call), sara.ask("call.hold", call=call), return_exceptions=True
+    )
+    assert sorted(type(one).__name__ for one in both) == ["Refusal", "dict"]
+
+
+async def test_over_rest(centre: Centre) -> None:
+    _, call, _ = await in_talk(centre)
+    status, body = await centre.rest("POST", "/api/v1/commands/call.hold", "anna", json={"call": call})
+    assert status == 200, body
+    status, body = await centre.rest("POST", "/api/v1/commands/call.hold", "anna", json={"call": call})
+    assert status in (400, 409, 422), body
+    assert body["code"] == "wrong_state"
+    status, body = await centre.rest("POST", "/api/v1/commands/call.hold", "ben", json={"call": call})
+    assert status == 403, json.dumps(body)

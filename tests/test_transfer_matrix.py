@@ -1,0 +1,205 @@
+"""Who leaves a transfer, and when: nobody is ever left in the air. A table, played on a real Asterisk, once with the server
+there and once with the server gone from the moment the transfer stands.
+
+Anna (initiator) talks with a customer (transferee) and turns to Ben (recipient). Six such calls are played at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from cti.embedded.asterisk import Installation
+from cti.embedded.postgres import Postgres
+from tests.centre import SEATS, Centre, Screen, centre_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+INITIATORS = ("anna", "ben", "cleo", "dora", "emil", "gus")
+RECIPIENTS = ("1107", "1108", "1109", "1110", "1111", "1112")
+SEAT = {seat.login: seat for seat in SEATS}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`how` the transfer stands when `who` leaves; `left` talk with one another in the end (t, i, r; none: all is over)."""
+
+    how: str
+    who: str
+    left: str
+
+
+TABLE = (
+    # a consultation whose target still rings
+    Row("ringing", "initiator", "tr"),
+    Row("ringing", "recipient", "ti"),
+    Row("ringing", "transferee", "ir"),
+    # completed while the target still rings: the customer hears that
+    Row("ringback", "recipient", "ti"),
+    Row("ringback", "transferee", ""),
+    Row("ringback", "nobody", "tr"),
+    # a blind transfer whose target rings
+    Row("blind", "recipient", "ti"),
+    Row("blind", "transferee", ""),
+    Row("blind", "nobody", "tr"),
+    # a consultation that is talked in
+    Row("answered", "initiator", "tr"),
+    Row("answered", "recipient", "ti"),
+    Row("answered", "transferee", "ir"),
+    # talking with the customer again, the recipient on hold
+    Row("alternated", "initiator", ""),
+    Row("alternated", "recipient", "ti"),
+    # completed
+    Row("completed", "recipient", ""),
+    Row("completed", "transferee", ""),
+    Row("completed", "nobody", "tr"),
+)
+
+
+@dataclass(slots=True)
+class Lane:
+    """One transfer in play."""
+
+    row: Row
+    screen: Screen
+    phone: str
+    asked: str
+    call: str = ""
+    customer: str = ""
+
+    @property
+    def devices(self) -> dict[str, str]:
+        return {"t": "PJSIP/trunk", "i": f"PJSIP/{self.phone}", "r": f"PJSIP/{self.asked}"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
+    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 6}) as centre:
+        yield centre
+
+
+async def stand(centre: Centre, lane: Lane) -> None:
+    """Bring a transfer to where the row begins."""
+    screen, call, how = lane.screen, lane.call, lane.row.how
+    slow = how in ("ringing", "ringback", "blind")
+    await centre.phone(lane.asked, delay="2" if slow else "0")
+    if how == "blind":
+        await screen.ask("call.transfer", call=call, to=lane.asked)
+        return
+    await screen.ask("call.consult", call=call, to=lane.asked)
+    if how == "ringing":
+        return
+    if how == "ringback":
+        await screen.ask("call.complete", call=call)
+        return
+    await screen.wait_for(
+        "call.established", call=call, where=lambda data: data["connection"]["device"] == lane.devices["r"]
+    )
+    if how == "alternated":
+        await screen.ask("call.alternate", call=call)
+    elif how == "completed":
+        await screen.ask("call.complete", call=call)
+
+
+async def leave(centre: Centre, lane: Lane) -> None:
+    """Somebody hangs up, and is gone."""
+    device = lane.devices.get(lane.row.who[0])
+    if device is None:
+        return
+    gone = [row["Uniqueid"] for row in await rows_of(centre, lane) if row["Channel"].startswith(device + "-")]
+    assert gone, f"{lane.row}: was not there"
+    if lane.row.who == "transferee":
+        await centre.hang_up(lane.customer)
+    else:
+        await centre.phone_hangs_up(device.partition("/")[2])
+    async with asyncio.timeout(10):
+        while any(row["Uniqueid"] in gone for row in await rows_of(centre, lane)):
+            await asyncio.sleep(0.05)
+
+
+async def rows_of(centre: Centre, lane: Lane) -> list[dict[str, str]]:
+    """The channels of the call."""
+    return [row for row in await centre.channels() if row["Linkedid"] == lane.call.partition(":")[2]]
+
+
+async def talking(centre: Centre, lane: Lane) -> set[str]:
+    """Who of the call talk with one another now, as Asterisk says."""
+    rows = await rows_of(centre, lane)
+    joined: dict[str, set[str]] = {}
+    for row in rows:
+        if row["BridgeId"]:
+            joined.setdefault(row["BridgeId"], set()).add(row["Channel"])
+    halves: dict[str, list[str]] = {
+        row["Channel"][:-1]: [] for row in rows if row["Channel"].startswith("Local/")
+    }
+    for bridge, channels in joined.items():
+        for channel in channels:
+            if channel[:-1] in halves:
+                halves[channel[:-1]].append(bridge)
+    for ends in halves.values():
+        if len(ends) == 2 and ends[0] != ends[1]:
+            one, other = ends
+            union = joined[one] | joined[other]
+            for bridge, channels in joined.items():
+                if channels <= union:
+                    joined[bridge] = union
+    names = {device: name for name, device in lane.devices.items()}
+    for channels in joined.values():
+        parties = {names[d] for channel in channels if (d := channel.rpartition("-")[0]) in names}
+        if len(parties) > 1:
+            return parties
+    return set("alone") if rows else set()
+
+
+async def comes_to(centre: Centre, lane: Lane) -> str:
+    """Wait for the row's end; what was wrong, or ""."""
+    wanted = set(lane.row.left)
+    deadline = asyncio.get_running_loop().time() + 20
+    while (now := await talking(centre, lane)) != wanted:
+        if asyncio.get_running_loop().time() > deadline:
+            return f"{lane.row}: {sorted(now)}"
+        await asyncio.sleep(0.1)
+    return ""
+
+
+@pytest.mark.parametrize("batch", range(0, len(TABLE), len(INITIATORS)))
+@pytest.mark.parametrize("server", ["up", "down"])
+async def test_nobody_is_left_in_the_air(centre: Centre, server: str, batch: int) -> None:
+    rows = TABLE[batch : batch + len(INITIATORS)]
+    lanes = []
+    for row, login, asked in zip(rows, INITIATORS, RECIPIENTS, strict=False):
+        lane = Lane(row, await centre.screen(login), SEAT[login].phone, asked)
+        await centre.log_on(lane.screen)
+        lane.customer = await centre.call(SEAT[login].queues[0].partition(":")[2], talk=120)
+        lane.call = (await lane.screen.wait_for("call.established", agent=login))["data"]["call"]
+        await lane.screen.ask("agent.not_ready", reason="Break")
+        lanes.append(lane)
+    await asyncio.gather(*(stand(centre, lane) for lane in lanes))
+    if server == "down":
+        await centre.stop_server()
+    await asyncio.gather(*(leave(centre, lane) for lane in lanes))
+    wrong = [said for said in await asyncio.gather(*(comes_to(centre, lane) for lane in lanes)) if said]
+    await asyncio.sleep(0.5)  # what the dialplan still has in mind
+    wrong += [
+        f"{lane.row}: did not stay" for lane in lanes if await talking(centre, lane) != set(lane.row.left)
+    ]
+    assert not wrong, "\n".join(wrong)
+    if server == "down":
+        await centre.start_server()
+    for lane in lanes:
+        view = centre._server.switches["main"].calls.view(lane.call)
+        await centre.eventually(
+            lambda lane=lane: through(centre, lane) == set(lane.row.left), what=f"{lane.row} {view}"
+        )
+    await centre.quiet()
+
+
+def through(centre: Centre, lane: Lane) -> set[str]:
+    """Who is connected in the call as the server tells."""
+    view = centre._server.switches["main"].calls.view(lane.call)
+    names = {device: name for name, device in lane.devices.items()}
+    return {names.get(c.device, "?") for c in view.connections if c.state == "connected"} if view else set()
