@@ -10,7 +10,8 @@ from cti.facts import Direction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountCard:
-    """A customer in short. `classification` is the house's own rating (A is best)."""
+    """A customer in short. `classification` is the house's own rating (A is best), `own_agent` the login of whoever looks
+    after them, or ""."""
 
     id: int
     number: str
@@ -24,6 +25,7 @@ class AccountCard:
     email: str
     city: str
     last_contact: datetime | None
+    own_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
