@@ -230,11 +230,11 @@ def _misfits(
     if when.dialed is not None and not any(how_exact(n, digits(call.dialed)) for n in when.dialed):
         yield f"the number dialed is not {_either(when.dialed)}"
     if when.calendar_open is not None:
-        state = opening(rules.calendars[when.calendar_open], now)
+        state = opening(rules.calendars[when.calendar_open], now, look_ahead=False)
         if not state.open:
             yield state.why
     if when.calendar_closed is not None:
-        state = opening(rules.calendars[when.calendar_closed], now)
+        state = opening(rules.calendars[when.calendar_closed], now, look_ahead=False)
         if state.open:
             yield state.why
     if when.times is not None and not any(within(t.days, t.span, t.zone, now) for t in when.times):

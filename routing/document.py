@@ -63,7 +63,9 @@ Begin = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
 Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
 ChannelLanguage = Annotated[str, Field(pattern=r"^[a-z]{2,3}([_-][A-Za-z0-9]{2,8})?$")]
-Pattern = Annotated[str, Field(pattern=r"^\+?[0-9 ]{0,30}[0-9]\*?$", description="+44207946*, 5550100")]
+Pattern = Annotated[
+    str, Field(pattern=r"^(\+?[0-9 ]{0,30}[0-9] ?\*?|\*)$", description="+44 20 7946*, 5550100, * for all")
+]
 Sound = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,79}$", description="a sound of Asterisk")
 ]

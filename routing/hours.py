@@ -90,8 +90,9 @@ def easter_sunday(year: int) -> date:
     return date(year, month, day + 1)
 
 
-def opening(calendar: Calendar, now: datetime) -> Opening:
-    """Says whether the calendar is open at `now` (aware). Never raises for a moment in the years 2 to 9998."""
+def opening(calendar: Calendar, now: datetime, *, look_ahead: bool = True) -> Opening:
+    """Says whether the calendar is open at `now` (aware), and if not and wanted, when it opens. Never raises for a moment
+    in the years 2 to 9990."""
     local = now.astimezone(calendar.zone)
     minute = local.hour * 60 + local.minute
     today, why = _hours(calendar, local.date())
@@ -99,13 +100,18 @@ def opening(calendar: Calendar, now: datetime) -> Opening:
     inside = any(s.start <= minute and (s.overnight or minute < s.end) for s in today)
     if inside or any(s.overnight and minute < s.end for s in yesterday):
         return Opening(open=True, why=f"{calendar.id} is open: {_told(local)}, {why}")
+    closed = f"{calendar.id} is closed: {_told(local)}, {why}"
+    if not look_ahead:
+        return Opening(open=False, why=closed)
     opens = next_opening(calendar, now)
     then = f"opens {_told(opens)}" if opens else "no opening in the coming year"
-    return Opening(open=False, why=f"{calendar.id} is closed: {_told(local)}, {why}; {then}", opens=opens)
+    return Opening(open=False, why=f"{closed}; {then}", opens=opens)
 
 
 def next_opening(calendar: Calendar, after: datetime) -> datetime | None:
     """The first moment after `after` at which hours begin, in the calendar's zone."""
+    if not any(calendar.week) and not calendar.days:
+        return None
     first = after.astimezone(calendar.zone).date()
     for ahead in range(LOOK_AHEAD):
         when = first + timedelta(days=ahead)
