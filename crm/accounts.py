@@ -69,6 +69,7 @@ Language = Annotated[str, Field(pattern=r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$
 Country = Annotated[str, Field(pattern=r"^([A-Z]{2})?$")]
 Zone = Annotated[str, Field(max_length=64), AfterValidator(_zone)]
 Email = Annotated[str, Line, Field(pattern=r"^([^@\s]+@[^@\s]+)?$", max_length=254)]
+OwnAgent = Annotated[str, Line, Field(max_length=64, description="login of whoever looks after the customer")]
 PhoneKind = Literal["mobile", "work", "home", "switchboard", "other"]
 AccountKind = Literal["person", "company"]
 Status = Literal["prospect", "active", "blocked", "closed"]
@@ -91,6 +92,7 @@ class NewAccount(BaseModel):
     street: Annotated[str, Line, Field(max_length=200)] = ""
     postcode: Annotated[str, Line, Field(max_length=20)] = ""
     city: Short = ""
+    own_agent: OwnAgent = ""
 
 
 class AccountChange(BaseModel):
@@ -110,6 +112,7 @@ class AccountChange(BaseModel):
     street: Annotated[str, Line, Field(max_length=200)] | None = None
     postcode: Annotated[str, Line, Field(max_length=20)] | None = None
     city: Short | None = None
+    own_agent: OwnAgent | None = None
 
 
 class NewContact(BaseModel):
@@ -177,6 +180,7 @@ class Account:
     street: str
     postcode: str
     city: str
+    own_agent: str
     last_contact: datetime | None
     created: datetime
     changed: datetime
@@ -228,7 +232,7 @@ WITH found AS MATERIALIZED (
     (SELECT id FROM accounts WHERE number COLLATE "C" BETWEEN $2 AND $2 || chr(1114111) LIMIT 20000)
 )
 SELECT lower(a.name) AS sort, a.id, number, name, kind, class AS classification, status, language, country, timezone,
-    email, street, postcode, city, last_contact, created, changed, version
+    email, street, postcode, city, own_agent, last_contact, created, changed, version
 FROM found JOIN accounts a USING (id)
 WHERE (lower(a.name) COLLATE "C", a.id) > ($3 COLLATE "C", $4::bigint) AND $1::text IS NOT NULL
 ORDER BY lower(a.name) COLLATE "C", a.id LIMIT $5
@@ -238,7 +242,7 @@ ORDER BY lower(a.name) COLLATE "C", a.id LIMIT $5
 
 _BEGINNING = """
 SELECT lower(name) AS sort, id, number, name, kind, class AS classification, status, language, country, timezone,
-    email, street, postcode, city, last_contact, created, changed, version
+    email, street, postcode, city, own_agent, last_contact, created, changed, version
 FROM accounts
 WHERE lower(name) COLLATE "C" BETWEEN $1 AND $1 || chr(1114111)
   AND (lower(name) COLLATE "C", id) > ($3 COLLATE "C", $4::bigint) AND $2::text IS NOT NULL AND $6::text IS NOT NULL
@@ -250,7 +254,7 @@ ORDER BY lower(name) COLLATE "C", id LIMIT $5
 async def _by_phone(pool: Pool, e164: str, limit: int) -> tuple[Account, ...]:
     rows = await pool.fetch(
         """SELECT id, number, name, kind, class AS classification, status, language, country, timezone, email, street,
-               postcode, city, last_contact, created, changed, version
+               postcode, city, own_agent, last_contact, created, changed, version
            FROM accounts WHERE id IN (SELECT account_id FROM phones WHERE e164 = $1)
            ORDER BY last_contact DESC NULLS LAST, id LIMIT $2""",
         e164,
@@ -308,11 +312,11 @@ async def create(pool: Pool, new: NewAccount) -> Account:
     try:
         row = await pool.fetchrow(
             """INSERT INTO accounts (id, number, name, kind, class, status, language, country, timezone, email, street,
-                   postcode, city)
-               SELECT id, COALESCE($1, 'A' || lpad(id::text, 8, '0')), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+                   postcode, city, own_agent)
+               SELECT id, COALESCE($1, 'A' || lpad(id::text, 8, '0')), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
                FROM nextval(pg_get_serial_sequence('accounts', 'id')) id
                RETURNING id, number, name, kind, class AS classification, status, language, country, timezone, email,
-                   street, postcode, city, last_contact, created, changed, version""",
+                   street, postcode, city, own_agent, last_contact, created, changed, version""",
             new.number,
             new.name,
             new.kind,
@@ -325,6 +329,7 @@ async def create(pool: Pool, new: NewAccount) -> Account:
             new.street,
             new.postcode,
             new.city,
+            new.own_agent,
         )
     except asyncpg.UniqueViolationError:
         raise NumberTaken(new.number or "") from None
@@ -337,10 +342,11 @@ async def update(pool: Pool, account_id: int, change: AccountChange) -> Account:
         """UPDATE accounts SET name = COALESCE($3, name), kind = COALESCE($4, kind), class = COALESCE($5, class),
                status = COALESCE($6, status), language = COALESCE($7, language), country = COALESCE($8, country),
                timezone = COALESCE($9, timezone), email = COALESCE($10, email), street = COALESCE($11, street),
-               postcode = COALESCE($12, postcode), city = COALESCE($13, city), changed = now(), version = version + 1
+               postcode = COALESCE($12, postcode), city = COALESCE($13, city),
+               own_agent = COALESCE($14, own_agent), changed = now(), version = version + 1
            WHERE id = $1 AND version = $2
            RETURNING id, number, name, kind, class AS classification, status, language, country, timezone, email,
-               street, postcode, city, last_contact, created, changed, version""",
+               street, postcode, city, own_agent, last_contact, created, changed, version""",
         account_id,
         change.version,
         change.name,
@@ -354,6 +360,7 @@ async def update(pool: Pool, account_id: int, change: AccountChange) -> Account:
         change.street,
         change.postcode,
         change.city,
+        change.own_agent,
     )
     if row is None:
         async with pool.acquire(timeout=5) as connection:
@@ -461,7 +468,7 @@ async def open_items_of(pool: Pool, accounts: Sequence[int]) -> dict[int, int]:
 async def _one(connection: PoolConnection, account_id: int) -> Account:
     row = await connection.fetchrow(
         """SELECT id, number, name, kind, class AS classification, status, language, country, timezone, email, street,
-               postcode, city, last_contact, created, changed, version FROM accounts WHERE id = $1""",
+               postcode, city, own_agent, last_contact, created, changed, version FROM accounts WHERE id = $1""",
         account_id,
     )
     if row is None:

@@ -119,7 +119,8 @@ SELECT asked.i, best.how, json_build_object(
     'account', json_build_object(
         'id', a.id, 'number', a.number, 'name', a.name, 'kind', a.kind, 'classification', a.class,
         'status', a.status, 'language', a.language, 'country', a.country, 'timezone', a.timezone,
-        'email', a.email, 'city', a.city, 'last_contact', a.last_contact),
+        'email', a.email, 'city', a.city, 'last_contact', a.last_contact,
+        'own_agent', a.own_agent),
     'contact', best.contact_id,
     'contacts', (SELECT json_agg(c) FROM (
         SELECT id, name, role, main, email, language FROM contacts WHERE account_id = a.id

@@ -11,7 +11,8 @@ from cti.frozen import Frozen
 
 
 class AccountCard(Frozen, frozen=True, gc=False, kw_only=True):
-    """A customer in short. `classification` is the house's own rating (A is best)."""
+    """A customer in short. `classification` is the house's own rating (A is best), `own_agent` the login of whoever looks
+    after them, or ""."""
 
     id: int
     number: str
@@ -25,6 +26,7 @@ class AccountCard(Frozen, frozen=True, gc=False, kw_only=True):
     email: str
     city: str
     last_contact: datetime | None
+    own_agent: str = ""
 
 
 class ContactCard(Frozen, frozen=True, gc=False, kw_only=True):

@@ -289,6 +289,16 @@ class DataCollected(ChannelRecord, frozen=True, gc=False):
     values: dict[str, str]
 
 
+class RouteAsked(ChannelRecord, frozen=True, gc=False):
+    """UserEvent CtiRoute from the dialplan: a call at its entry asks where to go. `ask`: number of the question on this
+    channel; the answer is a variable of it. `dialed`, `caller`: as received."""
+
+    channel: str
+    ask: str
+    dialed: str
+    caller: str
+
+
 class OriginateEnded(Record, frozen=True, gc=False):
     """AMI: OriginateResponse."""
 
@@ -606,7 +616,7 @@ _CHANNEL_HEADERS = frozenset(
     }
 )
 _DATA_LIMIT = 50
-_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft"})
+_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft", b"CtiRoute"})
 
 
 def _user_event(raw: bytes) -> Record | None:
@@ -621,6 +631,12 @@ def _user_event(raw: bytes) -> Record | None:
         values = {n: unescape(v) for n, v in f.items() if n not in _CHANNEL_HEADERS and "(" not in n}
         kept = dict(list(values.items())[:_DATA_LIMIT])
         return DataCollected(_at(f), uniqueid, f.get("Linkedid", uniqueid), kept) if kept else None
+    if named[1] == b"CtiRoute":
+        ask = f.get("Ask", "")
+        if not (ask.isdecimal() and len(ask) <= 4 and "Channel" in f):
+            return None
+        asked = (f["Channel"], ask, unescape(f.get("Dialed", ""))[:64], unescape(f.get("Caller", ""))[:64])
+        return RouteAsked(_at(f), uniqueid, f.get("Linkedid", uniqueid), *asked)
     return QueueOutcome(_at(f), uniqueid, f.get("Linkedid", uniqueid), f.get("Status", ""))
 
 

@@ -72,6 +72,11 @@ class Queues:
         found = self._queues.get(queue)
         return found.members.get(interface) if found else None
 
+    def waiting(self, queue: str) -> int:
+        """How many wait in a queue; 0 for an unknown one."""
+        found = self._queues.get(queue)
+        return len(found.waiting) if found else 0
+
     def knows(self, queue: str) -> bool:
         """Whether the PBX has this queue."""
         return queue in self._queues

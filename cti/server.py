@@ -19,10 +19,11 @@ import structlog
 from aiohttp import web
 
 import crm.rest
-from crm.ani import CallerLookup
+import routing.rest
+from crm.ani import CallerLookup, LookupUnavailable
 from crm.commands import add_crm_commands
 from crm.interactions import Interactions
-from crm.numbers import read_caller
+from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
 from crm.screen_pop import ScreenPops
 from cti import audit, metrics, users
@@ -31,7 +32,7 @@ from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session, WrapUp
 from cti.ami import AmiLink, LinkStatus
-from cti.ami_events import PARSERS
+from cti.ami_events import PARSERS, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
@@ -45,6 +46,7 @@ from cti.control.targets import Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
+    AgentState,
     AgentStateChanged,
     CallCleared,
     CallFact,
@@ -53,6 +55,8 @@ from cti.facts import (
     PbxResynced,
     PbxStatusChanged,
     QueueAdded,
+    QueueCallerJoined,
+    QueueCallerLeft,
     QueueMemberJoined,
     QueueMemberLeft,
     QueueMemberStatusChanged,
@@ -70,6 +74,11 @@ from cti.settings import PbxSettings, Settings, WrongSettings
 from cti.snapshot import Snapshots
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
+from routing.book import RuleBook
+from routing.decide import AgentNow, Customer, Floor
+from routing.invitation import Invitation
+from routing.questions import CallerFacts, Decided, Questions
+from routing.waiting import Ageing, OnTheWay, Waits
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +129,7 @@ class Server:
             await self._journal_and_bus()
             self._models()
             await self._customers()
+            await self._routing()
             self._commands()
             await self._doors()
             self._reactions()
@@ -253,6 +263,12 @@ class Server:
         def on_status(status: LinkStatus) -> None:
             switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
 
+        def on_records(records: list[Any]) -> None:
+            switch.on_records(records)
+            for record in records:
+                if type(record) is RouteAsked:
+                    self.questions.ask(name, record)
+
         link = AmiLink(
             pbx=name,
             host=pbx.host,
@@ -261,7 +277,7 @@ class Server:
             secret=pbx.secret.get_secret_value(),
             tls=pbx.tls,
             parsers=PARSERS,
-            on_records=switch.on_records,  # type: ignore[arg-type]  # our parsers make records, nothing else
+            on_records=on_records,
             on_status=on_status,
         )
         switch.link = link
@@ -378,6 +394,94 @@ class Server:
             return True
         return actor.role is Role.SUPERVISOR and bool(actor.teams & self.audience.teams_of_call(call))
 
+    # ------------------------------------------------------------------------------------------ routing
+
+    async def _routing(self) -> None:
+        send = {name: link.send for name, link in self.links.items()}
+        self.book = RuleBook(lambda: self.database.pool, changed=lambda rules: self.invitation.changed())
+        self.waits, self.on_the_way = Waits(), OnTheWay()
+        self.ageing = Ageing(send=send)
+        self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
+        self.questions = Questions(
+            rules=lambda: self.book.active,
+            caller_facts=self._caller_facts,
+            floor=self._floor,
+            send=send,
+            spawn=self._spawn,
+            now=lambda: datetime.now(UTC),
+            decided=self._decided,
+            limit=self.settings.routing.limit_seconds,
+            most=self.settings.routing.at_once,
+        )
+        await self.book.refresh()
+
+    def _decided(self, decided: Decided) -> None:
+        self.on_the_way.decided(decided)
+        self.ageing.decided(decided)
+
+    async def _caller_facts(self, number: str, pbx: str) -> CallerFacts:
+        """What routing may know of a caller, found within its time or not at all."""
+        region = self._region_of(pbx)
+        caller = read_caller(number, region)
+        country, withheld = caller.country, caller.kind is Kind.WITHHELD
+        try:
+            found = await self.lookup.find(number, region, limit=self.settings.routing.lookup_seconds)
+        except LookupUnavailable as error:
+            return CallerFacts(country=country, withheld=withheld, why=str(error))
+        settled = found.settled
+        if settled is None:
+            why = "the number belongs to several customers" if found.candidates else "nobody has this number"
+            return CallerFacts(country=country, withheld=withheld, why=why)
+        account, today = settled.account, datetime.now(UTC).date()
+        return CallerFacts(
+            country=country,
+            withheld=withheld,
+            customer=Customer(
+                account=account.id,
+                classification=account.classification,
+                language=account.language,
+                country=account.country,
+                status=account.status,
+                open_items=frozenset(item.kind for item in settled.open_items),
+                overdue_invoice=any(
+                    item.kind == "invoice" and item.due is not None and item.due < today
+                    for item in settled.open_items
+                ),
+                own_agent=account.own_agent or None,
+                last_agents=tuple(
+                    (login, contact.started)
+                    for contact in settled.interactions
+                    if contact.outcome == "answered"
+                    for login in contact.agents[-1:]
+                ),
+            ),
+        )
+
+    def _floor(self, pbx: str) -> Floor:
+        queues = self.switches[pbx].queues
+        return Floor(
+            exists=lambda queue: queues.knows(f"{pbx}:{queue}"),
+            waiting=lambda queue: queues.waiting(f"{pbx}:{queue}") + self.on_the_way.to(f"{pbx}:{queue}"),
+            wait=lambda queue: self.waits.of(f"{pbx}:{queue}"),
+            agent=lambda login, direct: self._agent_now(login, f"{pbx}:{direct}"),
+        )
+
+    def _agent_now(self, login: str, direct_queue: str) -> AgentNow | None:
+        """An agent for the routing; their number in the direct queue is a penalty there that nobody else has."""
+        view = self.agents.view(login, datetime.now(UTC))
+        if view is None:
+            return None
+        members = self.switches[direct_queue.partition(":")[0]].queues.members(direct_queue).values()
+        mine = [m for m in members if m.agent == login]
+        own = len(mine) == 1 and sum(m.penalty == mine[0].penalty for m in members) == 1
+        ready = view.state is AgentState.READY and bool(mine) and not mine[0].paused
+        return AgentNow(
+            ready=ready,
+            busy=view.state in (AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP),
+            number=mine[0].penalty if own else None,
+            why=view.state.value.replace("_", " "),
+        )
+
     # ------------------------------------------------------------------------------------------ commands and doors
 
     def _commands(self) -> None:
@@ -459,6 +563,14 @@ class Server:
                     ),
                     audit=self.trail.note,
                 ),
+                *routing.rest.routes(
+                    pool=lambda: self.database.pool,
+                    rules=lambda: self.book.active,
+                    caller_facts=self._caller_facts,
+                    floor=self._floor,
+                    pbxs=lambda: sorted(self.switches),
+                    changed=self.book.refresh,
+                ),
                 *admin.routes(
                     pool=lambda: self.database.pool,
                     passwords=self.access.passwords,
@@ -474,7 +586,7 @@ class Server:
             authenticate=self.access.authenticate,
             version=VERSION,
             allowed_origins=origins,
-            translate={**crm.rest.TRANSLATE, **admin.TRANSLATE},
+            translate={**crm.rest.TRANSLATE, **routing.rest.TRANSLATE, **admin.TRANSLATE},
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
@@ -517,6 +629,10 @@ class Server:
             gauge("cti_journal_dropped_total", "facts given up", lambda: float(self.journal.dropped), counter=True),
             gauge("cti_interactions_unwritten", "interaction records not yet written",
                   lambda: float(self.interactions.unwritten)),
+            gauge("cti_routing_questions_total", "calls that asked where to go, by what became of it",
+                  lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
+            gauge("cti_routing_version", "the active version of the routing rules",
+                  lambda: float(self.book.active.version)),
             gauge("cti_database_healthy", "1 while the database answers", lambda: float(self.database.healthy)),
             gauge("cti_membership_failures_total", "queue member changes that Asterisk refused",
                   lambda: float(self.membership.failures), counter=True),
@@ -550,6 +666,13 @@ class Server:
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(PbxResynced, self._settle_interactions)
+        for kind in (PbxStatusChanged, PbxResynced):
+            listen(kind, self.invitation.hear)
+        listen(QueueCallerJoined, self.ageing.joined)
+        listen(QueueCallerLeft, self.ageing.left)
+        listen(QueueCallerLeft, self.waits.hear)
+        for kind in (QueueCallerJoined, CallCleared):
+            listen(kind, self.on_the_way.hear)
 
     def _queues_hear(self, fact: Fact) -> list[Fact]:
         switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
@@ -569,6 +692,9 @@ class Server:
         self._spawn(self.attendance.run())
         self._spawn(self.interactions.run())
         self._spawn(self.trail.run())
+        self._spawn(self.book.run())
+        self._spawn(self.invitation.run())
+        self._spawn(self.ageing.run())
         for name, link in self.links.items():
             self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
 
@@ -613,6 +739,8 @@ class Server:
 
     async def stop(self) -> None:
         """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
+        if self._pbx_tasks:
+            await self.invitation.withdraw()
         await _end(self._pbx_tasks)
         if self._pbx_tasks:
             await asyncio.gather(self.interactions.flush(), self.attendance.flush(), self.trail.flush())

@@ -96,6 +96,20 @@ class WrapUpSettings(BaseModel):
     after: Literal["ready", "not_ready"] = "ready"
 
 
+class RoutingSettings(BaseModel):
+    """How the dialplan's questions are answered. The rules themselves are data, see docs/routing.md."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lookup_seconds: float = Field(
+        default=0.03, gt=0, le=1, description="how long the look-up of a customer may hold up an answer"
+    )
+    limit_seconds: float = Field(
+        default=0.15, gt=0, le=5, description="after this a question is not answered any more"
+    )
+    at_once: int = Field(default=200, ge=1, le=10_000, description="questions answered at the same time")
+
+
 class Settings(BaseSettings):
     """All settings of `cti serve`."""
 
@@ -112,6 +126,7 @@ class Settings(BaseSettings):
     )
     pbx: dict[Name, PbxSettings] = Field(default_factory=dict)
     wrap_up: WrapUpSettings = Field(default_factory=WrapUpSettings)
+    routing: RoutingSettings = Field(default_factory=RoutingSettings)
     not_ready_reasons: tuple[str, ...] = ("Break", "Lunch", "Meeting", "Training", "Back office")
     pop_url: str = Field(
         default="",

@@ -257,7 +257,7 @@ async def test_what_was_held_back_is_folded_in_its_order_while_the_loop_goes_on(
         assert turns > 30
         assert {view.id for view in floor.calls["main"].views()} == {"main:1.0"}
         assert floor.switches["main"].drift == {}
-        assert {fact.outcome for fact in floor.facts(CallCleared)} == {"abandoned"}
+        assert {fact.outcome for fact in floor.facts(CallCleared)} == {"unanswered"}
 
 
 async def test_a_record_that_cannot_be_folded_stops_nothing_and_is_looked_into() -> None:
