@@ -62,6 +62,6 @@ def test_every_visit_to_a_queue_ends_once(name: str) -> None:
     ended = [
         (f.queue, f.call, f.at - timedelta(microseconds=round(f.waited * 1e6)))
         for f in heard
-        if isinstance(f, QueueCallerLeft)
+        if isinstance(f, QueueCallerLeft) and f.call in over
     ]
     assert sorted(joined) == sorted(ended)

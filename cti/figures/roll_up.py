@@ -15,6 +15,7 @@ import structlog
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
+    from cti.settings import FiguresSettings
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,12 @@ async def set_targets(db: Queryable, targets: Mapping[str, tuple[float, float]])
         [row[1] for row in rows],
         [row[2] for row in rows],
     )
+
+
+def targets_of(settings: FiguresSettings) -> dict[str, tuple[float, float]]:
+    """The targets that the settings say, as `set_targets` takes them."""
+    own = {id: (target.answer_within, target.short_abandon) for id, target in settings.queues.items()}
+    return {**own, "": (settings.answer_within, settings.short_abandon)}
 
 
 async def roll_up(db: Queryable, most: int = BATCH) -> int:
