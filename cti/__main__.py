@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from cti.figures.cli import figures
+
 if TYPE_CHECKING:
     from cti.doctor import Report
     from cti.doctor_checks import Target
@@ -32,6 +34,7 @@ people = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(people, name="users")
+app.add_typer(figures, name="figures")
 
 Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
 

@@ -147,6 +147,7 @@ class CallBook:
             reason=reason,
             talked=leg.talked,
             held=leg.held,
+            queue=leg.answered_from,
         )
 
     def _leg(self, uniqueid: str) -> Leg | None:

@@ -46,7 +46,13 @@ class CallStates(CallBook):
     def _transferred(self, call: Call, by: Leg | None, kind: str, target: str | None, at: float) -> Fact:
         view = self._connection(by) if by is not None and by.published else None
         return CallTransferred(
-            at=moment(at), call=call.id, kind=kind, by=view, target=target, view=self._whole(call)
+            at=moment(at),
+            call=call.id,
+            kind=kind,
+            by=view,
+            target=target,
+            view=self._whole(call),
+            queue=by.answered_from if by is not None else None,
         )
 
     def _conferenced(self, leg: Leg, room: str, at: float) -> Fact:
@@ -238,6 +244,7 @@ class CallStates(CallBook):
         for leg in speakers:
             call.dnis = call.dnis or leg.dials
             queue = leg.member_of or (call.queue if from_queue else None)
+            leg.answered_from = queue or leg.answered_from
             facts.append(
                 CallEstablished(
                     at=moment(at),

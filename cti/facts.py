@@ -206,13 +206,15 @@ class CallUnparked(CallFact, frozen=True, gc=False, kw_only=True):
 
 class CallTransferred(CallFact, frozen=True, gc=False, kw_only=True):
     """A device has handed the call on. `kind`: blind, attended, by_server. `target`: what it was sent to, as dialled, when
-    known. AMI: BlindTransfer, AttendedTransfer, or bridges that say so."""
+    known. `queue`: the one that device had answered the call from. AMI: BlindTransfer, AttendedTransfer, or bridges that
+    say so."""
 
     TYPE: ClassVar[str] = "call.transferred"
     kind: str
     by: ConnectionView | None
     target: str | None
     view: CallView
+    queue: str | None = None
 
 
 class CallMerged(CallFact, frozen=True, gc=False, kw_only=True):
@@ -250,7 +252,7 @@ class CallFailed(CallFact, frozen=True, gc=False, kw_only=True):
 class ConnectionCleared(CallFact, frozen=True, gc=False, kw_only=True):
     """A party has left the call. `talked` and `held`: seconds, computed from bridges. `cause`: Q.850. `reason`: normal,
     abandoned (left a queue unanswered), transferred, lost (found gone at a resync), replaced (a Local channel that turned
-    out to join others only). AMI: Hangup."""
+    out to join others only). `queue`: the one it was answered from. AMI: Hangup."""
 
     TYPE: ClassVar[str] = "call.connection_cleared"
     connection: ConnectionView
@@ -259,6 +261,7 @@ class ConnectionCleared(CallFact, frozen=True, gc=False, kw_only=True):
     reason: str
     talked: float
     held: float
+    queue: str | None = None
 
 
 class CallCleared(CallFact, frozen=True, gc=False, kw_only=True):

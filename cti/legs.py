@@ -101,10 +101,10 @@ class Leg:
     `ends`: uniqueids of its channel, or of both halves of a Local one, the near half first. `dialling`: legs it dials
     now, each with the end that dials it. `front`: the Local connection that stands for this phone behind it. `joint`: a
     Local channel that only leads to an agent's own phone. `aside`: the bridge where nobody hears anybody (parking,
-    waiting) that it is in. `offered_by`: the queue that was told with its offer. `dials`: the number sent to the
-    outside. `caller`: a number and name heard but not told yet. `met`: whom it has talked with. `left_by`: whom it
-    talked with before others took their place. `guest_of`: the Linkedid of the call it left to be with a customer, and
-    with which it goes on when they leave.
+    waiting) that it is in. `offered_by`: the queue that was told with its offer. `answered_from`: the queue whose caller
+    it took. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet. `met`: whom it
+    has talked with. `left_by`: whom it talked with before others took their place. `guest_of`: the Linkedid of the call
+    it left to be with a customer, and with which it goes on when they leave.
     """
 
     id: str
@@ -132,6 +132,7 @@ class Leg:
     dial_reason: str | None = None
     offered_at: float = 0.0
     offered_by: str | None = None
+    answered_from: str | None = None
     queue: str | None = None
     queued_at: float = 0.0
     position: int = 1

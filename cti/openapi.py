@@ -45,7 +45,7 @@ class Route:
     """One thing the REST API does. `roles` None: open to everybody, without logging in.
 
     `idempotent`: a POST that takes an `Idempotency-Key`. `versioned`: needs `If-Match`. `raw`: the handler makes its
-    own response, of the content type in `raw`.
+    own response, of the content type in `raw`. `also`: another content type that the result may come in.
     """
 
     method: str
@@ -63,6 +63,7 @@ class Route:
     idempotent: bool = False
     versioned: bool = False
     raw: str | None = None
+    also: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -206,6 +207,8 @@ def _success(route: Route, schema: Callable[[Any, str], dict[str, Any]]) -> dict
     told: dict[str, Any] = {"description": "Done."}
     if route.result is not None:
         told["content"] = {"application/json": {"schema": schema(route.result, "serialization")}}
+        if route.also is not None:
+            told["content"][route.also] = {}
     elif route.raw is not None:
         told["content"] = {route.raw: {}}
     return told

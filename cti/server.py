@@ -25,6 +25,7 @@ from crm.commands import add_crm_commands
 from crm.interactions import Interactions
 from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
+from crm.resolution import settle
 from crm.screen_pop import ScreenPops
 from cti import audit, metrics, users
 from cti.access import Access
@@ -61,6 +62,9 @@ from cti.facts import (
     QueueMemberLeft,
     QueueMemberStatusChanged,
 )
+from cti.figures.commands import add_figures_commands
+from cti.figures.desk import Desk
+from cti.figures.roll_up import RollUp, set_targets, targets_of
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
@@ -70,6 +74,7 @@ from cti.queues import Queues
 from cti.rest import admin, health, sessions, state
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
+from cti.rest import figures as rest_figures
 from cti.settings import PbxSettings, Settings, WrongSettings
 from cti.snapshot import Snapshots
 from cti.switch import LinkState, Switch
@@ -78,7 +83,8 @@ from routing.book import RuleBook
 from routing.decide import AgentNow, Customer, Floor
 from routing.invitation import Invitation
 from routing.questions import CallerFacts, Decided, Questions
-from routing.waiting import Ageing, OnTheWay, Waits
+from routing.waiting import Ageing, OnTheWay
+from routing.waiting import Waits as QueueWaits
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +94,9 @@ POP_PATIENCE = 10.0
 
 HOUSE_EVERY = 6 * 3600.0
 """Seconds between two clean-ups of old data."""
+
+SETTLE_EVERY = 3600.0
+"""Seconds between two looks for days whose first-call resolution is known by now."""
 
 PEOPLE_EVERY = 3.0
 """Seconds between two looks at the tables of users, teams and phones."""
@@ -130,6 +139,7 @@ class Server:
             self._models()
             await self._customers()
             await self._routing()
+            await self._sums()
             self._commands()
             await self._doors()
             self._reactions()
@@ -399,7 +409,7 @@ class Server:
     async def _routing(self) -> None:
         send = {name: link.send for name, link in self.links.items()}
         self.book = RuleBook(lambda: self.database.pool, changed=lambda rules: self.invitation.changed())
-        self.waits, self.on_the_way = Waits(), OnTheWay()
+        self.queue_waits, self.on_the_way = QueueWaits(), OnTheWay()
         self.ageing = Ageing(send=send)
         self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
         self.questions = Questions(
@@ -462,7 +472,7 @@ class Server:
         return Floor(
             exists=lambda queue: queues.knows(f"{pbx}:{queue}"),
             waiting=lambda queue: queues.waiting(f"{pbx}:{queue}") + self.on_the_way.to(f"{pbx}:{queue}"),
-            wait=lambda queue: self.waits.of(f"{pbx}:{queue}"),
+            wait=lambda queue: self.queue_waits.of(f"{pbx}:{queue}"),
             agent=lambda login, direct: self._agent_now(login, f"{pbx}:{direct}"),
         )
 
@@ -480,6 +490,18 @@ class Server:
             busy=view.state in (AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP),
             number=mine[0].penalty if own else None,
             why=view.state.value.replace("_", " "),
+        )
+
+    # ------------------------------------------------------------------------------------------ figures
+
+    async def _sums(self) -> None:
+        await set_targets(self.database.pool, targets_of(self.settings.figures))
+        self.roll_up = RollUp(self.database.pool)
+        self.desk = Desk(
+            pool=lambda: self.database.pool,
+            directory=self.directory,
+            zone=self.settings.figures.time_zone,
+            queues=lambda: (view for switch in self.switches.values() for view in switch.queues.views()),
         )
 
     # ------------------------------------------------------------------------------------------ commands and doors
@@ -507,6 +529,7 @@ class Server:
             works_on=self._works_on,
             publish=self.bus.publish,
         )
+        add_figures_commands(self.commands, self.desk)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -552,6 +575,7 @@ class Server:
                     since=lambda after, limit, types: self.journal.since(after, limit=limit, types=types),
                 ),
                 *rest_commands.routes(self.commands),
+                *rest_figures.routes(self.desk),
                 *crm.rest.routes(
                     pool=lambda: self.database.pool,
                     find=lambda number, region: self.lookup.find(number, region, limit=2.0),
@@ -586,7 +610,12 @@ class Server:
             authenticate=self.access.authenticate,
             version=VERSION,
             allowed_origins=origins,
-            translate={**crm.rest.TRANSLATE, **routing.rest.TRANSLATE, **admin.TRANSLATE},
+            translate={
+                **crm.rest.TRANSLATE,
+                **routing.rest.TRANSLATE,
+                **admin.TRANSLATE,
+                **rest_figures.TRANSLATE,
+            },
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
@@ -633,6 +662,9 @@ class Server:
                   lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
             gauge("cti_routing_version", "the active version of the routing rules",
                   lambda: float(self.book.active.version)),
+            gauge("cti_figures_facts_total", "facts summed up in figures", lambda: float(self.roll_up.facts), counter=True),
+            gauge("cti_figures_failing", "1 while figures cannot be summed up",
+                  lambda: float(self.roll_up.failing is not None)),
             gauge("cti_database_healthy", "1 while the database answers", lambda: float(self.database.healthy)),
             gauge("cti_membership_failures_total", "queue member changes that Asterisk refused",
                   lambda: float(self.membership.failures), counter=True),
@@ -670,7 +702,7 @@ class Server:
             listen(kind, self.invitation.hear)
         listen(QueueCallerJoined, self.ageing.joined)
         listen(QueueCallerLeft, self.ageing.left)
-        listen(QueueCallerLeft, self.waits.hear)
+        listen(QueueCallerLeft, self.queue_waits.hear)
         for kind in (QueueCallerJoined, CallCleared):
             listen(kind, self.on_the_way.hear)
 
@@ -695,6 +727,8 @@ class Server:
         self._spawn(self.book.run())
         self._spawn(self.invitation.run())
         self._spawn(self.ageing.run())
+        self._spawn(self.roll_up.run())
+        self._spawn(self._settle_contacts())
         for name, link in self.links.items():
             self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
 
@@ -709,6 +743,18 @@ class Server:
                 await audit.expire(self.database.pool, old)
             except Exception as error:
                 log.warning("old data could not be let go of", why=f"{type(error).__name__}: {error}"[:200])
+
+    async def _settle_contacts(self) -> None:
+        """Finds out, when the days for it are over, which contacts were the last that a matter needed."""
+        while True:
+            try:
+                more = await settle(
+                    self.database.pool, days=self.settings.figures.first_call_days, now=datetime.now(UTC)
+                )
+            except Exception as error:
+                more = []
+                log.warning("contacts could not be settled", why=f"{type(error).__name__}: {error}"[:200])
+            await asyncio.sleep(1.0 if more else SETTLE_EVERY)
 
     async def _tick(self) -> None:
         swept = 0.0

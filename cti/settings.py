@@ -12,8 +12,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -110,6 +119,36 @@ class RoutingSettings(BaseModel):
     at_once: int = Field(default=200, ge=1, le=10_000, description="questions answered at the same time")
 
 
+class QueueTarget(BaseModel):
+    """What is expected of a queue. Seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    answer_within: float = Field(default=20.0, ge=0, description="an answer within this time is in time")
+    short_abandon: float = Field(
+        default=5.0, ge=0, description="who hangs up sooner is counted apart and not held against the queue"
+    )
+
+
+class FiguresSettings(QueueTarget):
+    """What figures are measured by; a change counts for facts from then on."""
+
+    time_zone: str = Field(default="UTC", description="the call centre's, such as Europe/London: its days")
+    first_call_days: int = Field(
+        default=7, ge=1, le=90, description="days without another contact after which one was the last needed"
+    )
+    queues: dict[str, QueueTarget] = Field(
+        default_factory=dict, description="queues with targets of their own, by id: `main:sales`"
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError(f"there is no time zone {name!r}; take a name such as Europe/London")
+        return name
+
+
 class Settings(BaseSettings):
     """All settings of `cti serve`."""
 
@@ -127,6 +166,7 @@ class Settings(BaseSettings):
     pbx: dict[Name, PbxSettings] = Field(default_factory=dict)
     wrap_up: WrapUpSettings = Field(default_factory=WrapUpSettings)
     routing: RoutingSettings = Field(default_factory=RoutingSettings)
+    figures: FiguresSettings = Field(default_factory=FiguresSettings)
     not_ready_reasons: tuple[str, ...] = ("Break", "Lunch", "Meeting", "Training", "Back office")
     pop_url: str = Field(
         default="",

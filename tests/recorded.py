@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cti.ami_events import PARSERS, Record
 from cti.calls import Calls
-from cti.facts import CallFact, ConnectionView, Fact
+from cti.facts import CallFact, CallTransferred, ConnectionCleared, ConnectionView, Fact
 
 FOLDER = Path(__file__).parent / "traces"
 
@@ -93,6 +93,8 @@ def line(fact: Fact) -> str:
             parts.append(str(value))
     for name in ("kind", "queue", "reason", "slot", "target", "room", "parties", "outcome", "changed"):
         value = getattr(fact, name, None)
+        if name == "queue" and isinstance(fact, ConnectionCleared | CallTransferred):
+            continue  # where it was answered from was told with its answer
         if value not in (None, ""):
             parts.append(f"{name}={value}")
     if fact.TYPE in {"call.held", "call.retrieved"}:

@@ -18,7 +18,7 @@ import structlog
 from pydantic import BaseModel
 
 from cti.__main__ import main
-from cti.settings import PbxSettings, Settings, WrapUpSettings
+from cti.settings import FiguresSettings, PbxSettings, Settings, WrapUpSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -189,7 +189,7 @@ def fields(model: type[BaseModel], prefix: str) -> dict[str, str]:
     """The environment's names of a model's settings, with their defaults as the documentation writes them."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        if name in ("pbx", "wrap_up"):
+        if name in ("pbx", "wrap_up", "figures", "queues"):
             continue
         default = field.default
         if field.is_required():
@@ -210,6 +210,7 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
     wanted = {
         **fields(Settings, "CTI_"),
         **fields(WrapUpSettings, "CTI_WRAP_UP__"),
+        **fields(FiguresSettings, "CTI_FIGURES__"),
         **fields(PbxSettings, "CTI_PBX__<NAME>__"),
     }
     assert {name: shown.strip("`") for name, shown in rows.items()} == wanted

@@ -1,0 +1,1 @@
+"""Figures: what the facts of the journal come to, per queue, agent and team (docs/figures.md)."""

@@ -1,0 +1,194 @@
+"""`cti figures`: reports on the command line, for people, scripts and spreadsheets. Imports its parts when they are used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from cti.database import Connection
+    from cti.figures.desk import Desk, FiguresAsked, Report
+    from cti.people import Actor
+
+T = TypeVar("T")
+
+figures = typer.Typer(
+    help="Figures: what came to queues, what agents did; docs/figures.md defines each.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+First = Annotated[str, typer.Option("--from", help="A day or moment: 2026-10-25, 2026-10-25T09:15.")]
+Last = Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")]
+Interval = Annotated[str, typer.Option(help="15m, 30m, 60m, day or total.")]
+Zone = Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Answer as CSV, for spreadsheets.")]
+
+
+@figures.command()
+def queues(
+    first: First = "today",
+    last: Last = None,
+    interval: Interval = "total",
+    tz: Zone = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show what came to the queues and what became of it."""
+    from cti.figures.desk import Desk, QueuesAsked
+    from cti.figures.report import QueueFigures
+
+    asked = _asked(QueuesAsked, first, last, interval, tz)
+    _show(_run(_report(Desk.queues, asked)), QueueFigures, json, csv)
+
+
+@figures.command()
+def agents(
+    first: First = "today",
+    last: Last = None,
+    interval: Interval = "total",
+    tz: Zone = None,
+    team: Annotated[str | None, typer.Option(help="Only those who are in this team now.")] = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show what agents did, and how long they were in which state."""
+    from cti.figures.desk import AgentsAsked, Desk
+    from cti.figures.report import AgentFigures
+
+    asked = _asked(AgentsAsked, first, last, interval, tz, team=team)
+    _show(_run(_report(Desk.agents, asked)), AgentFigures, json, csv)
+
+
+@figures.command()
+def teams(
+    first: First = "today",
+    last: Last = None,
+    interval: Interval = "total",
+    tz: Zone = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show the same for teams."""
+    from cti.figures.desk import Desk, TeamsAsked
+    from cti.figures.report import TeamFigures
+
+    asked = _asked(TeamsAsked, first, last, interval, tz)
+    _show(_run(_report(Desk.teams, asked)), TeamFigures, json, csv)
+
+
+@figures.command()
+def again(
+    first: Annotated[str, typer.Argument(metavar="FROM", help="A day, or a moment on a quarter of an hour.")],
+    last: Annotated[str, typer.Argument(metavar="TO", help="A day, to its end, or a moment.")],
+) -> None:
+    """Compute a past time anew from the journal, with the targets set now. The server may run meanwhile."""
+    from datetime import timedelta
+
+    import asyncpg
+
+    from cti.figures.desk import FiguresAsked, range_of
+    from cti.figures.roll_up import compute_again, set_targets, targets_of
+
+    asked = _asked(FiguresAsked, first, last, "total", None)
+    set_now = _settings().figures
+
+    async def work() -> None:
+        async with _database() as db:
+            await set_targets(db, targets_of(set_now))
+            whole = range_of(asked, set_now.time_zone)
+            begin = whole.first
+            while begin < whole.last:
+                end = min(begin + timedelta(days=1), whole.last)
+                await compute_again(db, begin, end)
+                begin = end
+
+    try:
+        _run(work())
+    except asyncpg.InvalidParameterValueError as error:
+        _fail(f"{error}.", 1)
+    sys.stdout.write("Computed anew.\n")
+
+
+# ------------------------------------------------------------------------------------------------ asking and showing
+
+
+def _asked(kind: type[Any], first: str, last: str | None, interval: str, tz: str | None, **more: Any) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        return kind(first=first, last=last, interval=interval, tz=tz, **more)
+    except ValidationError as error:
+        where = error.errors(include_url=False)[0]
+        _fail(f"{where['loc'][0]}: {where['msg']}", 2)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
+    return asyncio.run(work)
+
+
+def _settings() -> Any:
+    from cti.settings import load
+
+    return load()
+
+
+def _database() -> Any:
+    from cti.database import connection
+    from cti.settings import WrongSettings
+
+    url = _settings().database_url.get_secret_value()
+    if not url:
+        raise WrongSettings(
+            "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
+        )
+    return connection(url, name="cti figures", jit="off")
+
+
+async def _report(
+    ask: Callable[[Desk, Actor, Any], Awaitable[Report[Any]]], asked: FiguresAsked
+) -> Report[Any]:
+    from cti.figures.desk import Desk, WrongQuestion
+    from cti.figures.report import TooLarge
+    from cti.people import Actor, Directory, Role
+    from cti.users import load_directory
+
+    db: Connection
+    async with _database() as db:
+        directory = Directory()
+        directory.load(*await load_directory(db))
+        zone = _settings().figures.time_zone
+        desk = Desk(pool=lambda: db, directory=directory, zone=zone, queues=lambda: ())
+        actor = Actor(login="cti", name="cti", role=Role.ADMIN, via="system")
+        try:
+            return await ask(desk, actor, asked)
+        except (WrongQuestion, TooLarge) as error:
+            _fail(str(error), 2)
+
+
+def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:
+    import orjson
+
+    from cti.figures.table import csv_of, lines_of
+
+    if json:
+        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n")
+    elif csv:
+        sys.stdout.write(csv_of(report.items, kind))
+    else:
+        _print(lines_of(report.items, kind))
+
+
+def _print(lines: Sequence[str]) -> None:
+    sys.stdout.write("\n".join(lines or ["Nothing in that time."]) + "\n")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"cti: {message}\n")
+    raise typer.Exit(code)

@@ -1,0 +1,261 @@
+"""One day of a call centre, written out call by call and added up by hand: the report says the same.
+
+The day is 25 October 2026 in London: summer time ends at 02:00, which comes twice, and the day has 25 hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+
+from cti.database import connect, migrate
+from cti.facts import Fact
+from cti.figures.report import Interval, QueueFigures, Range, TooLarge, of_agents, of_queues, of_teams
+from cti.figures.roll_up import roll_up
+from tests.figure_facts import Shift, handed_on, journal, not_taken, part, visit
+
+if TYPE_CHECKING:
+    Db = asyncpg.Connection[asyncpg.Record]
+
+LONDON = ZoneInfo("Europe/London")
+SALES, SUPPORT = "main:sales", "main:support"
+
+
+def at(clock: str, day: int = 25, fold: int = 0) -> datetime:
+    """A moment in London: `09:15:30`."""
+    hour, minute, second = (int(part) for part in clock.split(":"))
+    return datetime(2026, 10, day, hour, minute, second, tzinfo=LONDON, fold=fold).astimezone(UTC)
+
+
+def the_day() -> list[Fact]:
+    """What happened, as the facts tell it."""
+    facts: list[Fact] = []
+    anna, ben = Shift("anna", facts), Shift("ben", facts)
+
+    # The evening before: Ben works over midnight. The visit began on the 24th and was answered on the 25th.
+    ben.to(at("23:30:00", 24), "ready")
+    facts.append(visit(at("23:59:40", 24), SALES, 30, "answered", "main:0"))
+    ben.to(at("00:00:10"), "busy", call="main:0")
+    facts.append(part(at("00:04:10"), "ben", 240, 0, SALES, "main:0"))
+    facts.append(
+        part(at("00:04:10"), None, 240, 0, None, "main:0")
+    )  # the customer's own part counts for nobody
+    ben.to(at("00:04:10"), "wrap_up", call="main:0")
+    ben.to(at("00:05:10"), "logged_off")
+
+    # The hour that comes twice: one caller in each of them, at half past one.
+    facts.append(visit(at("01:30:00"), SALES, 12, "abandoned", "main:1"))
+    facts.append(visit(at("01:30:00", fold=1), SALES, 60, "timed_out", "main:2"))
+
+    # 09:00-09:15 sales, Anna and Ben.
+    anna.to(at("08:55:00"), "not_ready")
+    anna.to(at("09:00:00"), "ready")
+    ben.to(at("09:00:00"), "ready")
+    #  1 answered in time, with a hold of 20 s, handed on to support
+    facts.append(visit(at("09:00:30"), SALES, 10, "answered", "main:10"))
+    anna.to(at("09:00:35"), "reserved", call="main:10")
+    anna.to(at("09:00:40"), "busy", call="main:10")
+    facts.append(handed_on(at("09:02:40"), "anna", SALES))
+    facts.append(part(at("09:02:40"), "anna", 100, 20, SALES, "main:10", "transferred"))
+    anna.to(at("09:02:40"), "wrap_up", call="main:10")
+    anna.to(
+        at("09:02:50"), "wrap_up", call="main:10", pending="not_ready: Lunch"
+    )  # asked for Lunch meanwhile
+    anna.to(at("09:03:10"), "not_ready", "Lunch")
+    #  ... and there times out to overflow into sales again, where Ben does not answer first, then does, late
+    facts.append(visit(at("09:02:40"), SUPPORT, 30, "overflowed", "main:10"))
+    facts.append(visit(at("09:03:10"), SALES, 35, "answered", "main:10"))
+    ben.to(at("09:03:11"), "reserved", call="main:10")
+    facts.append(not_taken(at("09:03:26"), "ben", SALES))
+    ben.to(at("09:03:26"), "ready")
+    ben.to(at("09:03:40"), "reserved", call="main:10")
+    ben.to(at("09:03:45"), "busy", call="main:10")
+    #  Ben asks Cleo, with the customer on hold for 50 s, then all three talk; Cleo's part is of no queue
+    facts.append(part(at("09:05:00"), "ben", 30, 0, None, "main:10b"))
+    facts.append(part(at("09:06:00"), "cleo", 80, 0, None, "main:10"))
+    facts.append(part(at("09:06:45"), "ben", 130, 50, SALES, "main:10"))
+    ben.to(at("09:06:45"), "wrap_up", call="main:10")
+    ben.to(at("09:07:15"), "ready")
+    #  2 hangs up after 3 s: short      3 after 5 s, which is not short any more      4 refused by Ben's phone, then gone
+    facts.append(visit(at("09:08:00"), SALES, 3, "abandoned", "main:11"))
+    facts.append(visit(at("09:08:30"), SALES, 5, "abandoned", "main:12"))
+    facts.append(not_taken(at("09:09:05"), "ben", SALES, "rejected", 4))
+    facts.append(not_taken(at("09:09:07"), "ben", SALES, "caller_gone", 2))  # no fault of the agent's
+    facts.append(visit(at("09:09:00"), SALES, 25, "abandoned", "main:13"))
+    #  5 joins at 09:14:59.999 and waits 20.000 s exactly: in time, and in this quarter, whatever the part's end
+    edge = at("09:14:59") + timedelta(milliseconds=999)
+    facts.append(visit(edge, SALES, 20, "answered", "main:14"))
+    ben.to(edge + timedelta(seconds=20), "busy", call="main:14")
+    facts.append(part(at("09:30:00"), "ben", 880.001, 0, SALES, "main:14"))
+    ben.to(at("09:30:00"), "wrap_up", call="main:14")
+    ben.to(at("09:31:00"), "not_ready", "Break")
+    #  Anna dials out herself: of no queue
+    facts.append(part(at("09:40:00"), "anna", 45, 0, None, "main:15"))
+    anna.to(at("10:03:10"), "logged_off")
+    ben.to(at("10:01:00"), "logged_off")
+    return facts
+
+
+def day_of(interval: Interval, day: int = 25) -> Range:
+    return Range(first=at("00:00:00", day), last=at("00:00:00", day + 1), interval=interval, zone=LONDON)
+
+
+@pytest.fixture
+async def db(database: str) -> AsyncIterator[Db]:
+    await migrate(database)
+    conn = await connect(database, name="test", jit="off")
+    await journal(conn, the_day())
+    while await roll_up(conn, 11):
+        pass
+    yield conn
+    await conn.close()
+
+
+def counts(row: QueueFigures) -> dict[str, int]:
+    names = (
+        "offered answered answered_in_time abandoned short_abandoned timed_out overflowed left_otherwise lost"
+    )
+    return {name: value for name in names.split() if (value := getattr(row, name))}
+
+
+async def test_queues_of_the_day(db: Db) -> None:
+    sales, support = await of_queues(db, day_of(Interval.DAY), None)
+    assert (sales.queue, sales.start) == (SALES, at("00:00:00"))
+    # Joined on the 25th: main:1, 2, 10 (twice answered: 10 s and 35 s), 11, 12, 13, 14. main:0 is of the day before.
+    assert counts(sales) == {
+        "offered": 8,
+        "answered": 3,
+        "answered_in_time": 2,
+        "abandoned": 3,
+        "short_abandoned": 1,
+        "timed_out": 1,
+    }
+    assert sales.service_level == pytest.approx(2 / (8 - 1), abs=1e-4)
+    assert sales.average_speed_of_answer == pytest.approx((10 + 35 + 20) / 3, abs=1e-3)
+    assert sales.average_abandon_wait == pytest.approx((12 + 5 + 25) / 3, abs=1e-3)
+    assert sales.longest_wait == 60
+    # Parts that ended on the 25th: main:0 (Ben), 10 (Anna), 10 (Ben), 14 (Ben); wrap-up 60, 30, 30, 60.
+    assert sales.handled == 4
+    assert (sales.talk, sales.hold, sales.wrap_up) == (240 + 100 + 130 + 880.001, 20 + 50, 60 + 30 + 30 + 60)
+    assert sales.average_handle_time == pytest.approx((1350.001 + 70 + 180) / 4, abs=1e-3)
+    assert (sales.transferred, sales.not_answered, sales.refused) == (1, 1, 1)
+
+    assert counts(support) == {"offered": 1, "overflowed": 1}
+    assert (support.service_level, support.average_speed_of_answer, support.average_handle_time) == (
+        0,
+        None,
+        None,
+    )
+
+    (before,) = await of_queues(db, day_of(Interval.DAY, 24), [SALES])
+    assert counts(before) == {"offered": 1, "answered": 1}
+    assert (before.service_level, before.average_speed_of_answer, before.handled) == (0, 30, 0)
+
+
+async def test_intervals_of_the_day(db: Db) -> None:
+    quarters = await of_queues(db, day_of(Interval.QUARTER), [SALES])
+    told = {(row.start.strftime("%H:%M"), row.start.fold): row for row in quarters}
+    assert counts(told["09:00", 0]) == {
+        "offered": 6,
+        "answered": 3,
+        "answered_in_time": 2,
+        "abandoned": 2,
+        "short_abandoned": 1,
+    }
+    assert told["09:00", 0].service_level == pytest.approx(2 / 5)
+    assert (told["09:00", 0].handled, told["09:00", 0].wrap_up) == (2, 60)
+    assert (told["09:30", 0].offered, told["09:30", 0].handled, told["09:30", 0].wrap_up) == (0, 1, 60)
+    assert counts(told["01:30", 0]) == {"offered": 1, "abandoned": 1}
+    assert counts(told["01:30", 1]) == {"offered": 1, "timed_out": 1}
+    hours = {
+        (row.start.strftime("%H:%M"), row.start.fold): row
+        for row in await of_queues(db, day_of(Interval.HOUR), [SALES])
+    }
+    assert hours.keys() == {("00:00", 0), ("01:00", 0), ("01:00", 1), ("09:00", 0)}
+    assert hours["01:00", 1].timed_out == 1
+    assert hours["09:00", 0].handled == 3
+    (total,) = await of_queues(db, day_of(Interval.TOTAL), [SALES])
+    (of_day,) = await of_queues(db, day_of(Interval.DAY), [SALES])
+    assert total == of_day
+    for name in ("offered", "answered", "handled", "talk", "wrap_up"):
+        assert sum(getattr(row, name) for row in quarters) == pytest.approx(getattr(total, name))
+
+
+async def test_agents_of_the_day(db: Db) -> None:
+    anna, ben, cleo = await of_agents(db, day_of(Interval.DAY), None, now=at("23:00:00"))
+    assert (anna.agent, anna.handled, anna.handled_of_queues) == ("anna", 2, 1)
+    assert (anna.talk, anna.hold, anna.wrap_up, anna.average_handle_time) == (145, 20, 30, 150)
+    assert (anna.transferred, anna.not_answered, anna.refused) == (1, 0, 0)
+    # 08:55 not ready, 09:00:00 ready, :35 offered, :40 talks, 09:02:40 wraps up, 09:03:10 Lunch until 10:03:10
+    assert (anna.ready, anna.reserved, anna.busy, anna.wrapping_up) == (35, 5, 120, 30)
+    assert anna.not_ready == 300 + 3600
+    assert anna.reasons == {"none given": 300, "Lunch": 3600}
+    assert anna.logged_on == 35 + 5 + 120 + 30 + 3900
+    assert anna.occupancy == pytest.approx((120 + 30) / (35 + 5 + 120 + 30), abs=1e-4)
+
+    # Busy 240 + 180 + 880.001; ready 10 of after midnight, 191 + 14 + 464.999; reserved 15 + 5; wrap-up 60 + 30 + 60.
+    assert (ben.handled, ben.handled_of_queues, ben.not_answered, ben.refused) == (4, 3, 1, 1)
+    assert ben.talk == pytest.approx(240 + 30 + 130 + 880.001)
+    assert (ben.hold, ben.wrap_up) == (50, 150)
+    assert ben.average_handle_time == pytest.approx((240 + 180 + 880.001 + 150) / 3, abs=1e-3)
+    assert ben.busy == pytest.approx(240 + 180 + 880.001)
+    assert ben.ready == pytest.approx(
+        10 + 191 + 14 + (at("09:14:59") - at("09:07:15")).total_seconds() + 20.999
+    )
+    assert (ben.reserved, ben.wrapping_up, ben.reasons) == (20, 150, {"Break": 1800})
+
+    assert (cleo.agent, cleo.handled, cleo.talk, cleo.logged_on, cleo.occupancy) == ("cleo", 1, 80, 0, None)
+
+    quarters = await of_agents(db, day_of(Interval.QUARTER), ["ben"], now=at("23:00:00"))
+    busy = {row.start.strftime("%H:%M"): row.busy for row in quarters if row.busy}
+    assert busy == {"00:00": 240, "09:00": 180, "09:15": pytest.approx(880.001)}
+    (before,) = await of_agents(db, day_of(Interval.DAY, 24), ["ben"], now=at("23:00:00"))
+    assert (before.ready, before.handled) == (1800, 0)
+
+    (team,) = await of_teams(
+        db, day_of(Interval.DAY), {"sales": ["anna", "ben", "zoe"], "none": []}, now=at("23:00:00")
+    )
+    assert (team.team, team.agents, team.handled) == ("sales", 3, 6)
+    assert team.logged_on == pytest.approx(anna.logged_on + ben.logged_on)
+    assert team.reasons == {"none given": 300, "Lunch": 3600, "Break": 1800}
+    assert team.occupancy == pytest.approx(
+        (anna.busy + anna.wrapping_up + ben.busy + ben.wrapping_up)
+        / sum(a.busy + a.wrapping_up + a.ready + a.reserved for a in (anna, ben)),
+        abs=1e-4,
+    )
+
+
+async def test_what_is_going_on_counts_as_far_as_it_has_lasted(db: Db) -> None:
+    facts: list[Fact] = []
+    dora = Shift("dora", facts)
+    dora.to(at("11:50:00"), "ready")
+    dora.to(at("12:05:00"), "busy", call="main:30")
+    await journal(db, facts, after=1000)
+    await roll_up(db)
+    hours = await of_agents(db, day_of(Interval.HOUR), ["dora"], now=at("12:20:00"))
+    assert [(row.ready, row.busy, row.logged_on) for row in hours] == [(600, 0, 600), (300, 900, 1200)]
+    (day,) = await of_agents(db, day_of(Interval.DAY), ["dora"], now=at("12:20:00"))
+    assert (day.ready, day.busy, day.occupancy) == (900, 900, 0.5)
+
+
+async def test_other_zones_see_the_same_calls_in_their_own_days(db: Db) -> None:
+    kathmandu = ZoneInfo("Asia/Kathmandu")  # 5:45 ahead of UTC: their hours begin at a quarter past ours
+    first = datetime(2026, 10, 25, tzinfo=kathmandu)
+    range = Range(first=first, last=first + timedelta(days=1), interval=Interval.HOUR, zone=kathmandu)
+    rows = await of_queues(db, range, [SALES])
+    assert {row.start.minute for row in rows} == {0}
+    nine = next(row for row in rows if row.start.astimezone(UTC) == datetime(2026, 10, 25, 8, 15, tzinfo=UTC))
+    assert nine.start.hour == 14
+    assert sum(row.offered for row in rows) == 9  # the visit of 23:59:40 is in their 25th
+
+
+async def test_a_report_too_long_is_refused(db: Db) -> None:
+    with pytest.raises(TooLarge, match="shorter"):
+        await of_queues(db, day_of(Interval.QUARTER), None, most=2)
+    with pytest.raises(ValueError, match="quarter"):
+        Range(first=at("00:00:01"), last=at("01:00:00"), interval=Interval.DAY, zone=LONDON)
