@@ -145,7 +145,9 @@ async def drive(
             for name, value in now.items():
                 most[name] = max(value, most.get(name, 0.0))
             if not now["cti_pbx_up"] or clients.done():
-                raise RuntimeError("the server has lost the PBX, or its client")
+                state = "runs" if Path(f"/proc/{pid}/cmdline").exists() else "has ended"
+                why = clients.exception() if clients.done() else None
+                raise RuntimeError(f"the server has lost the PBX, or its client ({why!r}); it {state}")
             waiting = now["cti_journal_buffered"]
             if late is None or late > LATE or waiting > MOST_WAITING:
                 pace = max(20.0, pace * 0.8)
