@@ -113,6 +113,9 @@ async def measure(count: int, samples: int, say: Callable[[str], None] = lambda 
         )
         bus.publish(agents.restore(session, clock()))
     feed = logged_in(switch.on_records).data_received  # type: ignore[arg-type]  # our parsers make records, nothing else
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # as `cti serve` has it
     points: list[tuple[int, int]] = []
     next_sample, began, cpu_began = 0, time.monotonic(), time.process_time()
     quiet = 0

@@ -142,16 +142,13 @@ SELECT asked.i, best.how, json_build_object(
 )::text
 FROM unnest($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS asked(e164, number, account, i)
 CROSS JOIN LATERAL (
-    SELECT hit.account_id, hit.contact_id, hit.how, row_number() OVER () AS place FROM (
+    SELECT o AS account, hit.contact_id, hit.how FROM (
         SELECT account_id, contact_id, (array_agg(how ORDER BY rank))[1] AS how, min(rank) AS rank
         FROM (
-            SELECT id AS account_id, (SELECT min(contact_id) FROM phones WHERE e164 = asked.e164 AND account_id = c.id)
-                AS contact_id, 'chosen' AS how, 0 AS rank
-            FROM accounts c WHERE id = asked.account
-          UNION ALL
-            SELECT id, (SELECT min(contact_id) FROM phones WHERE e164 = asked.e164 AND account_id = c.id),
-                'account_number', 1
-            FROM accounts c WHERE number = asked.number
+            SELECT c.id AS account_id, (SELECT min(contact_id) FROM phones WHERE e164 = asked.e164 AND account_id = c.id)
+                AS contact_id, c.how, c.rank
+            FROM (SELECT id, 'chosen' AS how, 0 AS rank FROM accounts WHERE id = asked.account
+                UNION ALL SELECT id, 'account_number', 1 FROM accounts WHERE number = asked.number) c
           UNION ALL
             (SELECT account_id, contact_id, 'exact', 2 FROM phones WHERE e164 = asked.e164 LIMIT 50)
           UNION ALL
@@ -162,13 +159,13 @@ CROSS JOIN LATERAL (
         ) found GROUP BY account_id, contact_id
     ) hit
     JOIN accounts o ON o.id = hit.account_id
-    LEFT JOIN contacts p ON p.id = hit.contact_id
     ORDER BY hit.rank, o.status = 'closed', date_trunc('day', o.last_contact) DESC NULLS LAST,
         (SELECT count(*) FROM open_items WHERE account_id = o.id AND status NOT IN ('done', 'cancelled')) DESC,
-        p.main DESC NULLS LAST, o.last_contact DESC NULLS LAST, o.id, p.id
+        (SELECT main FROM contacts WHERE id = hit.contact_id) DESC NULLS LAST,
+        o.last_contact DESC NULLS LAST, o.id, hit.contact_id
     LIMIT 8
 ) best
-JOIN accounts a ON a.id = best.account_id
+CROSS JOIN LATERAL (SELECT (best.account).*) a
 """
 """All about everybody who may be calling. $1 E.164, $2 account numbers, $3 account ids (one of each a request, or
 NULL), $4 how many earlier interactions. An exact owner shuts out switchboards; of these the longest prefix leads.
