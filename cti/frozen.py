@@ -22,9 +22,14 @@ class Frozen(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Frozen], handler: GetCoreSchemaHandler) -> CoreSchema:
         names = source.__struct_fields__
-        return core_schema.no_info_after_validator_function(
-            lambda read: source(**{name: getattr(read, name) for name in names}), handler(_likeness(source))
-        )
+
+        def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Frozen:
+            if isinstance(value, source):
+                return value
+            found = inner(value)
+            return source(**{name: getattr(found, name) for name in names})
+
+        return core_schema.no_info_wrap_validator_function(read, handler(_likeness(source)))
 
 
 @cache

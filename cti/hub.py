@@ -281,7 +281,7 @@ class Hub:
         framed = frame(envelope.frame)
         counts = self.counts
         counts.facts += 1
-        for session in sessions:
+        for session in tuple(sessions):  # one that is closed for being slow leaves them
             if session.closed is not None:
                 continue
             if session.held is not None:

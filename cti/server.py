@@ -429,13 +429,15 @@ class Server:
         self.on_the_way.decided(decided)
         self.ageing.decided(decided)
 
-    async def _caller_facts(self, number: str, pbx: str) -> CallerFacts:
+    async def _caller_facts(self, number: str, pbx: str, *, within: float | None = None) -> CallerFacts:
         """What routing may know of a caller, found within its time or not at all."""
         region = self._region_of(pbx)
         caller = read_caller(number, region)
         country, withheld = caller.country, caller.kind is Kind.WITHHELD
         try:
-            found = await self.lookup.find(number, region, limit=self.settings.routing.lookup_seconds)
+            found = await self.lookup.find(
+                number, region, limit=within or self.settings.routing.lookup_seconds
+            )
         except LookupUnavailable as error:
             return CallerFacts(country=country, withheld=withheld, why=str(error))
         settled = found.settled
@@ -590,7 +592,9 @@ class Server:
                 *routing.rest.routes(
                     pool=lambda: self.database.pool,
                     rules=lambda: self.book.active,
-                    caller_facts=self._caller_facts,
+                    caller_facts=functools.partial(
+                        self._caller_facts, within=2.0
+                    ),  # a person waits, no caller
                     floor=self._floor,
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,

@@ -126,7 +126,10 @@ class Websocket:
             max_msg_size=LARGEST_FRAME,
             decode_text=False,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionResetError:  # gone before it was let in
+            return socket
         wire = request.transport
         if wire is None:
             return socket

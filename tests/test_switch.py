@@ -332,7 +332,7 @@ async def test_comparisons_find_nothing_wrong_while_calls_come_and_go(asterisk_f
         await floor.until(lambda: not floor.facts(CallOriginated) or len(floor.calls["main"]) == 0)
         assert asked >= 15
         assert floor.switches["main"].drift == {}
-        assert floor.resyncs() == [("connected", {"queues": 4})]
+        assert floor.resyncs() == [("connected", {"queues": len(floor.queues["main"].views())})]
         assert set(floor.cleared().values()) == {1}
         assert {fact.outcome for fact in floor.facts(CallCleared)} <= {"answered", "abandoned"}
         assert floor.calls["main"].unknown == 0

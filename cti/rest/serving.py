@@ -107,7 +107,11 @@ class Serving:
     def mount(self, app: web.Application) -> None:
         """Puts every route into the application."""
         for route in self._routes:
-            app.router.add_route(route.method, route.path, self._handler(route))
+            handler = self._handler(route)
+            if route.method == "GET":
+                app.router.add_get(route.path, handler)  # and HEAD
+            else:
+                app.router.add_route(route.method, route.path, handler)
 
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
