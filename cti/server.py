@@ -40,7 +40,8 @@ from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
-from cti.control.control import Control, Port
+from cti.control.control import Control
+from cti.control.ports import Port
 from cti.control.targets import Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
