@@ -85,6 +85,8 @@ class CallStates(CallBook):
             return QUEUED
         if talking:
             return CONNECTED
+        if leg.set_aside:
+            return HOLD
         if leg.state in ESTABLISHED:
             if leg.held_in is not None and leg.held_in in leg.bridges.values():
                 return HOLD

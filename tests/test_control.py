@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from cti.ami_events import fields_of
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.centre import SEATS, Centre, Refusal, Screen, centre_of
@@ -19,7 +20,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 3}) as centre:
+    rules = [
+        {"show": "442079460151", "team": "service"},
+        {"show": "442079460152", "prefix": "33"},
+        {"show": "442079460153", "team": "sales"},
+    ]
+    main = {"ring_seconds": 3, "caller_ids": rules}
+    async with centre_of(asterisk_installation, postgres_server, main=main) as centre:
         yield centre
 
 
@@ -254,6 +261,7 @@ async def test_transfer_to_a_queue(centre: Centre) -> None:
 async def test_transfer_to_the_outside(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
     await anna.ask("call.transfer", call=call, to="9442079460123")
+    assert await shown_outside(centre) == "442079460153"
     async with asyncio.timeout(8):
         while (
             sum(
@@ -295,6 +303,32 @@ async def test_click_to_dial_refused(centre: Centre) -> None:
     await centre.phone("1101", mode="reject")
     assert await refused(anna, "call.make", to="1102") == "phone_not_reached"
     assert not await centre.channels()
+
+
+async def shown_outside(centre: Centre, within: float = 8.0) -> str:
+    """The number that a called customer sees."""
+    link = await centre.ami("world")
+    async with asyncio.timeout(within):
+        while True:
+            rows = [fields_of(row) for row in await link.query("CoreShowChannels")]
+            found = [row["CallerIDNum"] for row in rows if row.get("Context", "").startswith("kind-")]
+            if found:
+                return found[0]
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("login", "number", "shown"),
+    [
+        ("anna", "9442079460123", "442079460153"),
+        ("anna", "0033199001122", "442079460152"),
+        ("dora", "+33199001122", "442079460151"),
+    ],
+)
+async def test_the_caller_id_is_chosen_by_rule(centre: Centre, login: str, number: str, shown: str) -> None:
+    agent = await centre.screen(login)
+    await agent.ask("call.make", to=number)
+    assert await shown_outside(centre) == shown
 
 
 # ------------------------------------------------------------------------------------------ consultation
