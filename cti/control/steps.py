@@ -211,7 +211,7 @@ class Steps:
 
     async def _target(self, act: Act, find: Finder) -> Target:
         target = await self._sought(act.port, find)
-        if not target.queue and target.exten == act.scene.me.device.partition("/")[2]:
+        if not target.queue and target.exten == act.scene.me.device.partition("/")[2].partition("@")[0]:
             raise NotPossible("no_such_target", "that is your own phone")
         return target
 
