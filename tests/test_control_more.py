@@ -11,8 +11,7 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
-from tests.centre import Centre, Refusal, Screen, centre_of
-from tests.test_control import (
+from tests.call_desk import (
     ANNA,
     BEN,
     TRUNK,
@@ -25,6 +24,7 @@ from tests.test_control import (
     refused,
     states,
 )
+from tests.centre import Centre, Refusal, Screen, centre_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
+from tests.call_desk import consulting, in_talk
 from tests.centre import Centre, Refusal, centre_of
-from tests.test_control import consulting, in_talk
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -13,6 +13,8 @@ from cti.control.ports import CallAnswer, Port, both, command_error
 from cti.control.steps import NOBODY, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
 from cti.facts import CallView, ConnectionView
 
+DIGITS = frozenset("+*#0123456789")
+
 
 class Conferring(Steps):
     """Join, add, remove, mute, hand over."""
@@ -64,7 +66,7 @@ class Conferring(Steps):
                     "Context": "cti-conference",
                     "Exten": room,
                     "Priority": "1",
-                    "CallerID": f"<{now.view.ani or now.me.number or ''}>",
+                    "CallerID": f"<{''.join(c for c in now.view.ani or '' if c in DIGITS)}>",
                     "Timeout": str(port.ring_seconds * 1000),
                     "ChannelId": id,
                     "Variable": ["CTI_PARTY=marked", *([f"__CTI_CALLERID={shown}"] if shown else [])],

@@ -48,7 +48,7 @@ class Ringing(Talking):
             id = f"cti-{uuid4().hex}"
             call = f"{pbx}:{id}"
             shown = port.caller_id(agent, target.exten)
-            variables = [f"CTI_AGENT={agent}", *([f"__CTI_CALLERID={shown}"] if shown else [])]
+            variables = [f"__CTI_CALLERID={shown}"] if shown else []
             if port.auto_answer:
                 variables += AUTO_ANSWER
             where = "cti-queue" if target.queue else "cti-agent"
