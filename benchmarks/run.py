@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "screen_pop": (["--accounts", "200000", "--seconds", "6", "--busy-seconds", "10"], 300),
     "memory": (["--calls", "20000"], 240),
     "routing": (["--accounts", "100000", "--seconds", "6"], 180),
+    "command": (["--rounds", "40"], 120),
 }
 """Name → its short settings, and the seconds after which it is given up."""
 

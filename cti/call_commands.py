@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from cti.commands import CommandError, Commands
-from cti.control.control import CallAnswer, Control
+from cti.control.control import Control
+from cti.control.ports import CallAnswer
 from cti.control.targets import Target, Targets
 from cti.people import Actor, Directory, Role
 

@@ -131,6 +131,7 @@ class CallLife(CallStates):
         facts: Facts = [self._connection_cleared(guest, at, 16, "normal"), *self._end_if_empty(call, at)]
         guest.talked, guest.held, guest.offered_at, guest.answered_from = 0.0, 0.0, at, None
         guest.met, guest.left_by, guest.guest_of, guest.transferred = set(), set(), None, False
+        guest.latest = frozenset()
         guest.call = self._begin(linkedid, Direction.INTERNAL, at, guest.number, guest.name)
         guest.call.legs[guest.id] = guest
         return facts + self._originate(guest, at)

@@ -299,7 +299,7 @@ class CallRecords(CallLife):
             leg.front = None
         if leg.held_in != r.bridge:
             leg.held_in = None  # gone to consult somebody: held is now only the one left behind
-        leg.in_room = r.kind == "base"
+        leg.in_room, leg.set_aside = r.kind == "base", False
         if r.technology == "holding_bridge":
             leg.aside = r.bridge
         else:

@@ -91,6 +91,8 @@ class CallStates(CallBook):
             return QUEUED
         if talking:
             return CONNECTED
+        if leg.set_aside:
+            return HOLD
         if leg.state in ESTABLISHED:
             if leg.held_in is not None and leg.held_in in leg.bridges.values():
                 return HOLD
@@ -153,12 +155,15 @@ class CallStates(CallBook):
     def _note_partners(self, leg: Leg, peers: frozenset[str]) -> None:
         """Remembers who a leg has talked with; when a new one takes the place of all the old, who left it to them."""
         leg.left_by -= peers
+        latest, leg.latest = leg.latest, peers
         if peers <= leg.met:
             return
         old = leg.met - peers
         if old and not (leg.met & peers):
             former = {
-                peer for peer in old if (other := leg.call.legs.get(peer)) is None or other.state is not HOLD
+                peer
+                for peer in old & latest  # who was asked and let go before the last talk hands nothing on
+                if (other := leg.call.legs.get(peer)) is None or other.state is not HOLD
             }
             leg.left_by = former
         leg.met |= peers

@@ -41,6 +41,9 @@ from cti.legs import (
     Leg,
 )
 
+HOLDING = "cti-hold"
+"""The dialplan context in which the server keeps those on hold (asterisk-config/include/extensions_cti.conf)."""
+
 
 class Calls(CallRecords):
     """The calls of one PBX. `apply` folds a record and returns what happened; nothing here waits, reads a clock or fails."""
@@ -148,6 +151,9 @@ class Calls(CallRecords):
             facts += [*self._publish(leg, now), *self._settle(leg.call, now)]
         if leg is not None and row.application == "Queue":
             leg.call.served_by = self._queue_id(argument)
+        if leg is not None and row.context == HOLDING and not row.bridge and row.state is ChannelState.UP:
+            leg.set_aside, leg.music = True, row.exten == "music"
+            facts += self._settle(leg.call, now)
         if leg is not None and row.application == "ConfBridge":
             facts += self._conference_joined(ConferenceJoined(now, row.uniqueid, row.linkedid, argument))
         return facts

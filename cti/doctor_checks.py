@@ -606,6 +606,8 @@ CONTEXTS: tuple[tuple[str, str], ...] = (
     ("cti-internal", "targets of transfers"),
     ("cti-agent", "click to dial"),
     ("cti-transfer", "transfers"),
+    ("cti-consult", "consultations"),
+    ("cti-return", "callers who come back"),
     ("cti-hold", "hold from the screen"),
     ("cti-conference", "conferences"),
     ("cti-queue", "transfers to queues"),

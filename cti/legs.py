@@ -103,8 +103,9 @@ class Leg:
     Local channel that only leads to an agent's own phone. `aside`: the bridge where nobody hears anybody (parking,
     waiting) that it is in. `offered_by`: the queue that was told with its offer. `answered_from`: the queue whose caller
     it took. `dials`: the number sent to the outside. `caller`: a number and name heard but not told yet. `met`: whom it
-    has talked with. `left_by`: whom it talked with before others took their place. `guest_of`: the Linkedid of the call
-    it left to be with a customer, and with which it goes on when they leave.
+    has talked with, `latest` most recently. `left_by`: whom it talked with before others took their place. `set_aside`:
+    found held by the server when the state was asked for. `guest_of`: the Linkedid of the call it left to be with a
+    customer, and with which it goes on when they leave.
     """
 
     id: str
@@ -151,9 +152,11 @@ class Leg:
     talked: float = 0.0
     peers: frozenset[str] = frozenset()
     met: set[str] = field(default_factory=set)
+    latest: frozenset[str] = frozenset()
     left_by: set[str] = field(default_factory=set)
     transferred: bool = False
     held_by: str = "server"
+    set_aside: bool = False
     caller: tuple[str | None, str | None] | None = None
     guest_of: str | None = None
 

@@ -42,8 +42,9 @@ from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
-from cti.control.control import Control, Port
-from cti.control.targets import Targets
+from cti.control.control import Control
+from cti.control.ports import Port
+from cti.control.targets import Targets, outside_digits
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
@@ -298,7 +299,7 @@ class Server:
         switch, link = self.switches[name], self.links[name]
 
         def caller_id(agent: str, number: str) -> str:
-            team, number = self.directory.team_of(agent), number.removeprefix(pbx.outside_prefix)
+            team, number = self.directory.team_of(agent), outside_digits(number, pbx.outside_prefix)
             fits = (
                 rule.show
                 for rule in pbx.caller_ids

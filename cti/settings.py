@@ -46,7 +46,7 @@ class CallerIdRule(BaseModel):
     show: str = Field(pattern=r"^\+?[0-9]{2,20}$", description="the number to show, as the carrier wants it")
     team: str = Field(default="", description="fits agents of this team")
     prefix: str = Field(
-        default="", description="fits numbers that begin like this, as dialed without outside_prefix"
+        default="", description="fits numbers that begin like this, as digits with the country code: 33"
     )
 
 

@@ -11,8 +11,7 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
-from tests.centre import Centre, Refusal, Screen, centre_of
-from tests.test_control import (
+from tests.call_desk import (
     ANNA,
     BEN,
     TRUNK,
@@ -25,6 +24,7 @@ from tests.test_control import (
     refused,
     states,
 )
+from tests.centre import Centre, Refusal, Screen, centre_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -231,3 +231,31 @@ async def test_over_rest(centre: Centre) -> None:
     assert body["code"] == "wrong_state"
     status, body = await centre.rest("POST", "/api/v1/commands/call.hold", "ben", json={"call": call})
     assert status == 403, json.dumps(body)
+
+
+# ------------------------------------------------------------------------------------------ a server that restarts
+
+
+async def test_what_was_on_hold_is_known_after_a_restart(centre: Centre) -> None:
+    anna, held, _ = await in_talk(centre)
+    await anna.ask("call.hold", call=held)
+    await centre.stop_server()
+    await centre.start_server()
+    await anna.close()
+    anna = await centre.screen("anna")
+    assert states(anna, held) == {TRUNK: "hold", ANNA: "hold"}
+    await anna.ask("call.retrieve", call=held)
+    assert await bridged(centre, TRUNK, ANNA)
+    await anna.as_told()
+
+
+async def test_a_consultation_is_known_after_a_restart(centre: Centre) -> None:
+    anna, ben, call, _ = await consulting(centre)
+    await centre.stop_server()
+    await centre.start_server()
+    await asyncio.gather(anna.close(), ben.close())
+    anna = await centre.screen("anna")
+    assert states(anna, call) == {TRUNK: "hold", ANNA: "connected", BEN: "connected"}
+    await anna.ask("call.alternate", call=call)
+    await anna.ask("call.complete", call=call)
+    assert await bridged(centre, TRUNK, BEN)

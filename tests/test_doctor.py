@@ -45,7 +45,10 @@ ALL_CONTEXTS = {
     "from-agent": frozenset[str](),
     **{
         name: frozenset[str]()
-        for name in ("cti-agent", "cti-transfer", "cti-hold", "cti-conference", "cti-queue")
+        for name in (
+            *("cti-agent", "cti-transfer", "cti-consult", "cti-return"),
+            *("cti-hold", "cti-conference", "cti-queue"),
+        )
     },
     "from-trunk": frozenset[str](),
 }

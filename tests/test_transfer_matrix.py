@@ -191,11 +191,16 @@ async def test_nobody_is_left_in_the_air(centre: Centre, server: str, batch: int
     if server == "down":
         await centre.start_server()
     for lane in lanes:
-        view = centre._server.switches["main"].calls.view(lane.call)
-        await centre.eventually(
-            lambda lane=lane: through(centre, lane) == set(lane.row.left), what=f"{lane.row} {view}"
-        )
+        await told(centre, lane)
     await centre.quiet()
+
+
+async def told(centre: Centre, lane: Lane) -> None:
+    """Wait until the server tells what is so."""
+    wanted = set(lane.row.left)
+    await centre.eventually(
+        lambda: through(centre, lane) == wanted, what=lambda: f"{lane.row} {through(centre, lane)}"
+    )
 
 
 def through(centre: Centre, lane: Lane) -> set[str]:

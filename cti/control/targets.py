@@ -34,6 +34,15 @@ class Target:
     outside: bool = False
 
 
+def outside_digits(exten: str, outside_prefix: str) -> str:
+    """A number outside as digits alone, without what dials out: `+33…`, `0033…` and `9 0033…` are the same."""
+    if exten.startswith("+"):
+        return exten[1:]
+    if outside_prefix and not exten.startswith("00"):
+        exten = exten.removeprefix(outside_prefix)
+    return exten.removeprefix("00").removeprefix("+")
+
+
 class Targets:
     """Looks for targets on one PBX. Cheap: two actions, some milliseconds."""
 

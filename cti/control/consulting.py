@@ -1,0 +1,155 @@
+"""Consultation: asking somebody while the other party is on hold."""
+
+from __future__ import annotations
+
+from cti.commands import CommandError
+from cti.control.moves import CONNECTED, Phase, state_of
+from cti.control.ports import CallAnswer, both
+from cti.control.steps import NOBODY, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
+from cti.control.targets import Target
+from cti.facts import CallView
+
+
+class Consulting(Steps):
+    """Consult, alternate, complete, cancel."""
+
+    async def consult(self, call: str, agent: str, find: Finder) -> CallAnswer:
+        """Asks somebody while the other party is on hold. If the target is not reached, the parties talk on."""
+        async with self._act(call, agent, "consult") as act:
+            target = await self._target(act, find)
+            now, port = act.scene, act.port
+            known = {c.id for c in now.view.connections}
+            customer, mine = self._channel(act, now.customer), self._channel(act, now.me)
+            self._mark(
+                act,
+                customer,
+                partner=mine,
+                back=now.me.device,
+                then=target.exten,
+                ring=port.ring_seconds,
+            )
+            self._mark(act, mine, partner=customer, ring=port.ring_seconds)
+            self._mark(act, mine, caller_id=self._caller_id(act, target))
+            asking = {"Context": "cti-consult", "Exten": target.exten, "Priority": "1"}
+            if now.phase is Phase.TALKING:
+                await self._do(
+                    act,
+                    "Redirect",
+                    **both(customer, ("cti-hold", "music"), mine, ("cti-consult", target.exten)),
+                )
+            else:
+                await self._do(act, "Redirect", Channel=mine, **asking)
+            await self._is_asked(act, target, known)
+            return self._answer(act)
+
+    async def _is_asked(self, act: Act, target: Target, known: set[str]) -> None:
+        me, customer = act.scene.me.id, act.scene.customer.id
+        tried: set[str] = set()
+
+        def look(view: CallView | None) -> str | None:
+            if state_of(view, customer) is None:
+                return "gone"
+            if state_of(view, me) is None or view is None:
+                return "left"
+            new = [c for c in view.connections if c.id not in known]
+            tried.update(c.id for c in new)
+            if any(c.state in RINGS_OR_THROUGH for c in new):
+                return "rings"
+            if (
+                tried
+                and not new
+                and state_of(view, me) is CONNECTED
+                and state_of(view, customer) is CONNECTED
+            ):
+                return "back"
+            return None
+
+        came = await self._find_out(act.port, act.call, look, RINGS)
+        if came == "rings":
+            return
+        if came == "gone":
+            raise CommandError("caller_gone", "the caller hung up meanwhile")
+        if came == "left":
+            raise CommandError("not_confirmed", "your phone hung up meanwhile")
+        if came == "back":
+            raise CommandError(
+                "target_not_reached", f"{target.exten} could not be reached; you talk with the caller again"
+            )
+        if not tried:
+            await self._bring_back(act, act.scene.customer)
+            raise CommandError(
+                "target_not_reached", f"{target.exten} does not ring; you talk with the caller again"
+            )
+
+    async def alternate(self, call: str, agent: str) -> CallAnswer:
+        """Changes between the two parties: who is talked with goes on hold, the other is talked with."""
+        async with self._act(call, agent, "alternate") as act:
+            now = act.scene
+            talked, waiting = now.connected[0], now.held[0]
+            await self._park_aside(act, talked)
+            try:
+                await self._bring_back(act, waiting, then=talked)
+            except CommandError as error:
+                await self._bring_back(act, talked)
+                raise CommandError(
+                    error.code, f"{error.message}; you talk with the same party as before"
+                ) from None
+            return self._answer(act)
+
+    async def complete(self, call: str, agent: str) -> CallAnswer:
+        """Brings the two parties together; the agent leaves. While the asked one still rings, the caller hears that."""
+        async with self._act(call, agent, "complete") as act:
+            now = act.scene
+            customer, mine = self._channel(act, now.customer), self._channel(act, now.me)
+            if now.phase is Phase.ASKING:
+                await self._let_go(act, customer)
+                return self._answer(act)
+            asked = self._channel(act, now.consulted)
+            self._mark(act, mine, partner=NOBODY)
+            self._mark(act, asked, partner=NOBODY, back="", then="", queue="")
+            self._mark(act, customer, partner=NOBODY, back="", then="")
+            await self._bridge(act, customer, asked)
+            both = now.customer.id, now.consulted.id
+            await self._prove(
+                act,
+                lambda view: (
+                    all(state_of(view, one) is CONNECTED for one in both)
+                    and state_of(view, now.me.id) is None
+                ),
+                "the two do not talk yet",
+            )
+            return self._answer(act)
+
+    async def _let_go(self, act: Act, customer: str) -> None:
+        """The agent leaves while the asked one rings: [cti-return] calls that one again, now for the caller."""
+        now = act.scene
+        await self._end(act, now.me)
+        asked = [c.id for c in now.called]
+        await self._prove(
+            act,
+            lambda view: all(state_of(view, one) is None for one in (now.me.id, *asked)),
+            "your phone has not let go",
+        )
+        await self._send(
+            act.port, "Redirect", Channel=customer, Context="cti-return", Exten="s", Priority="1"
+        )
+
+        def look(view: CallView | None) -> bool:
+            rest = [c for c in view.connections if c.id not in (now.me.id, now.customer.id)] if view else []
+            return state_of(view, now.me.id) is None and any(c.state in RINGS_OR_THROUGH for c in rest)
+
+        if not await self._until(act.port, act.call, look, RINGS):
+            raise CommandError("not_confirmed", f"the call has {self._seen(act.port, act.call)}")
+
+    async def cancel(self, call: str, agent: str) -> CallAnswer:
+        """Ends the consultation: whoever was asked leaves, the agent talks with the other party again."""
+        async with self._act(call, agent, "cancel") as act:
+            now = act.scene
+            asked = now.consulted
+            if state_of(now.view, now.customer.id) is not CONNECTED:
+                await self._bring_back(act, now.customer)
+            await self._end(act, asked)
+            await self._prove(
+                act, lambda view: state_of(view, asked.id) is None, "whoever was asked is still there"
+            )
+            return self._answer(act)

@@ -1,0 +1,91 @@
+"""One PBX as call control needs it, what a command answers, and what a refused action means to who asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cti.ami import ActionRefused, AmiError, BadValue, Busy, NotConnected
+from cti.calls import Calls
+from cti.commands import CommandError
+from cti.control.targets import Targets
+from cti.facts import CallView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One PBX as call control needs it. `caller_id`: what number a call to the outside shows, by agent and number."""
+
+    name: str
+    calls: Calls
+    send: Callable[[str, Mapping[str, str]], Awaitable[Mapping[str, str]]]
+    originate: Callable[[Mapping[str, str]], Awaitable[Mapping[str, str]]]
+    query: Callable[[str, Mapping[str, str]], Awaitable[Sequence[bytes]]]
+    up: Callable[[], bool]
+    targets: Targets
+    caller_id: Callable[[str, str], str]
+    ring_seconds: int = 30
+    auto_answer: bool = False
+    recordings: str = ""
+    recordings_seen_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallAnswer:
+    """What became of a call. `view` is None once the agent is no longer in it; `agent` is whose connection was meant;
+    `slot` is where a call was parked."""
+
+    call: str
+    agent: str | None
+    view: CallView | None
+    slot: str | None = None
+
+
+RIGHTS = {
+    "PJSIPNotify": "system",
+    "MixMonitor": "system",
+    "MuteAudio": "system",
+    "ConfbridgeStartRecord": "system",
+}
+"""Action → the right in write= that it needs beyond those of asterisk-config/include/manager_cti.conf."""
+
+
+def command_error(port: Port, action: str, error: AmiError) -> CommandError:
+    """An AMI error in the words of who asked."""
+    if isinstance(error, ActionRefused):
+        said = str(error).lower()
+        if "permission" in said:
+            right = RIGHTS.get(action, "call")
+            return CommandError(
+                "no_right",
+                f"{port.name} does not let this server use {action}: add `{right}` to write= in manager.conf",
+            )
+        if (
+            "no such channel" in said
+            or "does not exist" in said
+            or "not found" in said
+            or "channel not" in said
+        ):
+            return CommandError("caller_gone", "one of the parties has hung up meanwhile")
+        return CommandError("refused", f"{port.name} refused {action}: {error}")
+    if isinstance(error, NotConnected | Busy):
+        return CommandError("pbx_down", f"{port.name} cannot be reached at the moment: nothing was done")
+    if isinstance(error, BadValue):
+        return CommandError("bad_args", "a value holds characters that cannot be sent to the PBX")
+    return CommandError(
+        "not_confirmed", f"{port.name} did not answer {action} in time: the facts tell whether it happened"
+    )
+
+
+def both(one: str, to: tuple[str, str], other: str, there: tuple[str, str]) -> dict[str, str]:
+    """The headers of a Redirect that takes two channels apart at the same moment."""
+    return {
+        "Channel": one,
+        "Context": to[0],
+        "Exten": to[1],
+        "Priority": "1",
+        "ExtraChannel": other,
+        "ExtraContext": there[0],
+        "ExtraExten": there[1],
+        "ExtraPriority": "1",
+    }

@@ -1,0 +1,133 @@
+"""Recordings begun by command, and whether they are really written."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from cti.commands import CommandError
+from cti.control.moves import NotPossible
+from cti.control.ports import CallAnswer, Port
+from cti.control.steps import PROOF, Steps
+from cti.control.waits import Waits
+from cti.facts import CallCleared, Fact
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks at a file that is to be written."""
+
+WAV_HEAD = 44
+"""Bytes of a WAV file without sound."""
+
+RECORDING = "recording"
+"""The entry in a call's data that says whether it is recorded: on, paused, or absent."""
+
+
+@dataclass(slots=True)
+class Recording:
+    """A recording that runs. `channel`: where Asterisk taps the call; `id` Asterisk's own."""
+
+    port: Port
+    channel: str
+    id: str
+    file: str
+    paused: bool = False
+
+
+class Recorder(Steps):
+    """Start, pause, resume, stop."""
+
+    def __init__(
+        self,
+        ports: Mapping[str, Port],
+        *,
+        waits: Waits,
+        phone_of: Callable[[str, str], str | None],
+        publish: Callable[[Iterable[Fact]], None],
+    ) -> None:
+        super().__init__(ports, waits=waits, phone_of=phone_of, publish=publish)
+        self._recordings: dict[str, Recording] = {}
+
+    async def record(self, call: str, agent: str) -> CallAnswer:
+        """Starts to record the call, at the customer's channel, so that the recording goes on through transfers."""
+        async with self._act(call, agent, "record") as act:
+            if call in self._recordings:
+                raise NotPossible("wrong_state", "this call is being recorded")
+            port = act.port
+            channel = self._channel(act, act.scene.customer)
+            name = re.sub(r"[^0-9A-Za-z.-]", "-", f"{call}-{uuid4().hex[:6]}") + ".wav"
+            file = f"{port.recordings.rstrip('/')}/{name}" if port.recordings else name
+            answer = await self._send(port, "MixMonitor", Channel=channel, File=file)
+            recording = Recording(port, channel, answer.get("MixMonitorID", ""), file)
+            if not await self._is_written(port, name):
+                with suppress(CommandError):
+                    await self._stop_recording(recording)
+                why = f"{port.name} wrote no recording: look at the folder and its rights ({file})"
+                raise CommandError("recording_failed", why)
+            self._recordings[call] = recording
+            self._say(act.port, call, "on", agent)
+            return self._answer(act)
+
+    async def pause(self, call: str, agent: str, paused: bool) -> CallAnswer:
+        """Leaves out of the recording what is said now (card numbers), or goes on with it."""
+        async with self._act(call, agent, "record") as act:
+            recording = self._recording(call)
+            if recording.paused is paused:
+                raise NotPossible(
+                    "wrong_state", f"the recording is {'paused' if paused else 'running'} already"
+                )
+            state = "1" if paused else "0"
+            await self._send(
+                act.port, "MixMonitorMute", Channel=recording.channel, Direction="both", State=state
+            )
+            recording.paused = paused
+            self._say(act.port, call, "paused" if paused else "on", agent)
+            return self._answer(act)
+
+    async def stop_recording(self, call: str, agent: str) -> CallAnswer:
+        """Ends the recording."""
+        async with self._act(call, agent) as act:
+            await self._stop_recording(self._recording(call))
+            self._recordings.pop(call, None)
+            self._say(act.port, call, "", agent)
+            return self._answer(act)
+
+    async def _stop_recording(self, recording: Recording) -> None:
+        id = {"MixMonitorID": recording.id} if recording.id else {}
+        await self._send(recording.port, "StopMixMonitor", Channel=recording.channel, **id)
+
+    def _recording(self, call: str) -> Recording:
+        found = self._recordings.get(call)
+        if found is None:
+            raise NotPossible("wrong_state", "this call is not being recorded")
+        return found
+
+    def forget(self, fact: CallCleared) -> None:
+        """Lets go of what was kept about a call that is over."""
+        self._recordings.pop(fact.call, None)
+
+    def _say(self, port: Port, call: str, what: str, by: str) -> None:
+        self._publish(port.calls.set_data(call, {RECORDING: what}, by=by, at=time.time()))
+
+    async def _is_written(self, port: Port, name: str) -> bool:
+        """Whether the file has sound in it by now; True where this machine cannot look."""
+        if not port.recordings_seen_at:
+            return True
+        path = Path(port.recordings_seen_at) / name
+        for _ in range(int(PROOF / LOOK_AGAIN)):
+            if await asyncio.to_thread(_size, path) > WAV_HEAD:
+                return True
+            await asyncio.sleep(LOOK_AGAIN)
+        return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,278 @@
+"""The steps call control is made of: finding who is who, acting on the PBX, waiting for the facts that prove it.
+
+Before each step the other party is on hold or talking, never in the air; when a step fails half-way the parties are
+brought together again and the error says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from cti.ami import AmiError
+from cti.commands import CommandError
+from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
+from cti.control.ports import CallAnswer, Port, both, command_error
+from cti.control.targets import Target, Targets
+from cti.control.waits import Waits
+from cti.facts import CallView, ConnectionView, Fact
+
+T = TypeVar("T")
+Finder = Callable[[Targets], Awaitable[Target]]
+
+PROOF = 3.0
+"""Seconds that the switch is given to show what an action did."""
+
+RINGS = 5.0
+"""Seconds until a called phone must have been reached: the answer comes once it rings."""
+
+RINGS_OR_THROUGH: frozenset[str] = frozenset({"alerting", "connected", "hold"})
+
+NOBODY = "nobody"
+"""Who is waited for in [cti-hold] when that wait is over: the channel ends there after the next conversation."""
+
+
+@dataclass(slots=True)
+class Act:
+    """One command at work on one call. `marks`: channel, variable and value to be written before the next action."""
+
+    port: Port
+    call: str
+    agent: str
+    scene: Scene
+    marks: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+class Steps:
+    """What the parts of call control share."""
+
+    def __init__(
+        self,
+        ports: Mapping[str, Port],
+        *,
+        waits: Waits,
+        phone_of: Callable[[str, str], str | None],
+        publish: Callable[[Iterable[Fact]], None],
+    ) -> None:
+        self._ports = ports
+        self._waits = waits
+        self._phone_of = phone_of
+        self._publish = publish
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def _park_aside(self, act: Act, other: ConnectionView) -> None:
+        """Takes the agent and one they talk with apart: music for the one, silence for the agent."""
+        now = act.scene
+        theirs, mine = self._channel(act, other), self._channel(act, now.me)
+        first = other.id == now.customer.id
+        self._mark(
+            act,
+            theirs,
+            partner=mine,
+            back=now.me.device if first else "",
+            then="",
+            queue=None if first else "",
+        )
+        self._mark(act, mine, partner=theirs)
+        await self._do(act, "Redirect", **both(theirs, ("cti-hold", "music"), mine, ("cti-hold", "silent")))
+        await self._prove(
+            act,
+            lambda view: state_of(view, other.id) is HOLD and state_of(view, now.me.id) is HOLD,
+            "it is not on hold",
+        )
+
+    async def _bring_back(self, act: Act, other: ConnectionView, then: ConnectionView | None = None) -> None:
+        """Brings the agent and one who is on hold together; `then` is whom the agent still holds when that one goes."""
+        now = act.scene
+        theirs, mine = self._channel(act, other), self._channel(act, now.me)
+        self._mark(act, mine, partner=self._channel(act, then) if then else NOBODY)
+        self._mark(act, theirs, partner=NOBODY, then="")
+        try:
+            await self._bridge(act, theirs, mine)
+            await self._prove(
+                act,
+                lambda view: state_of(view, other.id) is CONNECTED and state_of(view, now.me.id) is CONNECTED,
+                "you are not together",
+            )
+        except CommandError:
+            with suppress(
+                CommandError
+            ):  # still apart: whoever hangs up must not leave the other in the music
+                self._mark(act, theirs, partner=mine)
+                self._mark(act, mine, partner=theirs)
+            raise
+
+    async def _bridge(self, act: Act, one: str, two: str) -> None:
+        await self._do(act, "Bridge", Channel1=one, Channel2=two, Tone="no")
+
+    async def _end(self, act: Act, connection: ConnectionView) -> None:
+        """Hangs up one party; nothing happens if they have gone by themselves."""
+        await self._hang_up(act.port, act.call, connection)
+
+    async def _hang_up(self, port: Port, call: str, connection: ConnectionView) -> None:
+        channel = port.calls.channel_of(call, connection.id)
+        if channel is not None:
+            try:
+                await self._send(port, "Hangup", Channel=channel, Cause="16")
+            except CommandError as error:
+                if error.code != "caller_gone":
+                    raise
+
+    def _mark(
+        self,
+        act: Act,
+        channel: str,
+        *,
+        partner: str | None = None,
+        back: str | None = None,
+        then: str | None = None,
+        queue: str | None = None,
+        ring: int | None = None,
+        party: str | None = None,
+        caller_id: str = "",
+    ) -> None:
+        """Notes what is to be written on a channel before the next action: what the dialplan does with it by itself when
+        the server is away."""
+        if queue is None and back and act.scene.view.queue:
+            queue = act.scene.view.queue.partition(":")[2]
+        wanted = {
+            "CTI_PARTNER": partner,
+            "CTI_BACK": back,
+            "CTI_THEN": then,
+            "CTI_QUEUE": queue,
+            "CTI_PARTY": party,
+            "__CTI_RING": str(ring) if ring is not None else None,
+            "__CTI_CALLERID": caller_id or None,
+        }
+        act.marks += [(channel, name, value) for name, value in wanted.items() if value is not None]
+
+    async def _do(self, act: Act, action: str, **headers: str) -> Mapping[str, str]:
+        """Writes what was noted, then acts. All is sent at once: Asterisk takes it in order, and one wait is enough."""
+        marks, act.marks = act.marks, []
+        written = [
+            self._send(act.port, "Setvar", Channel=channel, Variable=name, Value=value)
+            for channel, name, value in marks
+        ]
+        done = await asyncio.gather(*written, self._send(act.port, action, **headers), return_exceptions=True)
+        for outcome in reversed(done):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        answer: Mapping[str, str] = done[-1]  # type: ignore[assignment]  # errors were raised above
+        return answer
+
+    def _caller_id(self, act: Act, target: Target) -> str:
+        return act.port.caller_id(act.agent, target.exten) if target.outside else ""
+
+    @asynccontextmanager
+    async def _act(self, call: str, agent: str, wish: str | None = None) -> AsyncIterator[Act]:
+        """One command on one call at a time; each looks at the call when its turn has come."""
+        async with self._lock(call):
+            port, view = self._find(call)
+            now = scene(view, agent)
+            if now is None:
+                raise CommandError("not_your_call", f"{agent} is not in this call")
+            act = Act(port, call, agent, now)
+            try:
+                if wish is not None:
+                    require(wish, now)
+                yield act
+            except NotPossible as error:
+                raise CommandError(error.code, str(error)) from None
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        return lock
+
+    def _port(self, pbx: str) -> Port:
+        port = self._ports.get(pbx)
+        if port is None:
+            raise CommandError(
+                "no_such_pbx", f"there is no PBX {pbx!r}: there are {', '.join(sorted(self._ports))}"
+            )
+        if not port.up():
+            raise CommandError("pbx_down", f"{pbx} cannot be reached at the moment: nothing was done")
+        return port
+
+    def _find(self, call: str) -> tuple[Port, CallView]:
+        name = call.partition(":")[0]
+        if name not in self._ports:
+            raise CommandError("unknown_call", "there is no such call, or it is over")
+        port = self._port(name)
+        view = port.calls.view(call)
+        if view is None:
+            raise CommandError("unknown_call", "there is no such call, or it is over")
+        return port, view
+
+    async def _target(self, act: Act, find: Finder) -> Target:
+        target = await self._sought(act.port, find)
+        if not target.queue and target.exten == act.scene.me.device.partition("/")[2].partition("@")[0]:
+            raise NotPossible("no_such_target", "that is your own phone")
+        return target
+
+    async def _sought(self, port: Port, find: Finder) -> Target:
+        try:
+            return await find(port.targets)
+        except AmiError as error:
+            raise command_error(port, "ShowDialPlan", error) from None
+
+    def _channel(self, act: Act, connection: ConnectionView) -> str:
+        channel = act.port.calls.channel_of(act.call, connection.id)
+        if channel is None:
+            raise NotPossible("caller_gone", "one of the parties has hung up meanwhile")
+        return channel
+
+    async def _send(self, port: Port, action: str, **headers: str) -> Mapping[str, str]:
+        try:
+            return await port.send(action, headers)
+        except AmiError as error:
+            raise command_error(port, action, error) from None
+
+    async def _originate(self, port: Port, headers: Mapping[str, Any]) -> None:
+        try:
+            await port.originate(headers)
+        except AmiError as error:
+            raise command_error(port, "Originate", error) from None
+
+    async def _until(
+        self, port: Port, call: str, true: Callable[[CallView | None], bool], limit: float
+    ) -> bool:
+        return bool(await self._find_out(port, call, lambda view: True if true(view) else None, limit))
+
+    async def _find_out(
+        self, port: Port, call: str, look: Callable[[CallView | None], T | None], limit: float
+    ) -> T | None:
+        def again() -> T | None:
+            if not port.up():
+                raise CommandError(
+                    "pbx_down", f"{port.name} broke off in the middle: the facts tell what happened"
+                )
+            return look(port.calls.view(call))
+
+        return await self._waits.until(call, again, limit)
+
+    async def _prove(self, act: Act, true: Callable[[CallView | None], bool], missing: str) -> None:
+        if await self._until(act.port, act.call, true, PROOF):
+            return
+        view = act.port.calls.view(act.call)
+        if state_of(view, act.scene.me.id) is None and act.scene.others:
+            raise CommandError(
+                "not_confirmed", f"your phone has left the call; it has {self._seen(act.port, act.call)}"
+            )
+        raise CommandError("not_confirmed", f"{missing}: the call has {self._seen(act.port, act.call)}")
+
+    def _seen(self, port: Port, call: str) -> str:
+        view = port.calls.view(call)
+        if view is None:
+            return "ended"
+        return ", ".join(f"{c.device} {c.state}" for c in view.connections) or "nobody in it"
+
+    def _answer(self, act: Act) -> CallAnswer:
+        view = act.port.calls.view(act.call)
+        mine = view is not None and any(c.agent == act.agent for c in view.connections)
+        return CallAnswer(call=act.call, agent=act.agent, view=view if mine else None)

@@ -1,0 +1,104 @@
+"""The caller hangs up at the very moment of a command: the answer says what became of it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from cti.embedded.asterisk import Installation
+from cti.embedded.postgres import Postgres
+from tests.call_desk import consulting, in_talk
+from tests.centre import Centre, Refusal, centre_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GONE = {"caller_gone", "unknown_call", "not_your_call", "wrong_state", "not_confirmed", "target_not_reached"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
+    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 3}) as centre:
+        yield centre
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
+    yield the_centre
+    await the_centre.quiet()
+
+
+async def empty(centre: Centre, within: float = 12.0) -> None:
+    """Wait until Asterisk has no channel and the server no call."""
+    async with asyncio.timeout(within):
+        while await centre.channels() or len(centre._server.switches["main"].calls):
+            await asyncio.sleep(0.05)
+    assert not len(centre._server.waits)
+
+
+async def settled(asked: asyncio.Task[Any]) -> None:
+    """Wait for the answer: done, or a reason that fits."""
+    await asyncio.wait([asked])
+    answer = asked.exception() or asked.result()
+    assert isinstance(answer, dict) or (isinstance(answer, Refusal) and answer.code in GONE), answer
+
+
+@pytest.mark.parametrize("later", [0.0, 0.004, 0.012])
+@pytest.mark.parametrize(
+    ("op", "args"),
+    [
+        ("call.hold", {}),
+        ("call.transfer", {"to": "1102"}),
+        ("call.consult", {"to": "1102"}),
+        ("call.park", {}),
+        ("call.hangup", {}),
+        ("conference.add", {"to": "1102"}),
+    ],
+)
+async def test_the_caller_hangs_up_at_that_moment(
+    centre: Centre, op: str, args: dict[str, Any], later: float
+) -> None:
+    anna, call, customer = await in_talk(centre)
+    asked = asyncio.create_task(anna.ask(op, call=call, **args))
+    await asyncio.sleep(later)
+    await centre.hang_up(customer)
+    await settled(asked)
+    for phone in ("1101", "1102"):  # who still talks with one another goes too
+        with suppress(Exception):
+            await centre.phone_hangs_up(phone)
+    await empty(centre)
+
+
+@pytest.mark.parametrize("op", ["call.complete", "call.cancel", "call.alternate", "call.conference"])
+async def test_the_caller_hangs_up_while_a_consultation_ends(centre: Centre, op: str) -> None:
+    anna, _ben, call, customer = await consulting(centre)
+    asked = asyncio.create_task(anna.ask(op, call=call))
+    await centre.hang_up(customer)
+    await settled(asked)
+    for phone in ("1101", "1102"):
+        with suppress(Exception):
+            await centre.phone_hangs_up(phone)
+    await empty(centre)
+
+
+async def test_many_commands_in_one_call(centre: Centre) -> None:
+    anna, call, customer = await in_talk(centre)
+    for _ in range(2):
+        await anna.ask("call.hold", call=call)
+        await anna.ask("call.consult", call=call, to="1102")
+        await anna.ask("call.cancel", call=call)
+        await anna.ask("call.consult", call=call, to="1103")
+        await anna.until(
+            lambda: [c["state"] for c in anna.picture.calls[call]["connections"]].count("connected") == 2,
+            what="talking with the asked one",
+        )
+        await anna.ask("call.alternate", call=call)
+        await anna.ask("call.cancel", call=call)
+    await anna.as_told()
+    assert not anna.all("call.transferred")  # who was asked and let go has handed nothing on
+    await centre.hang_up(customer)
+    await empty(centre)
