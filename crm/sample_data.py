@@ -377,10 +377,11 @@ async def insert_samples(
     added = 0
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        for customer in sample_customers():
+        for place, customer in enumerate(sample_customers()):
+            own_agent = agents[place % len(agents)] if customer.classification == "A" and agents else ""
             account = await connection.fetchval(
                 """INSERT INTO accounts (number, name, kind, class, language, country, timezone, email, street, postcode,
-                       city) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                       city, own_agent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
                    ON CONFLICT (number) DO NOTHING RETURNING id""",
                 customer.number,
                 customer.name,
@@ -393,6 +394,7 @@ async def insert_samples(
                 customer.street,
                 customer.postcode,
                 customer.city,
+                own_agent,
             )
             if account is not None:
                 added += 1

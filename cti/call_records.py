@@ -185,8 +185,11 @@ class CallRecords(CallLife):
             return []
         leg.caller = r.number, r.name
         call = leg.call
+        keeps_place = (
+            leg.local and call.direction is Direction.INBOUND
+        )  # for a customer who will be called back
         if (
-            leg.dialled
+            (leg.dialled and not keeps_place)
             or next(iter(call.legs.values())) is not leg
             or (call.ani, call.ani_name) == (r.number, r.name)
         ):

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.text import Text
 
 from crm.sample_data import insert_samples, sample_customers
-from cti import demo_people, demo_traffic, logs
+from cti import demo_people, demo_routing, demo_traffic, logs
 from cti.ami import AmiLink, LinkPhase, LinkStatus
 from cti.client import Client
 from cti.database import DatabaseUnavailable, MigrationFailed, connection, migrate
@@ -299,6 +299,7 @@ class Demo:
             added = await insert_samples(
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )
+            await demo_routing.write_rules(db)
         what = f"{added} invented customers" if added else "Customers of the last time"
         self._done(f"{what}, {len(STAFF)} agents in {len(demo_people.TEAMS)} teams", since)
 
@@ -368,9 +369,12 @@ class Demo:
             agents=len(STAFF),
             first_extension=int(STAFF[0].phone),
             queues={
-                dialled: queue
-                for queue, numbers in demo_traffic.NUMBERS_DIALLED.items()
-                for dialled in numbers
+                demo_routing.DIRECT: demo_routing.DIRECT,
+                **{
+                    dialled: queue
+                    for queue, numbers in demo_traffic.NUMBERS_DIALLED.items()
+                    for dialled in numbers
+                },
             },
             talk=(12.0, 50.0),
             patience=(30.0, 90.0),

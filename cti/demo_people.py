@@ -19,6 +19,7 @@ import aiohttp
 
 from cti import users
 from cti.client import Client, CommandFailed, Refused
+from cti.demo_routing import DIRECT
 from cti.passwords import Passwords
 from cti.people import QueueAssignment, Role
 from cti.watch import Login, LogInFailed, websocket_url
@@ -74,6 +75,7 @@ def _staff() -> tuple[Person, ...]:
         queues = [(queue, 0) for queue in own]
         if number % 3 == 0:  # some help out in the other team's main queue
             queues.append(("support" if team == "sales" else "sales", 5))
+        queues.append((DIRECT, number + 1))  # a penalty of their own there: so that one agent can be called
         people.append(Person(login, name, team, str(1101 + number), tuple(queues)))
     return tuple(people)
 
@@ -101,7 +103,7 @@ async def move_in(db: Connection, passwords: Mapping[str, str]) -> None:
     try:
         for team, (name, queues) in TEAMS.items():
             await users.put_team(db, team, name)
-            await users.set_team_queues(db, team, [f"{PBX}:{queue}" for queue in queues])
+            await users.set_team_queues(db, team, [f"{PBX}:{queue}" for queue in (*queues, DIRECT)])
         await _settle(db, hashing, passwords, LEAD, "Team lead", Role.SUPERVISOR)
         await users.set_supervised(db, LEAD, list(TEAMS))
         await _settle(db, hashing, passwords, ADMIN, "Administrator", Role.ADMIN)

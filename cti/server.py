@@ -12,6 +12,7 @@ import functools
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -434,21 +435,24 @@ class Server:
         """What routing may know of a caller, found within its time or not at all."""
         region = self._region_of(pbx)
         caller = read_caller(number, region)
-        country, withheld = caller.country, caller.kind is Kind.WITHHELD
+        about = CallerFacts(
+            e164=caller.e164 or "",
+            country=caller.country,
+            withheld=caller.kind is Kind.WITHHELD,
+        )
         try:
             found = await self.lookup.find(
                 number, region, limit=within or self.settings.routing.lookup_seconds
             )
         except LookupUnavailable as error:
-            return CallerFacts(country=country, withheld=withheld, why=str(error))
+            return replace(about, why=str(error))
         settled = found.settled
         if settled is None:
             why = "the number belongs to several customers" if found.candidates else "nobody has this number"
-            return CallerFacts(country=country, withheld=withheld, why=why)
+            return replace(about, why=why)
         account, today = settled.account, datetime.now(UTC).date()
-        return CallerFacts(
-            country=country,
-            withheld=withheld,
+        return replace(
+            about,
             customer=Customer(
                 account=account.id,
                 classification=account.classification,

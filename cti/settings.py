@@ -64,7 +64,7 @@ class PbxSettings(BaseModel):
         default="US", description="ISO 3166 country of numbers written without a country code"
     )
     inbound_contexts: tuple[str, ...] = Field(
-        default=("from-trunk", "from-pstn", "from-external", "from-did-direct"),
+        default=("from-trunk", "from-pstn", "from-external", "from-did-direct", "cti-callback"),
         description="dialplan contexts in which calls from outside arrive",
     )
     trunks: tuple[str, ...] = Field(

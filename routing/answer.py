@@ -43,6 +43,8 @@ def variables(decision: Decision, ask: str) -> tuple[tuple[str, str], ...]:
         decision.wait_minutes,
         decision.language,
         "+".join((decision.entry, *decision.rules))[:200],
+        decision.callback,
+        decision.callback_within if decision.callback else None,
     )
     after: tuple[object, ...] = ("", "", "", "")
     if then is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from routing.callback import may_be_called
 from routing.hours import opening, spans, within
 from routing.rules import (
     Ageing,
@@ -35,10 +36,11 @@ HIGHEST_PRIORITY = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """A call at its entry. `dialed`, `ani`: as received; `country`: the caller's, from the number, "" if unknown."""
+    """A call at its entry. `dialed`, `ani`: as received; `e164`, `country`: the caller's, "" if unknown."""
 
     dialed: str
     ani: str = ""
+    e164: str = ""
     pbx: str = "main"
     country: str = ""
     withheld: bool = False
@@ -94,7 +96,7 @@ class Preferred:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A line of the explanation. `what`: entry, rule, hours, queue, agent, customer."""
+    """A line of the explanation. `what`: entry, customer, rule, callback, hours, queue, agent."""
 
     what: str
     id: str
@@ -107,7 +109,8 @@ class Decision:
     """Where the call goes. `action`: queue, place, sounds (then the end), or default: the dialplan's own way.
 
     `place_in_queue`, `wait_minutes`: told to the caller when not None. `rules`: those that matched, in order.
-    `overflow`: where it goes when nobody has taken it after `seconds`.
+    `overflow`: where it goes when nobody has taken it after `seconds`. `callback`: the number to be called back if the
+    caller asks for it, within `callback_within` seconds.
     """
 
     action: str
@@ -126,6 +129,8 @@ class Decision:
     place: str = ""
     overflow: Target | None = None
     ageing: Ageing | None = None
+    callback: str = ""
+    callback_within: int = 0
     closed: bool = False
     explanation: tuple[Step, ...] = ()
 
@@ -305,6 +310,8 @@ def _settle(
         entry=entry.id,
         rules=tuple(wish.rules),
         language=then.language or entry.language or "",
+        callback=_callback(then, call, customer, trail),
+        callback_within=then.callback.within if then.callback else 0,
     )
     if entry.calendar is not None and not then.open_always:
         state = opening(rules.calendars[entry.calendar], now)
@@ -316,6 +323,22 @@ def _settle(
     if then.target is not None:
         return _sent_on(base, then.target, rules, then, customer, now, floor, trail)
     return _into_queue(base, then.queue or entry.queue, (), rules, then, customer, now, floor, trail)
+
+
+def _callback(then: Then, call: CallFacts, customer: Customer | None, trail: _Trail) -> str:
+    if then.callback is None:
+        return ""
+    if not call.e164 or call.withheld:
+        why_not = "the caller's number is not known"
+    elif not may_be_called(call.e164):
+        why_not = "the caller's number is of a kind that is not called"
+    elif customer is None and call.country not in then.callback.countries:
+        why_not = "the caller is no known customer, nor from a country that is called back"
+    else:
+        trail.say("callback", "", True, "the caller may ask to be called back")
+        return call.e164
+    trail.say("callback", "", False, why_not)
+    return ""
 
 
 def _sent_on(

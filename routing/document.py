@@ -207,6 +207,14 @@ class PreferDoc(_Strict):
     if_busy: bool = False
 
 
+class CallbackDoc(_Strict):
+    """A key in the queue hangs up and keeps the place: the caller is called when it is their turn, `within` seconds. For
+    known customers, and callers from these countries."""
+
+    within: int = Field(default=1800, ge=60, le=28_800)
+    countries: list[Country] = Field(default_factory=list, max_length=250)
+
+
 class CustomerDoc(_Strict):
     """What the customer must be; of a list, one is enough. `has_open`: kinds of open items."""
 
@@ -264,6 +272,7 @@ class ThenDoc(_Strict):
     language: ChannelLanguage | None = None
     open_always: bool | None = None
     target: TargetDoc | None = None
+    callback: CallbackDoc | None = None
 
     @model_validator(mode="after")
     def _something(self) -> ThenDoc:
@@ -523,5 +532,8 @@ def _rule(doc: RuleDoc) -> r.Rule:
             language=then.language,
             open_always=then.open_always,
             target=_target(then.target),
+            callback=r.Callback(within=then.callback.within, countries=frozenset(then.callback.countries))
+            if then.callback
+            else None,
         ),
     )

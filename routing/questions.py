@@ -43,6 +43,7 @@ class Question(Protocol):
 class CallerFacts:
     """What the caller's number says by itself, and the customer if it is one's. `why`: what could not be found out."""
 
+    e164: str = ""
     country: str = ""
     withheld: bool = False
     customer: Customer | None = None
@@ -102,6 +103,7 @@ class Questions:
                 call = CallFacts(
                     dialed=question.dialed,
                     ani=question.caller,
+                    e164=about.e164,
                     pbx=pbx,
                     country=about.country,
                     withheld=about.withheld,

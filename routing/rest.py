@@ -143,7 +143,12 @@ def routes(
         began = time.perf_counter()
         about = await caller_facts(wanted.from_, pbx)
         call = CallFacts(
-            dialed=wanted.to, ani=wanted.from_, pbx=pbx, country=about.country, withheld=about.withheld
+            dialed=wanted.to,
+            ani=wanted.from_,
+            e164=about.e164,
+            pbx=pbx,
+            country=about.country,
+            withheld=about.withheld,
         )
         decision = decide(taken, call, about.customer, at, floor(pbx))
         return WhatThen(

@@ -60,6 +60,15 @@ class Prefer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """Who waits may be called back instead, in their turn, within `within` seconds: customers who are known, and callers
+    from `countries`. Nobody else, since a caller can claim any number and would have us call it."""
+
+    within: int = 1800
+    countries: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
     """A queue of Asterisk and what is to be done when it cannot take a call. `limit`: so many may wait."""
 
@@ -124,6 +133,7 @@ class Then:
     language: str | None = None
     open_always: bool | None = None
     target: Target | None = None
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

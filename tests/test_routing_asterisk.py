@@ -23,6 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STRANGER = "+447700900999"
 SALES = {"id": "sales", "numbers": ["5550100"], "queue": "sales"}
+BACK = {"id": "back", "then": {"callback": {"within": 600, "countries": ["GB"]}}}
 DIRECT = {"anna": 1, "ben": 2, "cleo": 3}
 
 
@@ -379,8 +380,36 @@ async def test_a_server_that_is_frozen_or_killed_costs_a_call_a_moment_and_its_r
     await apart.call("sales", STRANGER)
     rows = await waiting(apart, 5)
     assert sorted(row["Queue"] for row in rows) == ["sales", "sales", "support", "support", "support"]
+    await (await apart.ami("world")).send("Hangup", {"Channel": "/.*/", "Cause": "16"})
+    await waiting(apart, 0)
     assert await process.stop() == 0
     assert (await apart.admin("Getvar", Variable="CTI_ROUTING"))["Value"] == "off"
+
+
+async def test_a_callback_that_was_asked_for_comes_with_the_server_down(apart: Centre) -> None:
+    if apart.process is not None:
+        await apart.process.kill()
+    process = await apart.start_process()
+    await rules(apart, BACK)
+    await apart.call("sales", "+447700900121", CHOICE="1")
+    deadline = time.monotonic() + 20
+    while not any(row["Channel"].startswith("Local/") for row in await apart.channels()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.03)
+    await process.kill()
+    await waiting(apart)
+    await apart.admin("QueueAdd", Queue="sales", Interface="PJSIP/1101")
+    while True:
+        up = {
+            row["Channel"].rpartition("-")[0]
+            for row in await apart.channels()
+            if row["ChannelStateDesc"] == "Up"
+        }
+        if {"PJSIP/1101", "PJSIP/trunk"} <= up:
+            break
+        assert time.monotonic() < deadline + 20, up
+        await asyncio.sleep(0.03)
+    await apart.admin("QueueRemove", Queue="sales", Interface="PJSIP/1101")
 
 
 async def took_to_sales(centre: Centre, count: int) -> float:
@@ -435,3 +464,54 @@ async def test_more_questions_than_allowed_go_their_default_way(centre: Centre) 
         assert server.questions.outcomes["too_many"] >= 1
     finally:
         server.questions._most = most
+
+
+# ------------------------------------------------------------------------------------------ called back
+
+
+async def test_a_callback_keeps_its_place_and_is_joined_to_the_agent(centre: Centre) -> None:
+    await rules(centre, BACK)
+    olga = await centre.screen("olga")
+    first = "+447700900121"
+    await centre.call("sales", first, CHOICE="1")
+    await waiting(centre)
+    await centre.call("sales", "+447700900131")
+    await waiting(centre, 2)
+    called = await olga.wait_for("call.queued", where=lambda data: data["view"]["ani"] == first)
+    await olga.wait_for("call.cleared", call=called["data"]["call"], within=20)
+    rows = await waiting(centre, 2)
+    places = {row["CallerIDNum"]: row["Position"] for row in rows}
+    assert places == {first: "1", "+447700900131": "2"}  # the place was kept
+    anna = await centre.screen("anna")
+    await centre.log_on(anna)
+    pop = await anna.wait_for("pop.shown", within=20)
+    assert pop["data"]["view"]["e164"] == first
+    call = pop["data"]["view"]["call"]
+
+    def joined() -> bool:
+        """The agent, and the customer by the carrier's line, both talk on this call."""
+        shown = olga.picture.calls.get(call, {})
+        talking = [c for c in shown.get("connections", []) if c["state"] == "connected"]
+        devices = {c["device"] for c in talking}
+        return {"PJSIP/1101", "PJSIP/trunk"} <= devices
+
+    await olga.until(joined, within=20, what="agent and customer joined")
+    [still] = await waiting(centre)
+    assert still["CallerIDNum"] == "+447700900131"
+
+
+async def test_the_key_does_nothing_where_no_callback_is_offered(centre: Centre) -> None:
+    await rules(centre, BACK)
+    stranger = "+48221234567"  # from a country that is not called back, and nobody's customer
+    await centre.call("sales", "+447700900131")
+    await waiting(centre)
+    await centre.call("sales", stranger, CHOICE="1")
+    await waiting(centre, 2)
+    await centre.call("sales", "+447700900132")
+    olga = await centre.screen("olga")
+    await waiting(centre, 3)
+    await olga.wait_for(
+        "call.queued", within=20, where=lambda data: data["view"]["ani"] == stranger
+    )  # joined again, at the same place
+    rows = await waiting(centre, 3)
+    assert {row["CallerIDNum"]: row["Position"] for row in rows}[stranger] == "2"

@@ -473,6 +473,27 @@ def test_a_busy_agent_is_waited_for_only_when_the_rule_says_so() -> None:
     assert (found.agent, found.seconds) == ("busy", 60)
 
 
+@pytest.mark.parametrize(
+    ("e164", "who", "called"),
+    [
+        ("+442079460001", None, True),  # from a country that is called back
+        ("+4930231250001", None, False),
+        ("+4930231250001", customer(), True),  # a customer
+        ("+449098790001", None, False),  # premium rate, whoever it is
+        ("+449098790001", customer(), False),
+        ("", customer(), False),
+    ],
+)
+def test_only_customers_and_near_countries_are_called_back(
+    e164: str, who: Customer | None, called: bool
+) -> None:
+    rules = made(rules=[{"id": "back", "then": {"callback": {"within": 600, "countries": ["GB"]}}}])
+    country = "GB" if e164.startswith("+44") else "DE" if e164 else ""
+    decision = decided(rules, who=who, e164=e164, country=country)
+    assert (decision.callback, decision.action) == (e164 if called else "", "queue")
+    assert variables(decision, "1")[0][1].endswith(f",{e164},600" if called else ",,")
+
+
 # ------------------------------------------------------------------------------------------ always a decision
 
 TEXT = st.text(max_size=40)
@@ -488,6 +509,7 @@ THEN = st.fixed_dictionaries(
     optional={
         "queue": QUEUES,
         "open_always": st.booleans(),
+        "callback": st.just({"countries": ["GB"]}),
         "levels": st.fixed_dictionaries(
             {"best": st.just(0), "worst": st.integers(0, 5), "widen_every": st.sampled_from(WIDEN_STEPS)}
         ),
@@ -567,8 +589,8 @@ def test_there_always_is_a_decision_that_the_dialplan_can_take(
 ) -> None:
     rules = rule_set(read_document(document), 3)
     floor = Floor(waiting=lambda q: wait, wait=lambda q: wait * 61.0, agent=lambda login, direct: agent)
-    decision = decide(rules, CallFacts(dialed=dialed, ani=ani), who, at, floor)
-    assert decision == decide(rules, CallFacts(dialed=dialed, ani=ani), who, at, floor)
+    decision = decide(rules, CallFacts(dialed=dialed, ani=ani, e164=ani), who, at, floor)
+    assert decision == decide(rules, CallFacts(dialed=dialed, ani=ani, e164=ani), who, at, floor)
     assert decision.action in ("queue", "place", "sounds", "default")
     assert decision.explanation
     told = variables(decision, "1")
@@ -595,7 +617,7 @@ def test_the_answer_as_the_dialplan_reads_it() -> None:
         queues={"sales": {"seconds": 45, "timed_out": {"place": "voicemail", "sounds": ["sorry"]}}},
     )
     assert variables(decided(rules), "12") == (
-        ("CTI_ROUTE_12B", ",,,hello&queue-thankyou,1,,de,main+r"),
+        ("CTI_ROUTE_12B", ",,,hello&queue-thankyou,1,,de,main+r,,"),
         ("CTI_ROUTE_12C", "place,voicemail,60,sorry"),
         ("CTI_ROUTE_12", "queue,sales,5,1,2,30,45"),
     )
