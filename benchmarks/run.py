@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "ani_lookup": (["--accounts", "200000", "--calls", "2000"], 180),
     "screen_pop": (["--accounts", "200000", "--seconds", "6", "--busy-seconds", "10"], 300),
     "memory": (["--calls", "20000"], 240),
+    "figures": (["--calls", "500000", "--days", "100"], 240),
 }
 """Name → its short settings, and the seconds after which it is given up."""
 

@@ -156,14 +156,37 @@ _START = """CASE $3::text WHEN 'total' THEN $1::timestamptz WHEN 'day' THEN grea
 """The start of the interval that a quarter of an hour is in. Bins of minutes are cut in local time, the offset of each
 quarter's own moment: the hour that comes twice when summer time ends is two intervals."""
 
+_DAYS = """days AS (
+    SELECT (d::date::timestamp AT TIME ZONE $4) AS begins, ((d::date + 1)::timestamp AT TIME ZONE $4) AS ends
+    FROM generate_series(($1::timestamptz AT TIME ZONE $4)::date::timestamp, ($2::timestamptz AT TIME ZONE $4)::date,
+                         interval '1 day') AS g (d)
+    WHERE $3 IN ('day', 'total')
+), folded AS (
+    SELECT d.begins FROM days d JOIN figures_days f ON f.slot = d.begins AND NOT f.dirty
+    WHERE d.begins >= $1 AND d.ends <= $2 AND (SELECT zone FROM figures_position) = $4
+), parts AS (
+    SELECT greatest(d.begins, $1) AS begins, least(d.ends, $2) AS ends FROM days d
+    WHERE d.begins < $2 AND d.begins NOT IN (SELECT begins FROM folded)
+    UNION ALL SELECT $1, $2 WHERE $3 NOT IN ('day', 'total')
+)"""
+"""Which days of the range are there as one row, and which parts must be summed up from their quarters of an hour."""
+
+
+def _from(table: str, days: str, where: str) -> str:
+    return f"""(
+        SELECT q.* FROM parts p JOIN {table} q ON q.slot >= p.begins AND q.slot < p.ends WHERE {where}
+        UNION ALL SELECT q.* FROM folded d JOIN {days} q ON q.slot = d.begins WHERE {where})"""  # noqa: S608 - constants
+
+
+_OF_QUEUES = "q.queue <> '' AND ($5::text[] IS NULL OR q.queue = ANY ($5))"
+
 QUEUES = f"""
-WITH visits AS (
+WITH {_DAYS}, visits AS (
     SELECT start, queue, sum(offered) AS offered, sum(answered) AS answered, sum(in_time) AS in_time,
            sum(answer_wait) AS answer_wait, max(longest_wait) AS longest_wait, sum(abandoned) AS abandoned,
            sum(short) AS short, sum(abandon_wait) AS abandon_wait, sum(timed_out) AS timed_out,
            sum(overflowed) AS overflowed, sum(left_else) AS left_else, sum(lost) AS lost
-    FROM (SELECT *, {_START} AS start FROM figures_queues
-          WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR queue = ANY ($5))) s
+    FROM (SELECT *, {_START} AS start FROM {_from("figures_queues", "figures_queue_days", _OF_QUEUES)} r) s
     GROUP BY start, queue
 ), work AS (
     SELECT start, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up,
@@ -172,30 +195,29 @@ WITH visits AS (
               SELECT slot, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold,
                      sum(wrap_up) AS wrap_up, sum(transferred) AS transferred, sum(not_answered) AS not_answered,
                      sum(refused) AS refused
-              FROM figures_agents
-              WHERE slot >= $1 AND slot < $2 AND queue <> '' AND ($5::text[] IS NULL OR queue = ANY ($5))
-              GROUP BY slot, queue) q) s
+              FROM {_from("figures_agents", "figures_agent_days", _OF_QUEUES)} r GROUP BY slot, queue) q) s
     GROUP BY start, queue
 ), known AS (
     SELECT start, queue, sum(contacts) AS contacts, sum(resolved) AS resolved
-    FROM (SELECT *, {_START} AS start FROM figures_resolutions
-          WHERE slot >= $1 AND slot < $2 AND queue <> '' AND ($5::text[] IS NULL OR queue = ANY ($5))) s
+    FROM (SELECT *, {_START} AS start
+          FROM {_from("figures_resolutions", "figures_resolution_days", _OF_QUEUES)} r) s
     GROUP BY start, queue
 )
 SELECT * FROM visits FULL JOIN work USING (start, queue) FULL JOIN known USING (start, queue)
 ORDER BY start, queue LIMIT $6
 """  # noqa: S608 - a constant in a constant
 
+_OF_AGENTS = "q.agent <> '' AND ($5::text[] IS NULL OR q.agent = ANY ($5))"
+
 AGENTS = f"""
-WITH groups AS (SELECT * FROM unnest($5::text[], $6::text[]) AS g (agent, who)),
+WITH {_DAYS}, groups AS (SELECT * FROM unnest($5::text[], $6::text[]) AS g (agent, who)),
 work AS (
     SELECT start, who, sum(handled) AS handled, sum(handled) FILTER (WHERE queue <> '') AS handled_of_queues,
            sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up,
            sum(talk + hold) FILTER (WHERE queue <> '') AS queue_time,
            sum(transferred) AS transferred, sum(not_answered) AS not_answered, sum(refused) AS refused
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM figures_agents a LEFT JOIN groups g USING (agent)
-          WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR agent = ANY ($5))) s
+          FROM {_from("figures_agents", "figures_agent_days", _OF_AGENTS)} a LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who
 ), open AS (
     -- What is going on counts as far as the time that has passed; a state told a day ago is not taken for still true.
@@ -208,8 +230,8 @@ work AS (
 ), spent AS (
     SELECT start, who, state, reason, sum(lasted) AS lasted
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM (SELECT slot, agent, state, reason, lasted FROM figures_states
-                WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR agent = ANY ($5))
+          FROM (SELECT slot, agent, state, reason, lasted
+                FROM {_from("figures_states", "figures_state_days", _OF_AGENTS)} r
                 UNION ALL SELECT * FROM open) a
           LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who, state, reason
@@ -227,8 +249,8 @@ work AS (
 ), known AS (
     SELECT start, who, sum(contacts) AS contacts, sum(resolved) AS resolved
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM figures_resolutions a LEFT JOIN groups g USING (agent)
-          WHERE slot >= $1 AND slot < $2 AND agent <> '' AND ($5::text[] IS NULL OR agent = ANY ($5))) s
+          FROM {_from("figures_resolutions", "figures_resolution_days", _OF_AGENTS)} a
+          LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who
 )
 SELECT * FROM work FULL JOIN states USING (start, who) FULL JOIN known USING (start, who)
