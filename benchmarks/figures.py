@@ -52,11 +52,12 @@ FROM generate_series(0, $3::bigint - 1) n
 
 SUM_QUEUES = """
 INSERT INTO figures_queues (slot, queue, offered, answered, in_time, answer_wait, longest_wait, abandoned, short,
-                            abandon_wait)
+                            abandon_wait, handled, talk)
 SELECT figures_slot(joined), 'main:q' || queue, count(*), count(*) FILTER (WHERE talked > 0),
        count(*) FILTER (WHERE talked > 0 AND waited <= 20),
        coalesce(sum((waited * 1000)::bigint * 1000) FILTER (WHERE talked > 0), 0), max((waited * 1000)::bigint * 1000),
-       count(*) FILTER (WHERE talked = 0 AND waited >= 5), count(*) FILTER (WHERE talked = 0 AND waited < 5), 0
+       count(*) FILTER (WHERE talked = 0 AND waited >= 5), count(*) FILTER (WHERE talked = 0 AND waited < 5), 0,
+       count(*) FILTER (WHERE talked > 0), sum(talked::bigint * 1000000)
 FROM raw_calls GROUP BY 1, 2
 """
 SUM_AGENTS = """

@@ -142,6 +142,8 @@ class Calls(CallRecords):
             facts += [*self._publish(leg, now), *self._settle(leg.call, now)]
         if leg is not None and row.application == "Queue":
             leg.call.served_by = self._queue_id(argument)
+        if leg is not None and row.application == "AppQueue":
+            leg.answered_from = leg.call.served_by
         if leg is not None and row.application == "ConfBridge":
             facts += self._conference_joined(ConferenceJoined(now, row.uniqueid, row.linkedid, argument))
         return facts

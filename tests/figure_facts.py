@@ -275,6 +275,9 @@ def added_up(
                             until - began
                         )
                 last[fact.agent] = (fact, until)
+    for (when, _, queue), work in agents.items():
+        if queue and +work:
+            queues[when, queue].update(work)
     return {
         name: {key: +row for key, row in table.items() if +row}
         for name, table in (

@@ -83,7 +83,7 @@ async def test_folded_days_are_the_sums_of_their_quarters_also_after_late_facts(
                 "figures_queues",
                 "figures_queue_days",
                 "queue",
-                "sum(offered), sum(answer_wait), max(longest_wait)",
+                "sum(offered), sum(answer_wait), max(longest_wait), sum(talk)",
             ),
             ("figures_agents", "figures_agent_days", "agent, queue", "sum(handled), sum(talk), sum(wrap_up)"),
             ("figures_states", "figures_state_days", "agent, state, reason", "sum(lasted)"),

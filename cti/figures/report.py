@@ -185,17 +185,10 @@ WITH {_DAYS}, visits AS (
     SELECT start, queue, sum(offered) AS offered, sum(answered) AS answered, sum(in_time) AS in_time,
            sum(answer_wait) AS answer_wait, max(longest_wait) AS longest_wait, sum(abandoned) AS abandoned,
            sum(short) AS short, sum(abandon_wait) AS abandon_wait, sum(timed_out) AS timed_out,
-           sum(overflowed) AS overflowed, sum(left_else) AS left_else, sum(lost) AS lost
+           sum(overflowed) AS overflowed, sum(left_else) AS left_else, sum(lost) AS lost, sum(handled) AS handled,
+           sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up, sum(transferred) AS transferred,
+           sum(not_answered) AS not_answered, sum(refused) AS refused
     FROM (SELECT *, {_START} AS start FROM {_from("figures_queues", "figures_queue_days", _OF_QUEUES)} r) s
-    GROUP BY start, queue
-), work AS (
-    SELECT start, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up,
-           sum(transferred) AS transferred, sum(not_answered) AS not_answered, sum(refused) AS refused
-    FROM (SELECT *, {_START} AS start FROM (
-              SELECT slot, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold,
-                     sum(wrap_up) AS wrap_up, sum(transferred) AS transferred, sum(not_answered) AS not_answered,
-                     sum(refused) AS refused
-              FROM {_from("figures_agents", "figures_agent_days", _OF_QUEUES)} r GROUP BY slot, queue) q) s
     GROUP BY start, queue
 ), known AS (
     SELECT start, queue, sum(contacts) AS contacts, sum(resolved) AS resolved
@@ -203,7 +196,7 @@ WITH {_DAYS}, visits AS (
           FROM {_from("figures_resolutions", "figures_resolution_days", _OF_QUEUES)} r) s
     GROUP BY start, queue
 )
-SELECT * FROM visits FULL JOIN work USING (start, queue) FULL JOIN known USING (start, queue)
+SELECT * FROM visits FULL JOIN known USING (start, queue)
 ORDER BY start, queue LIMIT $6
 """  # noqa: S608 - a constant in a constant
 

@@ -30,7 +30,8 @@ CREATE TABLE figures_targets (
 );
 INSERT INTO figures_targets VALUES ('', 20, 5);
 
--- Visits of callers to a queue, in the quarter of an hour in which they joined it.
+-- Visits of callers to a queue, in the quarter of an hour in which they joined it; from `handled` on what all agents
+-- together did with its calls, the same as in figures_agents.
 CREATE TABLE figures_queues (
     slot          timestamptz NOT NULL,
     queue         text        NOT NULL,
@@ -46,6 +47,13 @@ CREATE TABLE figures_queues (
     overflowed    bigint      NOT NULL DEFAULT 0,
     left_else     bigint      NOT NULL DEFAULT 0,
     lost          bigint      NOT NULL DEFAULT 0,
+    handled       bigint      NOT NULL DEFAULT 0,
+    talk          bigint      NOT NULL DEFAULT 0,
+    hold          bigint      NOT NULL DEFAULT 0,
+    wrap_up       bigint      NOT NULL DEFAULT 0,
+    transferred   bigint      NOT NULL DEFAULT 0,
+    not_answered  bigint      NOT NULL DEFAULT 0,
+    refused       bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (slot, queue)
 ) PARTITION BY RANGE (slot);
 
@@ -304,7 +312,19 @@ BEGIN
         handled = f.handled + excluded.handled, talk = f.talk + excluded.talk, hold = f.hold + excluded.hold,
         wrap_up = f.wrap_up + excluded.wrap_up, transferred = f.transferred + excluded.transferred,
         not_answered = f.not_answered + excluded.not_answered, refused = f.refused + excluded.refused
-    RETURNING f.slot)
+    RETURNING f.slot
+    ), kept_queues AS (
+    INSERT INTO figures_queues AS f (slot, queue, handled, talk, hold, wrap_up, transferred, not_answered, refused)
+    SELECT d.slot, d.queue, sum(d.handled), sum(d.talk), sum(d.hold), sum(d.wrap_up), sum(d.transferred),
+           sum(d.not_answered), sum(d.refused)
+    FROM did d
+    WHERE d.slot >= range_first AND d.slot < range_last AND d.queue <> ''
+    GROUP BY d.slot, d.queue
+    ON CONFLICT (slot, queue) DO UPDATE SET
+        handled = f.handled + excluded.handled, talk = f.talk + excluded.talk, hold = f.hold + excluded.hold,
+        wrap_up = f.wrap_up + excluded.wrap_up, transferred = f.transferred + excluded.transferred,
+        not_answered = f.not_answered + excluded.not_answered, refused = f.refused + excluded.refused
+    )
     INSERT INTO figures_days AS d (slot)
     SELECT DISTINCT date_trunc('day', k.slot, own_zone)
     FROM (SELECT s.slot FROM kept_states s UNION SELECT w.slot FROM kept_work w) k
@@ -388,9 +408,11 @@ BEGIN
     DELETE FROM figures_state_days f WHERE f.slot = day;
     DELETE FROM figures_resolution_days f WHERE f.slot = day;
     INSERT INTO figures_queue_days (slot, queue, offered, answered, in_time, answer_wait, longest_wait, abandoned, short,
-                                    abandon_wait, timed_out, overflowed, left_else, lost)
+                                    abandon_wait, timed_out, overflowed, left_else, lost, handled, talk, hold, wrap_up,
+                                    transferred, not_answered, refused)
     SELECT day, queue, sum(offered), sum(answered), sum(in_time), sum(answer_wait), max(longest_wait), sum(abandoned),
-           sum(short), sum(abandon_wait), sum(timed_out), sum(overflowed), sum(left_else), sum(lost)
+           sum(short), sum(abandon_wait), sum(timed_out), sum(overflowed), sum(left_else), sum(lost), sum(handled),
+           sum(talk), sum(hold), sum(wrap_up), sum(transferred), sum(not_answered), sum(refused)
     FROM figures_queues WHERE slot >= day AND slot < day_end GROUP BY queue;
     INSERT INTO figures_agent_days (slot, agent, queue, handled, talk, hold, wrap_up, transferred, not_answered, refused)
     SELECT day, agent, queue, sum(handled), sum(talk), sum(hold), sum(wrap_up), sum(transferred), sum(not_answered),
