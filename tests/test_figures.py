@@ -266,3 +266,15 @@ async def test_a_report_too_long_is_refused(db: Db) -> None:
         await of_queues(db, day_of(Interval.QUARTER), None, most=2)
     with pytest.raises(ValueError, match="quarter"):
         Range(first=at("00:00:01"), last=at("01:00:00"), interval=Interval.DAY, zone=LONDON)
+
+
+async def test_a_report_that_takes_too_long_is_refused_with_what_to_do(db: Db, database: str) -> None:
+    await db.execute("SET statement_timeout = 200")
+    blocker = await connect(database, name="test")
+    try:
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE figures_queues IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(TooLarge, match="too long"):
+                await of_queues(db, day_of(Interval.QUARTER), None)
+    finally:
+        await blocker.close()

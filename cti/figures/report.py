@@ -5,20 +5,26 @@ A report costs what its sums cost, which are per quarter of an hour and queue or
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
-if TYPE_CHECKING:
-    import asyncpg
+import asyncpg
 
+if TYPE_CHECKING:
     from cti.database import Queryable
 
-MOST_ROWS = 50_000
+T = TypeVar("T")
+
+MOST_ROWS = 20_000
 """Rows of one report; one that would have more is refused."""
+
+ROWS_IN_THE_LOOP = 200
+"""More rows than these are made into figures by a thread, so that no call waits for a report."""
 
 QUARTER = timedelta(minutes=15)
 
@@ -270,8 +276,8 @@ async def of_queues(
     db: Queryable, range: Range, queues: Collection[str] | None, *, most: int = MOST_ROWS
 ) -> list[QueueFigures]:
     """The figures of these queues (None: all), by start and queue; queues without any are left out. Raises TooLarge."""
-    rows = await db.fetch(QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
-    return [_queue(row, range.zone) for row in _not_too_many(rows, most)]
+    rows = await _rows(db, most, QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
+    return await _made(rows, lambda row: _queue(row, range.zone))
 
 
 async def of_agents(
@@ -280,8 +286,8 @@ async def of_agents(
     """The figures of these agents (None: all), by start and agent, states that last counted until `now`. Raises
     TooLarge."""
     who = None if agents is None else sorted(agents)
-    rows = await db.fetch(AGENTS, *_of(range), who, who or [], now, most + 1)
-    return [AgentFigures(agent=row["who"], **_worked(row, range.zone)) for row in _not_too_many(rows, most)]
+    rows = await _rows(db, most, AGENTS, *_of(range), who, who or [], now, most + 1)
+    return await _made(rows, lambda row: AgentFigures(agent=row["who"], **_worked(row, range.zone)))
 
 
 async def of_teams(
@@ -289,23 +295,36 @@ async def of_teams(
 ) -> list[TeamFigures]:
     """The figures of teams (team → its agents), by start and team. Raises TooLarge."""
     pairs = [(agent, team) for team, agents in sorted(teams.items()) for agent in sorted(agents)]
-    rows = await db.fetch(AGENTS, *_of(range), [a for a, _ in pairs], [t for _, t in pairs], now, most + 1)
-    return [
-        TeamFigures(team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone))
-        for row in _not_too_many(rows, most)
-    ]
+    members, theirs = [agent for agent, _ in pairs], [team for _, team in pairs]
+    rows = await _rows(db, most, AGENTS, *_of(range), members, theirs, now, most + 1)
+    return await _made(
+        rows,
+        lambda row: TeamFigures(team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone)),
+    )
 
 
-def _of(range: Range) -> tuple[datetime, datetime, str, str]:
-    return range.first, range.last, range.interval.value, range.zone.key
-
-
-def _not_too_many(rows: list[asyncpg.Record], most: int) -> list[asyncpg.Record]:
+async def _rows(db: Queryable, most: int, query: str, *args: Any) -> list[asyncpg.Record]:
+    try:
+        rows = await db.fetch(query, *args)
+    except (asyncpg.QueryCanceledError, TimeoutError):
+        raise TooLarge(
+            "the report takes too long: take a shorter time, or days of the call centre's zone"
+        ) from None
     if len(rows) > most:
         raise TooLarge(
             f"the report would have more than {most} rows: take a shorter time or longer intervals"
         )
     return rows
+
+
+async def _made(rows: list[asyncpg.Record], make: Callable[[asyncpg.Record], T]) -> list[T]:
+    if len(rows) <= ROWS_IN_THE_LOOP:
+        return [make(row) for row in rows]
+    return await asyncio.to_thread(lambda: [make(row) for row in rows])
+
+
+def _of(range: Range) -> tuple[datetime, datetime, str, str]:
+    return range.first, range.last, range.interval.value, range.zone.key
 
 
 def _queue(row: asyncpg.Record, zone: ZoneInfo) -> QueueFigures:

@@ -435,14 +435,14 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    DELETE FROM figures_queue_days;
-    DELETE FROM figures_agent_days;
-    DELETE FROM figures_state_days;
-    DELETE FROM figures_resolution_days;
-    DELETE FROM figures_days;
+    TRUNCATE figures_queue_days, figures_agent_days, figures_state_days, figures_resolution_days, figures_days;
     INSERT INTO figures_days (slot)
-    SELECT DISTINCT date_trunc('day', s.slot, new_zone)
-    FROM (SELECT q.slot FROM figures_queues q UNION SELECT a.slot FROM figures_agents a
-          UNION SELECT t.slot FROM figures_states t UNION SELECT r.slot FROM figures_resolutions r) s;
+    SELECT DISTINCT date_trunc('day', d.day, new_zone)
+    FROM (SELECT least((SELECT min(q.slot) FROM figures_queues q), (SELECT min(a.slot) FROM figures_agents a),
+                       (SELECT min(t.slot) FROM figures_states t), (SELECT min(r.slot) FROM figures_resolutions r)) AS first,
+                 greatest((SELECT max(q.slot) FROM figures_queues q), (SELECT max(a.slot) FROM figures_agents a),
+                          (SELECT max(t.slot) FROM figures_states t), (SELECT max(r.slot) FROM figures_resolutions r)) AS last
+         ) s,
+         LATERAL generate_series(s.first, s.last + interval '1 day', interval '12 hours') AS d (day);
 END
 $$;
