@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -13,10 +14,12 @@ import pytest
 from cti.ami import AmiLink, LinkPhase
 from cti.ami_canary import Canary, Stream, Timeliness
 from cti.ami_events import PARSERS
+from cti.client import Picture
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from cti.simulator.plan import Plan
 from cti.simulator.server import Simulator, User
+from cti.watch_screen import Seat, header
 from tests.centre import centre_of
 
 # ------------------------------------------------------------------------------------------------ the reckoning
@@ -179,6 +182,30 @@ async def test_a_user_who_may_not_send_events_is_not_taken_for_late(asterisk_fac
         await until(lambda: canary.refused)
         assert canary.stream.state is Timeliness.UNMEASURED
         assert not told
+
+
+# ------------------------------------------------------------------------------------------------ on screens
+
+
+def test_the_live_view_names_a_late_pbx() -> None:
+    picture = Picture()
+    now = datetime.now(UTC)
+    why = "its events come 4.2 s late: what is shown may be over already"
+    data = {"pbx": "main", "phase": "up", "code": "late", "why": why}
+    picture.fold({"seq": 1, "type": "pbx.status_changed", "at": now.isoformat(), "data": data})
+    lines = [line.plain for line in header(picture, Seat(now=now, name="Sue", url="http://x"), 150)]
+    assert "main ● late" in lines[0]
+    assert "4.2 s late" in lines[1]
+    picture.fold(
+        {
+            "seq": 2,
+            "type": "pbx.status_changed",
+            "at": now.isoformat(),
+            "data": {**data, "code": "", "why": ""},
+        }
+    )
+    (line,) = [line.plain for line in header(picture, Seat(now=now, name="Sue", url="http://x"), 150)]
+    assert "main ● up" in line
 
 
 # ------------------------------------------------------------------------------------------------ in the server
