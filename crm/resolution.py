@@ -56,5 +56,12 @@ async def settle(pool: Pool, *, days: int, now: datetime) -> list[date]:
             midnight = datetime.fromisoformat(f"{day}T00:00:00+00:00")
             await conn.execute("SELECT figures_make_room($1)", midnight)
             await conn.execute(_SETTLE, midnight, days)
+            await conn.execute(
+                """INSERT INTO figures_days AS d (slot)
+                   SELECT DISTINCT date_trunc('day', r.slot, (SELECT zone FROM figures_position))
+                   FROM figures_resolutions r WHERE r.slot >= $1 AND r.slot < $1 + interval '1 day'
+                   ON CONFLICT (slot) DO UPDATE SET dirty = true WHERE NOT d.dirty""",
+                midnight,
+            )
         settled.append(day)
     return settled

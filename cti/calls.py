@@ -154,6 +154,8 @@ class Calls(CallRecords):
         if leg is not None and row.context == HOLDING and not row.bridge and row.state is ChannelState.UP:
             leg.set_aside, leg.music = True, row.exten == "music"
             facts += self._settle(leg.call, now)
+        if leg is not None and row.application == "AppQueue":
+            leg.answered_from = leg.call.served_by
         if leg is not None and row.application == "ConfBridge":
             facts += self._conference_joined(ConferenceJoined(now, row.uniqueid, row.linkedid, argument))
         return facts

@@ -34,6 +34,7 @@ from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session, WrapUp
 from cti.ami import AmiLink, LinkStatus
+from cti.ami_canary import Canary
 from cti.ami_events import PARSERS, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
@@ -66,7 +67,7 @@ from cti.facts import (
 )
 from cti.figures.commands import add_figures_commands
 from cti.figures.desk import Desk
-from cti.figures.roll_up import RollUp, set_targets, targets_of
+from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
@@ -229,6 +230,7 @@ class Server:
         )
         self.switches: dict[str, Switch] = {}
         self.links: dict[str, AmiLink] = {}
+        self.canaries: dict[str, Canary] = {}
         for name, pbx in self.settings.pbx.items():
             self.switches[name], self.links[name] = self._switch(name, pbx)
         self.membership = Membership(
@@ -275,7 +277,20 @@ class Server:
         def on_status(status: LinkStatus) -> None:
             switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
 
+        async def send(action: str, headers: Mapping[str, str]) -> Mapping[str, str]:
+            return await link.send(action, headers)
+
+        canary = self.canaries[name] = Canary(
+            name,
+            send=send,
+            is_up=lambda: switch.synced,
+            on_change=switch.events_late,
+            every=pbx.canary_every,
+            late_after=pbx.events_late_after,
+        )
+
         def on_records(records: list[Any]) -> None:
+            canary.event(records[-1].at)
             switch.on_records(records)
             for record in records:
                 if type(record) is RouteAsked:
@@ -288,7 +303,7 @@ class Server:
             username=pbx.username,
             secret=pbx.secret.get_secret_value(),
             tls=pbx.tls,
-            parsers=PARSERS,
+            parsers={**PARSERS, b"UserEvent": canary.parser(PARSERS[b"UserEvent"])},
             on_records=on_records,
             on_status=on_status,
         )
@@ -339,6 +354,10 @@ class Server:
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
         return agent.interfaces.get(pbx) if agent else None
+
+    def healthy(self, pbx: str) -> bool:
+        """Whether the PBX's state is known and its events come in time: to be asked before deciding on live state."""
+        return pbx in self.switches and self.switches[pbx].timely
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -503,6 +522,7 @@ class Server:
 
     async def _sums(self) -> None:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
+        await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
         self.desk = Desk(
             pool=lambda: self.database.pool,
@@ -635,7 +655,7 @@ class Server:
 
     def _checks(self) -> Mapping[str, Callable[[], str | None]]:
         def link(switch: Switch) -> Callable[[], str | None]:
-            return lambda: None if switch.synced else switch.view.why or "its state is being asked for"
+            return lambda: None if switch.timely else switch.view.why or "its state is being asked for"
 
         return {
             **{f"pbx {name}": link(switch) for name, switch in self.switches.items()},
@@ -650,6 +670,10 @@ class Server:
         return (
             gauge("cti_pbx_up", "1 while the PBX is connected and its state known",
                   lambda: {n: float(s.synced) for n, s in switches.items()}, "pbx"),
+            gauge("cti_pbx_events_late", "1 while the PBX's events come too late",
+                  lambda: {n: float(c.late) for n, c in self.canaries.items()}, "pbx"),
+            gauge("cti_pbx_event_delay_seconds", "how long the last canary was on its way",
+                  lambda: {n: c.delay for n, c in self.canaries.items()}, "pbx"),
             gauge("cti_calls", "calls now", lambda: {n: float(len(s.calls)) for n, s in switches.items()}, "pbx"),
             gauge("cti_ami_events_total", "AMI events folded",
                   lambda: {n: float(s.events) for n, s in switches.items()}, "pbx", counter=True),
@@ -740,6 +764,8 @@ class Server:
         self._spawn(self._settle_contacts())
         for name, link in self.links.items():
             self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
+            if self.settings.pbx[name].canary_every > 0:
+                self._pbx_tasks.append(self._spawn(self.canaries[name].run()))
 
     async def _keep_house(self) -> None:
         """Lets go of what has been kept long enough: old facts, ended sessions, old audit entries."""

@@ -94,6 +94,17 @@ class PbxSettings(BaseModel):
     resync_every: float = Field(
         default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"
     )
+    canary_every: float = Field(
+        default=1.0,
+        ge=0,
+        le=60,
+        description="seconds between two measurements of how late events are; 0: none",
+    )
+    events_late_after: float = Field(
+        default=2.0,
+        ge=0.1,
+        description="seconds of age from which on events count as late and screens say so",
+    )
 
 
 class WrapUpSettings(BaseModel):

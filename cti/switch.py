@@ -196,6 +196,23 @@ class Switch:
             if facts:
                 self._publish(facts)
 
+    def events_late(self, seconds: float | None) -> None:
+        """Tells that events come so many seconds late, or are timely again (None). Counts while the state is known."""
+        if not self.synced:
+            return
+        why = (
+            f"its events come {seconds:.1f} s late: what is shown may be over already"
+            if seconds is not None
+            else ""
+        )
+        self._state = LinkState("up", "late" if why else "", why, self._clock())
+        self._publish(self._news())
+
+    @property
+    def timely(self) -> bool:
+        """Whether its state is known and its events come in time: ask before deciding on what is shown."""
+        return self.synced and self._state.code != "late"
+
     # ------------------------------------------------------------------------------------------ asking again
 
     def ask_again(self, reason: str) -> None:

@@ -39,7 +39,13 @@ POP_STATES: dict[str, tuple[str, str, int]] = {
     "ended": ("over", "dim", 2),
 }
 
-LINK_STYLES = {"up": "green", "connecting": "yellow", "down": "bold red", "stopped": "bold red"}
+LINK_STYLES = {
+    "up": "green",
+    "late": "bold yellow",
+    "connecting": "yellow",
+    "down": "bold red",
+    "stopped": "bold red",
+}
 SEVERITIES = {"critical": "bold red", "warning": "yellow", "info": ""}
 URGENT_WAIT = 60.0
 LONG_WAIT = 20.0
@@ -143,7 +149,7 @@ def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
         line.append(f" ({plain(seat.role, 20)})", "dim")
     troubles: list[Text] = []
     for pbx in sorted(picture.pbxs.values(), key=lambda one: str(one["id"])):
-        phase = str(pbx["phase"])
+        phase = "late" if pbx["phase"] == "up" and pbx["code"] == "late" else str(pbx["phase"])
         style = LINK_STYLES.get(phase, "")
         line.append(f"  {plain(pbx['id'], 32)} ", "bold")
         line.append(f"● {plain(phase, 12)}", style)

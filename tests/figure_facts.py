@@ -171,7 +171,9 @@ async def sums(db: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[tuple[A
 
 async def forget(db: asyncpg.Connection[asyncpg.Record]) -> None:
     """As if nothing had ever been summed up."""
-    await db.execute("TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now")
+    await db.execute(
+        "TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now, figures_days"
+    )
     await db.execute("UPDATE figures_position SET seq = 0, at = '-infinity'")
 
 
@@ -273,6 +275,9 @@ def added_up(
                             until - began
                         )
                 last[fact.agent] = (fact, until)
+    for (when, _, queue), work in agents.items():
+        if queue and +work:
+            queues[when, queue].update(work)
     return {
         name: {key: +row for key, row in table.items() if +row}
         for name, table in (

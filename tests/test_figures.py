@@ -1,6 +1,6 @@
 """One day of a call centre, written out call by call and added up by hand: the report says the same.
 
-The day is 25 October 2026 in London: summer time ends at 02:00, which comes twice, and the day has 25 hours.
+The day is 27 October 2024 in London: summer time ends at 02:00, which comes twice, and the day has 25 hours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from cti.database import connect, migrate
 from cti.facts import Fact
 from cti.figures.report import Interval, QueueFigures, Range, TooLarge, of_agents, of_queues, of_teams
-from cti.figures.roll_up import roll_up
+from cti.figures.roll_up import fold, roll_up, set_zone
 from tests.figure_facts import Shift, handed_on, journal, not_taken, part, visit
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ LONDON = ZoneInfo("Europe/London")
 SALES, SUPPORT = "main:sales", "main:support"
 
 
-def at(clock: str, day: int = 25, fold: int = 0) -> datetime:
+def at(clock: str, day: int = 27, fold: int = 0) -> datetime:
     """A moment in London: `09:15:30`."""
     hour, minute, second = (int(part) for part in clock.split(":"))
-    return datetime(2026, 10, day, hour, minute, second, tzinfo=LONDON, fold=fold).astimezone(UTC)
+    return datetime(2024, 10, day, hour, minute, second, tzinfo=LONDON, fold=fold).astimezone(UTC)
 
 
 def the_day() -> list[Fact]:
@@ -37,9 +37,9 @@ def the_day() -> list[Fact]:
     facts: list[Fact] = []
     anna, ben = Shift("anna", facts), Shift("ben", facts)
 
-    # The evening before: Ben works over midnight. The visit began on the 24th and was answered on the 25th.
-    ben.to(at("23:30:00", 24), "ready")
-    facts.append(visit(at("23:59:40", 24), SALES, 30, "answered", "main:0"))
+    # The evening before: Ben works over midnight. The visit began on the 26th and was answered on the 27th.
+    ben.to(at("23:30:00", 26), "ready")
+    facts.append(visit(at("23:59:40", 26), SALES, 30, "answered", "main:0"))
     ben.to(at("00:00:10"), "busy", call="main:0")
     facts.append(part(at("00:04:10"), "ben", 240, 0, SALES, "main:0"))
     facts.append(
@@ -101,17 +101,24 @@ def the_day() -> list[Fact]:
     return facts
 
 
-def day_of(interval: Interval, day: int = 25) -> Range:
+def day_of(interval: Interval, day: int = 27) -> Range:
     return Range(first=at("00:00:00", day), last=at("00:00:00", day + 1), interval=interval, zone=LONDON)
 
 
-@pytest.fixture
-async def db(database: str) -> AsyncIterator[Db]:
+@pytest.fixture(params=["from quarters", "from folded days", "from days of another zone"])
+async def db(database: str, request: pytest.FixtureRequest) -> AsyncIterator[Db]:
     await migrate(database)
     conn = await connect(database, name="test", jit="off")
+    if request.param != "from quarters":
+        await set_zone(conn, "Europe/London" if "folded" in request.param else "Asia/Kathmandu")
     await journal(conn, the_day())
     while await roll_up(conn, 11):
-        pass
+        if request.param != "from quarters":
+            while await fold(conn):
+                pass
+    assert (await conn.fetchval("SELECT count(*) FROM figures_queue_days") > 0) == (
+        request.param != "from quarters"
+    )
     yield conn
     await conn.close()
 
@@ -126,7 +133,7 @@ def counts(row: QueueFigures) -> dict[str, int]:
 async def test_queues_of_the_day(db: Db) -> None:
     sales, support = await of_queues(db, day_of(Interval.DAY), None)
     assert (sales.queue, sales.start) == (SALES, at("00:00:00"))
-    # Joined on the 25th: main:1, 2, 10 (twice answered: 10 s and 35 s), 11, 12, 13, 14. main:0 is of the day before.
+    # Joined on the 27th: main:1, 2, 10 (twice answered: 10 s and 35 s), 11, 12, 13, 14. main:0 is of the day before.
     assert counts(sales) == {
         "offered": 8,
         "answered": 3,
@@ -139,7 +146,7 @@ async def test_queues_of_the_day(db: Db) -> None:
     assert sales.average_speed_of_answer == pytest.approx((10 + 35 + 20) / 3, abs=1e-3)
     assert sales.average_abandon_wait == pytest.approx((12 + 5 + 25) / 3, abs=1e-3)
     assert sales.longest_wait == 60
-    # Parts that ended on the 25th: main:0 (Ben), 10 (Anna), 10 (Ben), 14 (Ben); wrap-up 60, 30, 30, 60.
+    # Parts that ended on the 27th: main:0 (Ben), 10 (Anna), 10 (Ben), 14 (Ben); wrap-up 60, 30, 30, 60.
     assert sales.handled == 4
     assert (sales.talk, sales.hold, sales.wrap_up) == (240 + 100 + 130 + 880.001, 20 + 50, 60 + 30 + 30 + 60)
     assert sales.average_handle_time == pytest.approx((1350.001 + 70 + 180) / 4, abs=1e-3)
@@ -152,7 +159,7 @@ async def test_queues_of_the_day(db: Db) -> None:
         None,
     )
 
-    (before,) = await of_queues(db, day_of(Interval.DAY, 24), [SALES])
+    (before,) = await of_queues(db, day_of(Interval.DAY, 26), [SALES])
     assert counts(before) == {"offered": 1, "answered": 1}
     assert (before.service_level, before.average_speed_of_answer, before.handled) == (0, 30, 0)
 
@@ -214,7 +221,7 @@ async def test_agents_of_the_day(db: Db) -> None:
     quarters = await of_agents(db, day_of(Interval.QUARTER), ["ben"], now=at("23:00:00"))
     busy = {row.start.strftime("%H:%M"): row.busy for row in quarters if row.busy}
     assert busy == {"00:00": 240, "09:00": 180, "09:15": pytest.approx(880.001)}
-    (before,) = await of_agents(db, day_of(Interval.DAY, 24), ["ben"], now=at("23:00:00"))
+    (before,) = await of_agents(db, day_of(Interval.DAY, 26), ["ben"], now=at("23:00:00"))
     assert (before.ready, before.handled) == (1800, 0)
 
     (team,) = await of_teams(
@@ -245,13 +252,13 @@ async def test_what_is_going_on_counts_as_far_as_it_has_lasted(db: Db) -> None:
 
 async def test_other_zones_see_the_same_calls_in_their_own_days(db: Db) -> None:
     kathmandu = ZoneInfo("Asia/Kathmandu")  # 5:45 ahead of UTC: their hours begin at a quarter past ours
-    first = datetime(2026, 10, 25, tzinfo=kathmandu)
+    first = datetime(2024, 10, 27, tzinfo=kathmandu)
     range = Range(first=first, last=first + timedelta(days=1), interval=Interval.HOUR, zone=kathmandu)
     rows = await of_queues(db, range, [SALES])
     assert {row.start.minute for row in rows} == {0}
-    nine = next(row for row in rows if row.start.astimezone(UTC) == datetime(2026, 10, 25, 8, 15, tzinfo=UTC))
+    nine = next(row for row in rows if row.start.astimezone(UTC) == datetime(2024, 10, 27, 8, 15, tzinfo=UTC))
     assert nine.start.hour == 14
-    assert sum(row.offered for row in rows) == 9  # the visit of 23:59:40 is in their 25th
+    assert sum(row.offered for row in rows) == 9  # the visit of 23:59:40 is in their 27th
 
 
 async def test_a_report_too_long_is_refused(db: Db) -> None:
@@ -259,3 +266,15 @@ async def test_a_report_too_long_is_refused(db: Db) -> None:
         await of_queues(db, day_of(Interval.QUARTER), None, most=2)
     with pytest.raises(ValueError, match="quarter"):
         Range(first=at("00:00:01"), last=at("01:00:00"), interval=Interval.DAY, zone=LONDON)
+
+
+async def test_a_report_that_takes_too_long_is_refused_with_what_to_do(db: Db, database: str) -> None:
+    await db.execute("SET statement_timeout = 200")
+    blocker = await connect(database, name="test")
+    try:
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE figures_queues IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(TooLarge, match="too long"):
+                await of_queues(db, day_of(Interval.QUARTER), None)
+    finally:
+        await blocker.close()

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from cti.ami_events import ChannelGone, channel_rows
 from cti.facts import (
     CallCleared,
     CallEstablished,
@@ -13,7 +14,7 @@ from cti.facts import (
     QueueCallerLeft,
 )
 from cti.queues import Queues
-from tests.recorded import AGENTS, FOLDER, told
+from tests.recorded import AGENTS, FOLDER, messages, model, told
 
 DESKS = {**AGENTS, **{f"PJSIP/{n}": f"agent{n}" for n in (1101, 1102, 1202)}}
 TRACES = sorted(path.stem for path in (FOLDER / "22").glob("*.txt"))
@@ -65,3 +66,18 @@ def test_every_visit_to_a_queue_ends_once(name: str) -> None:
         if isinstance(f, QueueCallerLeft) and f.call in over
     ]
     assert sorted(joined) == sorted(ended)
+
+
+def test_after_a_restart_in_mid_call_the_end_of_the_part_still_says_the_queue() -> None:
+    rows = [raw for raw in messages("25") if b"\r\nActionID: " in raw]
+    channels = channel_rows(rows)
+    calls = model()
+    now = 1_795_289_400.0
+    calls.rebuild(channels, [], [], now)
+    facts = [
+        fact
+        for row in channels
+        for fact in calls.apply(ChannelGone(now + 30, row.uniqueid, row.linkedid, 16))
+        if isinstance(fact, ConnectionCleared)
+    ]
+    assert {(fact.agent, fact.queue) for fact in facts} == {("agent1101", "main:sales"), (None, None)}

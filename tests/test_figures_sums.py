@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from cti.database import connect, migrate
-from cti.figures.roll_up import compute_again, roll_up, set_targets
+from cti.figures.roll_up import compute_again, fold, roll_up, set_targets, set_zone
 from tests.figure_facts import (
     Shift,
     added_up,
@@ -31,7 +31,7 @@ from tests.figure_facts import (
 if TYPE_CHECKING:
     Db = asyncpg.Connection[asyncpg.Record]
 
-NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+NOON = datetime(2024, 3, 4, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -63,6 +63,41 @@ async def test_sums_are_those_of_plain_adding_up_whatever_the_batches(db: Db, se
     assert await sums(db) == in_pieces
     await compute_again(db, NOON + timedelta(hours=3), NOON + timedelta(hours=5, minutes=15))
     assert await sums(db) == in_pieces
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_folded_days_are_the_sums_of_their_quarters_also_after_late_facts(db: Db, seed: int) -> None:
+    """Days of New York, folded while facts of theirs still come; then of Kathmandu."""
+    chance = random.Random(seed)
+    await set_zone(db, "America/New_York")
+    await journal(db, by_chance(chance, 1200, NOON - timedelta(days=5)))
+    while await roll_up(db, chance.choice((30, 60))):
+        for _ in range(chance.randrange(3)):
+            await fold(db)
+    for zone in ("America/New_York", "Asia/Kathmandu"):
+        await set_zone(db, zone)
+        while await fold(db):
+            pass
+        for quarters, days, keys, counts in (
+            (
+                "figures_queues",
+                "figures_queue_days",
+                "queue",
+                "sum(offered), sum(answer_wait), max(longest_wait), sum(talk)",
+            ),
+            ("figures_agents", "figures_agent_days", "agent, queue", "sum(handled), sum(talk), sum(wrap_up)"),
+            ("figures_states", "figures_state_days", "agent, state, reason", "sum(lasted)"),
+        ):
+            by_day = await db.fetch(
+                f"""SELECT date_trunc('day', slot, $1) AS slot, {keys}, {counts} FROM {quarters}
+                    GROUP BY 1, {keys} ORDER BY 1, {keys}""",
+                zone,
+            )
+            kept = await db.fetch(
+                f"SELECT slot, {keys}, {counts} FROM {days} GROUP BY slot, {keys} ORDER BY 1, {keys}"
+            )
+            assert kept == by_day
+            assert len(kept) >= 4
 
 
 async def test_a_change_of_targets_counts_from_then_on_and_for_a_range_computed_again(db: Db) -> None:

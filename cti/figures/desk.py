@@ -5,6 +5,7 @@ Supervisors see the queues and agents of their teams, agents their own figures, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from cti.database import Queryable
 
 F = TypeVar("F", QueueFigures, AgentFigures, TeamFigures)
+
+AT_ONCE = 2
+"""Reports that are read at a time; the others wait, so that they never hold all of the pool's connections."""
 
 LONGEST = {Interval.DAY: timedelta(days=800), Interval.TOTAL: timedelta(days=800)}
 LONGEST_IN_PARTS = timedelta(days=93)
@@ -128,6 +132,7 @@ class Desk:
         self._zone = zone
         self._queues = queues
         self._now = now
+        self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def queues(self, actor: Actor, asked: QueuesAsked) -> Report[QueueFigures]:
         """Figures of queues. Raises NotYours, WrongQuestion, TooLarge."""
@@ -138,7 +143,8 @@ class Desk:
             if queues is not None and asked.queue not in queues:
                 raise NotYours(f"{asked.queue} is not a queue of your teams")
             queues = frozenset({asked.queue})
-        items = await of_queues(self._pool(), range, queues)
+        async with self._at_once:
+            items = await of_queues(self._pool(), range, queues)
         waiting = [
             QueueNow(
                 queue=view.id,
@@ -166,7 +172,9 @@ class Desk:
             if agents is not None and asked.agent not in agents:
                 raise NotYours(f"{asked.agent} is not an agent of your teams")
             agents = frozenset({asked.agent})
-        return await self._report(range, await of_agents(self._pool(), range, agents, now=now), [])
+        async with self._at_once:
+            items = await of_agents(self._pool(), range, agents, now=now)
+        return await self._report(range, items, [])
 
     async def teams(self, actor: Actor, asked: TeamsAsked) -> Report[TeamFigures]:
         """Figures of teams. Raises NotYours, WrongQuestion, TooLarge."""
@@ -180,7 +188,9 @@ class Desk:
                 raise NotYours(f"{asked.team} is not a team of yours")
             teams = frozenset({asked.team})
         members = {team: self._agents_in(team) for team in teams}
-        return await self._report(range, await of_teams(self._pool(), range, members, now=now), [])
+        async with self._at_once:
+            items = await of_teams(self._pool(), range, members, now=now)
+        return await self._report(range, items, [])
 
     async def _report(self, range: Range, items: list[F], now: list[QueueNow]) -> Report[F]:
         reached = await position(self._pool())

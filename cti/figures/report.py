@@ -5,20 +5,26 @@ A report costs what its sums cost, which are per quarter of an hour and queue or
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
-if TYPE_CHECKING:
-    import asyncpg
+import asyncpg
 
+if TYPE_CHECKING:
     from cti.database import Queryable
 
-MOST_ROWS = 50_000
+T = TypeVar("T")
+
+MOST_ROWS = 20_000
 """Rows of one report; one that would have more is refused."""
+
+ROWS_IN_THE_LOOP = 200
+"""More rows than these are made into figures by a thread, so that no call waits for a report."""
 
 QUARTER = timedelta(minutes=15)
 
@@ -156,46 +162,61 @@ _START = """CASE $3::text WHEN 'total' THEN $1::timestamptz WHEN 'day' THEN grea
 """The start of the interval that a quarter of an hour is in. Bins of minutes are cut in local time, the offset of each
 quarter's own moment: the hour that comes twice when summer time ends is two intervals."""
 
+_DAYS = """days AS (
+    SELECT (d::date::timestamp AT TIME ZONE $4) AS begins, ((d::date + 1)::timestamp AT TIME ZONE $4) AS ends
+    FROM generate_series(($1::timestamptz AT TIME ZONE $4)::date::timestamp, ($2::timestamptz AT TIME ZONE $4)::date,
+                         interval '1 day') AS g (d)
+    WHERE $3 IN ('day', 'total')
+), folded AS (
+    SELECT d.begins FROM days d JOIN figures_days f ON f.slot = d.begins AND NOT f.dirty
+    WHERE d.begins >= $1 AND d.ends <= $2 AND (SELECT zone FROM figures_position) = $4
+), parts AS (
+    SELECT greatest(d.begins, $1) AS begins, least(d.ends, $2) AS ends FROM days d
+    WHERE d.begins < $2 AND d.begins NOT IN (SELECT begins FROM folded)
+    UNION ALL SELECT $1, $2 WHERE $3 NOT IN ('day', 'total')
+)"""
+"""Which days of the range are there as one row, and which parts must be summed up from their quarters of an hour."""
+
+
+def _from(table: str, days: str, where: str) -> str:
+    return f"""(
+        SELECT q.* FROM parts p JOIN {table} q ON q.slot >= p.begins AND q.slot < p.ends WHERE {where}
+        UNION ALL SELECT q.* FROM folded d JOIN {days} q ON q.slot = d.begins WHERE {where})"""  # noqa: S608 - constants
+
+
+_OF_QUEUES = "q.queue <> '' AND ($5::text[] IS NULL OR q.queue = ANY ($5))"
+
 QUEUES = f"""
-WITH visits AS (
+WITH {_DAYS}, visits AS (
     SELECT start, queue, sum(offered) AS offered, sum(answered) AS answered, sum(in_time) AS in_time,
            sum(answer_wait) AS answer_wait, max(longest_wait) AS longest_wait, sum(abandoned) AS abandoned,
            sum(short) AS short, sum(abandon_wait) AS abandon_wait, sum(timed_out) AS timed_out,
-           sum(overflowed) AS overflowed, sum(left_else) AS left_else, sum(lost) AS lost
-    FROM (SELECT *, {_START} AS start FROM figures_queues
-          WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR queue = ANY ($5))) s
-    GROUP BY start, queue
-), work AS (
-    SELECT start, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up,
-           sum(transferred) AS transferred, sum(not_answered) AS not_answered, sum(refused) AS refused
-    FROM (SELECT *, {_START} AS start FROM (
-              SELECT slot, queue, sum(handled) AS handled, sum(talk) AS talk, sum(hold) AS hold,
-                     sum(wrap_up) AS wrap_up, sum(transferred) AS transferred, sum(not_answered) AS not_answered,
-                     sum(refused) AS refused
-              FROM figures_agents
-              WHERE slot >= $1 AND slot < $2 AND queue <> '' AND ($5::text[] IS NULL OR queue = ANY ($5))
-              GROUP BY slot, queue) q) s
+           sum(overflowed) AS overflowed, sum(left_else) AS left_else, sum(lost) AS lost, sum(handled) AS handled,
+           sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up, sum(transferred) AS transferred,
+           sum(not_answered) AS not_answered, sum(refused) AS refused
+    FROM (SELECT *, {_START} AS start FROM {_from("figures_queues", "figures_queue_days", _OF_QUEUES)} r) s
     GROUP BY start, queue
 ), known AS (
     SELECT start, queue, sum(contacts) AS contacts, sum(resolved) AS resolved
-    FROM (SELECT *, {_START} AS start FROM figures_resolutions
-          WHERE slot >= $1 AND slot < $2 AND queue <> '' AND ($5::text[] IS NULL OR queue = ANY ($5))) s
+    FROM (SELECT *, {_START} AS start
+          FROM {_from("figures_resolutions", "figures_resolution_days", _OF_QUEUES)} r) s
     GROUP BY start, queue
 )
-SELECT * FROM visits FULL JOIN work USING (start, queue) FULL JOIN known USING (start, queue)
+SELECT * FROM visits FULL JOIN known USING (start, queue)
 ORDER BY start, queue LIMIT $6
 """  # noqa: S608 - a constant in a constant
 
+_OF_AGENTS = "q.agent <> '' AND ($5::text[] IS NULL OR q.agent = ANY ($5))"
+
 AGENTS = f"""
-WITH groups AS (SELECT * FROM unnest($5::text[], $6::text[]) AS g (agent, who)),
+WITH {_DAYS}, groups AS (SELECT * FROM unnest($5::text[], $6::text[]) AS g (agent, who)),
 work AS (
     SELECT start, who, sum(handled) AS handled, sum(handled) FILTER (WHERE queue <> '') AS handled_of_queues,
            sum(talk) AS talk, sum(hold) AS hold, sum(wrap_up) AS wrap_up,
            sum(talk + hold) FILTER (WHERE queue <> '') AS queue_time,
            sum(transferred) AS transferred, sum(not_answered) AS not_answered, sum(refused) AS refused
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM figures_agents a LEFT JOIN groups g USING (agent)
-          WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR agent = ANY ($5))) s
+          FROM {_from("figures_agents", "figures_agent_days", _OF_AGENTS)} a LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who
 ), open AS (
     -- What is going on counts as far as the time that has passed; a state told a day ago is not taken for still true.
@@ -208,8 +229,8 @@ work AS (
 ), spent AS (
     SELECT start, who, state, reason, sum(lasted) AS lasted
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM (SELECT slot, agent, state, reason, lasted FROM figures_states
-                WHERE slot >= $1 AND slot < $2 AND ($5::text[] IS NULL OR agent = ANY ($5))
+          FROM (SELECT slot, agent, state, reason, lasted
+                FROM {_from("figures_states", "figures_state_days", _OF_AGENTS)} r
                 UNION ALL SELECT * FROM open) a
           LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who, state, reason
@@ -227,8 +248,8 @@ work AS (
 ), known AS (
     SELECT start, who, sum(contacts) AS contacts, sum(resolved) AS resolved
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM figures_resolutions a LEFT JOIN groups g USING (agent)
-          WHERE slot >= $1 AND slot < $2 AND agent <> '' AND ($5::text[] IS NULL OR agent = ANY ($5))) s
+          FROM {_from("figures_resolutions", "figures_resolution_days", _OF_AGENTS)} a
+          LEFT JOIN groups g USING (agent)) s
     GROUP BY start, who
 )
 SELECT * FROM work FULL JOIN states USING (start, who) FULL JOIN known USING (start, who)
@@ -255,8 +276,8 @@ async def of_queues(
     db: Queryable, range: Range, queues: Collection[str] | None, *, most: int = MOST_ROWS
 ) -> list[QueueFigures]:
     """The figures of these queues (None: all), by start and queue; queues without any are left out. Raises TooLarge."""
-    rows = await db.fetch(QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
-    return [_queue(row, range.zone) for row in _not_too_many(rows, most)]
+    rows = await _rows(db, most, QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
+    return await _made(rows, lambda row: _queue(row, range.zone))
 
 
 async def of_agents(
@@ -265,8 +286,8 @@ async def of_agents(
     """The figures of these agents (None: all), by start and agent, states that last counted until `now`. Raises
     TooLarge."""
     who = None if agents is None else sorted(agents)
-    rows = await db.fetch(AGENTS, *_of(range), who, who or [], now, most + 1)
-    return [AgentFigures(agent=row["who"], **_worked(row, range.zone)) for row in _not_too_many(rows, most)]
+    rows = await _rows(db, most, AGENTS, *_of(range), who, who or [], now, most + 1)
+    return await _made(rows, lambda row: AgentFigures(agent=row["who"], **_worked(row, range.zone)))
 
 
 async def of_teams(
@@ -274,23 +295,36 @@ async def of_teams(
 ) -> list[TeamFigures]:
     """The figures of teams (team → its agents), by start and team. Raises TooLarge."""
     pairs = [(agent, team) for team, agents in sorted(teams.items()) for agent in sorted(agents)]
-    rows = await db.fetch(AGENTS, *_of(range), [a for a, _ in pairs], [t for _, t in pairs], now, most + 1)
-    return [
-        TeamFigures(team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone))
-        for row in _not_too_many(rows, most)
-    ]
+    members, theirs = [agent for agent, _ in pairs], [team for _, team in pairs]
+    rows = await _rows(db, most, AGENTS, *_of(range), members, theirs, now, most + 1)
+    return await _made(
+        rows,
+        lambda row: TeamFigures(team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone)),
+    )
 
 
-def _of(range: Range) -> tuple[datetime, datetime, str, str]:
-    return range.first, range.last, range.interval.value, range.zone.key
-
-
-def _not_too_many(rows: list[asyncpg.Record], most: int) -> list[asyncpg.Record]:
+async def _rows(db: Queryable, most: int, query: str, *args: Any) -> list[asyncpg.Record]:
+    try:
+        rows = await db.fetch(query, *args)
+    except (asyncpg.QueryCanceledError, TimeoutError):
+        raise TooLarge(
+            "the report takes too long: take a shorter time, or days of the call centre's zone"
+        ) from None
     if len(rows) > most:
         raise TooLarge(
             f"the report would have more than {most} rows: take a shorter time or longer intervals"
         )
     return rows
+
+
+async def _made(rows: list[asyncpg.Record], make: Callable[[asyncpg.Record], T]) -> list[T]:
+    if len(rows) <= ROWS_IN_THE_LOOP:
+        return [make(row) for row in rows]
+    return await asyncio.to_thread(lambda: [make(row) for row in rows])
+
+
+def _of(range: Range) -> tuple[datetime, datetime, str, str]:
+    return range.first, range.last, range.interval.value, range.zone.key
 
 
 def _queue(row: asyncpg.Record, zone: ZoneInfo) -> QueueFigures:

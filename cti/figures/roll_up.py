@@ -56,6 +56,16 @@ async def roll_up(db: Queryable, most: int = BATCH) -> int:
     return int(await db.fetchval("SELECT figures_roll_up($1)", most))
 
 
+async def fold(db: Queryable) -> bool:
+    """Folds a day that is over into one row for each queue and agent; returns whether there was one to be folded."""
+    return bool(await db.fetchval("SELECT figures_fold()"))
+
+
+async def set_zone(db: Queryable, zone: str) -> None:
+    """Sets the time zone whose days are folded: the call centre's."""
+    await db.execute("SELECT figures_set_zone($1)", zone)
+
+
 async def compute_again(db: Queryable, first: datetime, last: datetime) -> None:
     """Computes the figures from `first` to before `last`, quarters of an hour, again from the journal. Raises
     asyncpg.InvalidParameterValueError when the journal does not have that time any more."""
@@ -78,6 +88,8 @@ class RollUp:
         while True:
             try:
                 done = await roll_up(self._pool, self._batch)
+                if done < self._batch and await fold(self._pool):
+                    continue
             except Exception as error:
                 self.failing = f"{type(error).__name__}: {error}"[:200]
                 if failures == 0:

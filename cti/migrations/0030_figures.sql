@@ -7,17 +7,20 @@
 -- before, which figures_agent_now keeps.
 --
 -- A quarter of an hour, in UTC, is a part of every hour and day of every time zone of today, so reports in any zone are sums
--- of these rows. Partitions by the month, made when needed. Time is counted in whole microseconds: sums of whole numbers do
--- not depend on their order.
+-- of these rows. Partitions by the month, made when needed. Days of the call centre's own zone that are over are folded once
+-- more, into one row a day (figures_fold): a year's report reads these. Time is counted in whole microseconds: sums of whole
+-- numbers do not depend on their order.
 
 CREATE TABLE figures_position (
     only_row boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
     seq      bigint      NOT NULL DEFAULT 0,
-    at       timestamptz NOT NULL DEFAULT '-infinity'
+    at       timestamptz NOT NULL DEFAULT '-infinity',
+    zone     text        NOT NULL DEFAULT 'UTC'
 );
 INSERT INTO figures_position DEFAULT VALUES;
 
 COMMENT ON COLUMN figures_position.at IS 'when the newest fact that is summed up happened';
+COMMENT ON COLUMN figures_position.zone IS 'the time zone whose days are folded';
 
 -- queue '' is the rule for those not named. Seconds.
 CREATE TABLE figures_targets (
@@ -27,7 +30,8 @@ CREATE TABLE figures_targets (
 );
 INSERT INTO figures_targets VALUES ('', 20, 5);
 
--- Visits of callers to a queue, in the quarter of an hour in which they joined it.
+-- Visits of callers to a queue, in the quarter of an hour in which they joined it; from `handled` on what all agents
+-- together did with its calls, the same as in figures_agents.
 CREATE TABLE figures_queues (
     slot          timestamptz NOT NULL,
     queue         text        NOT NULL,
@@ -43,6 +47,13 @@ CREATE TABLE figures_queues (
     overflowed    bigint      NOT NULL DEFAULT 0,
     left_else     bigint      NOT NULL DEFAULT 0,
     lost          bigint      NOT NULL DEFAULT 0,
+    handled       bigint      NOT NULL DEFAULT 0,
+    talk          bigint      NOT NULL DEFAULT 0,
+    hold          bigint      NOT NULL DEFAULT 0,
+    wrap_up       bigint      NOT NULL DEFAULT 0,
+    transferred   bigint      NOT NULL DEFAULT 0,
+    not_answered  bigint      NOT NULL DEFAULT 0,
+    refused       bigint      NOT NULL DEFAULT 0,
     PRIMARY KEY (slot, queue)
 ) PARTITION BY RANGE (slot);
 
@@ -99,6 +110,18 @@ CREATE TABLE figures_settled (
     days integer NOT NULL
 );
 
+-- Days of the zone in figures_position, by their first moment, whose quarters have ever been added to. While `dirty` the
+-- rows of the day below are not those of its quarters and nobody reads them.
+CREATE TABLE figures_days (
+    slot  timestamptz PRIMARY KEY,
+    dirty boolean     NOT NULL DEFAULT true
+);
+CREATE INDEX figures_days_dirty ON figures_days (slot) WHERE dirty;
+CREATE TABLE figures_queue_days (LIKE figures_queues, PRIMARY KEY (slot, queue));
+CREATE TABLE figures_agent_days (LIKE figures_agents, PRIMARY KEY (slot, agent, queue));
+CREATE TABLE figures_state_days (LIKE figures_states, PRIMARY KEY (slot, agent, state, reason));
+CREATE TABLE figures_resolution_days (LIKE figures_resolutions, PRIMARY KEY (slot, queue, agent));
+
 CREATE INDEX interactions_by_start ON interactions USING brin (started) WITH (pages_per_range = 32);
 
 CREATE FUNCTION figures_slot(at timestamptz) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -132,6 +155,8 @@ $$;
 CREATE FUNCTION figures_add(
     after bigint, up_to bigint, range_first timestamptz, range_last timestamptz, going_on boolean
 ) RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' AS $$
+DECLARE
+    own_zone text;
 BEGIN
     PERFORM figures_make_room(m.month) FROM (
         SELECT DISTINCT date_trunc('month', t.at) AS month
@@ -141,7 +166,10 @@ BEGIN
                          'agent.state_changed')
     ) m;
 
+    SELECT p.zone INTO own_zone FROM figures_position p;
+
     -- Visits to queues.
+    WITH kept AS (
     INSERT INTO figures_queues AS f (slot, queue, offered, answered, in_time, answer_wait, longest_wait, abandoned, short,
                                      abandon_wait, timed_out, overflowed, left_else, lost)
     SELECT v.slot, v.queue, count(*),
@@ -178,7 +206,10 @@ BEGIN
         abandoned = f.abandoned + excluded.abandoned, short = f.short + excluded.short,
         abandon_wait = f.abandon_wait + excluded.abandon_wait, timed_out = f.timed_out + excluded.timed_out,
         overflowed = f.overflowed + excluded.overflowed, left_else = f.left_else + excluded.left_else,
-        lost = f.lost + excluded.lost;
+        lost = f.lost + excluded.lost
+    RETURNING f.slot)
+    INSERT INTO figures_days AS d (slot) SELECT DISTINCT date_trunc('day', k.slot, own_zone) FROM kept k
+    ON CONFLICT (slot) DO UPDATE SET dirty = true WHERE NOT d.dirty;
 
     -- Agents. A period is the time from one change of an agent's state to the next; `at` never runs backwards in it.
     WITH changes AS (
@@ -229,6 +260,7 @@ BEGIN
         WHERE s.slot >= range_first AND s.slot < range_last
         GROUP BY s.slot, p.agent, p.state, p.reason
         ON CONFLICT (slot, agent, state, reason) DO UPDATE SET lasted = f.lasted + excluded.lasted
+        RETURNING f.slot
     ), kept_now AS (
         INSERT INTO figures_agent_now AS f (agent, seq, state, reason, call, since, at)
         SELECT DISTINCT ON (c.agent) c.agent, c.seq, c.state, c.reason, c.call, c.since, c.at
@@ -269,7 +301,7 @@ BEGIN
             ORDER BY j.seq DESC LIMIT 1
         ) q ON true
         WHERE p.state = 'wrap_up'
-    )
+    ), kept_work AS (
     INSERT INTO figures_agents AS f (slot, agent, queue, handled, talk, hold, wrap_up, transferred, not_answered, refused)
     SELECT d.slot, d.agent, d.queue, sum(d.handled), sum(d.talk), sum(d.hold), sum(d.wrap_up), sum(d.transferred),
            sum(d.not_answered), sum(d.refused)
@@ -279,7 +311,24 @@ BEGIN
     ON CONFLICT (slot, agent, queue) DO UPDATE SET
         handled = f.handled + excluded.handled, talk = f.talk + excluded.talk, hold = f.hold + excluded.hold,
         wrap_up = f.wrap_up + excluded.wrap_up, transferred = f.transferred + excluded.transferred,
-        not_answered = f.not_answered + excluded.not_answered, refused = f.refused + excluded.refused;
+        not_answered = f.not_answered + excluded.not_answered, refused = f.refused + excluded.refused
+    RETURNING f.slot
+    ), kept_queues AS (
+    INSERT INTO figures_queues AS f (slot, queue, handled, talk, hold, wrap_up, transferred, not_answered, refused)
+    SELECT d.slot, d.queue, sum(d.handled), sum(d.talk), sum(d.hold), sum(d.wrap_up), sum(d.transferred),
+           sum(d.not_answered), sum(d.refused)
+    FROM did d
+    WHERE d.slot >= range_first AND d.slot < range_last AND d.queue <> ''
+    GROUP BY d.slot, d.queue
+    ON CONFLICT (slot, queue) DO UPDATE SET
+        handled = f.handled + excluded.handled, talk = f.talk + excluded.talk, hold = f.hold + excluded.hold,
+        wrap_up = f.wrap_up + excluded.wrap_up, transferred = f.transferred + excluded.transferred,
+        not_answered = f.not_answered + excluded.not_answered, refused = f.refused + excluded.refused
+    )
+    INSERT INTO figures_days AS d (slot)
+    SELECT DISTINCT date_trunc('day', k.slot, own_zone)
+    FROM (SELECT s.slot FROM kept_states s UNION SELECT w.slot FROM kept_work w) k
+    ON CONFLICT (slot) DO UPDATE SET dirty = true WHERE NOT d.dirty;
 END
 $$;
 
@@ -329,8 +378,71 @@ BEGIN
     DELETE FROM figures_queues f WHERE f.slot >= range_first AND f.slot < range_last;
     DELETE FROM figures_agents f WHERE f.slot >= range_first AND f.slot < range_last;
     DELETE FROM figures_states f WHERE f.slot >= range_first AND f.slot < range_last;
+    UPDATE figures_days d SET dirty = true WHERE d.slot > range_first - interval '2 days' AND d.slot < range_last;
     SELECT min(d.first) - 1 INTO up_to FROM journal_days d WHERE d.day > (range_last + interval '7 days')::date;
     PERFORM figures_add(coalesce(after - 1, greatest(kept - 1, 0)), least(position, up_to), range_first, range_last,
                         false);
+END
+$$;
+
+-- Folds the oldest day that is over and has been added to since it was folded; returns whether there was one. What is
+-- added meanwhile marks the day again: the mark is taken before the quarters are read.
+CREATE FUNCTION figures_fold() RETURNS boolean LANGUAGE plpgsql SET timezone = 'UTC' AS $$
+DECLARE
+    own_zone text;
+    day      timestamptz;
+    day_end  timestamptz;
+BEGIN
+    SELECT p.zone INTO own_zone FROM figures_position p;
+    UPDATE figures_days d SET dirty = false
+    WHERE d.slot = (SELECT o.slot FROM figures_days o
+                    WHERE o.dirty AND o.slot < date_trunc('day', now() - interval '15 minutes', own_zone)
+                    ORDER BY o.slot LIMIT 1 FOR UPDATE)
+    RETURNING d.slot INTO day;
+    IF day IS NULL THEN
+        RETURN false;
+    END IF;
+    day_end := ((day AT TIME ZONE own_zone)::date + 1)::timestamp AT TIME ZONE own_zone;
+    DELETE FROM figures_queue_days f WHERE f.slot = day;
+    DELETE FROM figures_agent_days f WHERE f.slot = day;
+    DELETE FROM figures_state_days f WHERE f.slot = day;
+    DELETE FROM figures_resolution_days f WHERE f.slot = day;
+    INSERT INTO figures_queue_days (slot, queue, offered, answered, in_time, answer_wait, longest_wait, abandoned, short,
+                                    abandon_wait, timed_out, overflowed, left_else, lost, handled, talk, hold, wrap_up,
+                                    transferred, not_answered, refused)
+    SELECT day, queue, sum(offered), sum(answered), sum(in_time), sum(answer_wait), max(longest_wait), sum(abandoned),
+           sum(short), sum(abandon_wait), sum(timed_out), sum(overflowed), sum(left_else), sum(lost), sum(handled),
+           sum(talk), sum(hold), sum(wrap_up), sum(transferred), sum(not_answered), sum(refused)
+    FROM figures_queues WHERE slot >= day AND slot < day_end GROUP BY queue;
+    INSERT INTO figures_agent_days (slot, agent, queue, handled, talk, hold, wrap_up, transferred, not_answered, refused)
+    SELECT day, agent, queue, sum(handled), sum(talk), sum(hold), sum(wrap_up), sum(transferred), sum(not_answered),
+           sum(refused)
+    FROM figures_agents WHERE slot >= day AND slot < day_end GROUP BY agent, queue;
+    INSERT INTO figures_state_days (slot, agent, state, reason, lasted)
+    SELECT day, agent, state, reason, sum(lasted)
+    FROM figures_states WHERE slot >= day AND slot < day_end GROUP BY agent, state, reason;
+    INSERT INTO figures_resolution_days (slot, queue, agent, contacts, resolved)
+    SELECT day, queue, agent, sum(contacts), sum(resolved)
+    FROM figures_resolutions WHERE slot >= day AND slot < day_end GROUP BY queue, agent;
+    RETURN true;
+END
+$$;
+
+-- Makes this the zone whose days are folded; when it is another one, all days are to be folded anew.
+CREATE FUNCTION figures_set_zone(new_zone text) RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' AS $$
+BEGIN
+    UPDATE figures_position p SET zone = new_zone WHERE p.zone <> new_zone;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    TRUNCATE figures_queue_days, figures_agent_days, figures_state_days, figures_resolution_days, figures_days;
+    INSERT INTO figures_days (slot)
+    SELECT DISTINCT date_trunc('day', d.day, new_zone)
+    FROM (SELECT least((SELECT min(q.slot) FROM figures_queues q), (SELECT min(a.slot) FROM figures_agents a),
+                       (SELECT min(t.slot) FROM figures_states t), (SELECT min(r.slot) FROM figures_resolutions r)) AS first,
+                 greatest((SELECT max(q.slot) FROM figures_queues q), (SELECT max(a.slot) FROM figures_agents a),
+                          (SELECT max(t.slot) FROM figures_states t), (SELECT max(r.slot) FROM figures_resolutions r)) AS last
+         ) s,
+         LATERAL generate_series(s.first, s.last + interval '1 day', interval '12 hours') AS d (day);
 END
 $$;

@@ -49,6 +49,7 @@ class Actions:
             "queueremove": ("Remove interface from queue.  (Priv: agent,all)", self._queue_remove),
             "queuestatus": ("Show queue status.  (Priv: <none>)", self._queue_status),
             "queuesummary": ("Show queue summary.  (Priv: <none>)", self._queue_summary),
+            "userevent": ("Send an arbitrary event.  (Priv: user,all)", self._user_event),
         }
 
     def answer(self, headers: Headers) -> bytes:
@@ -67,6 +68,15 @@ class Actions:
 
     def _ping(self, headers: Headers) -> bytes:
         return respond(headers, "Success", None, [("Ping", "Pong"), ("Timestamp", f"{self._clock():.6f}")])
+
+    def _user_event(self, headers: Headers) -> bytes:
+        self._need(headers, "userevent")
+        own = [(name.title(), value) for name, value in headers.items() if name not in ("action", "actionid")]
+        stamp = f"{self._clock():.6f}"
+        first = [("Event", "UserEvent"), ("Privilege", "user,all"), ("Timestamp", stamp)]
+        given = [("UserEvent" if name == "Userevent" else name, value) for name, value in own]
+        self._pbx.say(message([*first, *given]))
+        return respond(headers, "Success", "Event Sent")
 
     def _settings(self, headers: Headers) -> bytes:
         return respond(
@@ -305,6 +315,7 @@ _PROPER = {
     "queueremove": "QueueRemove",
     "queuestatus": "QueueStatus",
     "queuesummary": "QueueSummary",
+    "userevent": "UserEvent",
 }
 _ROW_NAMES = {"MemberName": "Name", "Interface": "Location"}
 
