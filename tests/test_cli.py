@@ -18,7 +18,7 @@ import structlog
 from pydantic import BaseModel
 
 from cti.__main__ import main
-from cti.settings import FiguresSettings, PbxSettings, Settings, WrapUpSettings
+from cti.settings import FiguresSettings, PbxSettings, RoutingSettings, Settings, WrapUpSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -210,6 +210,7 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
     wanted = {
         **fields(Settings, "CTI_"),
         **fields(WrapUpSettings, "CTI_WRAP_UP__"),
+        **fields(RoutingSettings, "CTI_ROUTING__"),
         **fields(FiguresSettings, "CTI_FIGURES__"),
         **fields(PbxSettings, "CTI_PBX__<NAME>__"),
     }
