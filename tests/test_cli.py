@@ -189,7 +189,7 @@ def fields(model: type[BaseModel], prefix: str) -> dict[str, str]:
     """The environment's names of a model's settings, with their defaults as the documentation writes them."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        if name in ("pbx", "wrap_up", "figures", "queues"):
+        if name in ("pbx", "wrap_up", "figures", "queues", "routing"):
             continue
         default = field.default
         if field.is_required():
