@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 import structlog
 
 from cti.facts import Fact
+from cti.frozen import Frozen
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +25,7 @@ Topics = frozenset[str]
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Frozen, frozen=True, gc=False):
     """A published fact: its place in the stream, who may see it, and its one serialised frame (UTF-8 JSON)."""
 
     seq: int
