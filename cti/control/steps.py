@@ -153,9 +153,12 @@ class Steps:
     async def _do(self, act: Act, action: str, **headers: str) -> Mapping[str, str]:
         """Writes what was noted, then acts. All is sent at once: Asterisk takes it in order, and one wait is enough."""
         marks, act.marks = act.marks, []
+        by_channel: dict[str, dict[str, str]] = {}
+        for channel, name, value in marks:
+            by_channel.setdefault(channel, {})[name] = value
         written = [
-            self._send(act.port, "Setvar", Channel=channel, Variable=name, Value=value)
-            for channel, name, value in marks
+            self._send(act.port, "Setvar", Channel=channel, **_together(values))
+            for channel, values in by_channel.items()
         ]
         done = await asyncio.gather(*written, self._send(act.port, action, **headers), return_exceptions=True)
         for outcome in reversed(done):
@@ -276,3 +279,9 @@ class Steps:
         view = act.port.calls.view(act.call)
         mine = view is not None and any(c.agent == act.agent for c in view.connections)
         return CallAnswer(call=act.call, agent=act.agent, view=view if mine else None)
+
+
+def _together(values: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a Setvar for several variables at once; none of the values holds a comma."""
+    names = ",".join(values)
+    return {"Variable": names if len(values) == 1 else f"ARRAY({names})", "Value": ",".join(values.values())}
