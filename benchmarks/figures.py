@@ -5,8 +5,8 @@ summed up.
 
 Without a DSN it starts the embedded PostgreSQL for itself. Prints one JSON object. The calls are made in the database, one
 narrow row each (a tenth of the journal's facts, so the baseline is as good as one without sums can be), and the sums from
-those rows; both must say the same. `roll_up`: facts of real calls in the journal (four each: the visit, the agent's
-part, two changes of state) summed up by the server's own function.
+those rows; both must say the same. `roll_up`: facts of real calls in the journal (five each: a caller comes, goes
+to an agent, the agent's part ends, two changes of state) summed up by the server's own function.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.machine import machine
 from cti.database import connect, migrate
 from cti.embedded.place import remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
+from cti.facts import QueueCallerJoined
 from cti.figures.report import Interval, Range, of_agents, of_queues
 from cti.figures.roll_up import fold, roll_up, set_zone
 
@@ -184,6 +185,7 @@ async def roll_ups(db: Connection, calls: int) -> dict[str, Any]:
     for n in range(calls):
         now = BEGIN + timedelta(seconds=n * 0.5)
         shift, queue = shifts[n % AGENTS], f"main:q{chance.randrange(QUEUES)}"
+        facts.append(QueueCallerJoined(at=now, queue=queue, call=f"main:{n}", position=1, waiting=1))
         facts.append(visit(now, queue, 10, "answered", f"main:{n}"))
         shift.to(now + timedelta(seconds=10), "busy", call=f"main:{n}")
         facts.append(part(now + timedelta(seconds=70), shift.agent, 60, 0, queue, f"main:{n}"))

@@ -172,7 +172,7 @@ async def sums(db: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[tuple[A
 async def forget(db: asyncpg.Connection[asyncpg.Record]) -> None:
     """As if nothing had ever been summed up."""
     await db.execute(
-        "TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now, figures_days"
+        "TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now, figures_days, figures_waiting"
     )
     await db.execute("UPDATE figures_position SET seq = 0, at = '-infinity'")
 

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from cti.database import connect, migrate
+from cti.facts import PbxResynced, QueueCallerJoined
 from cti.figures.roll_up import compute_again, fold, roll_up, set_targets, set_zone
 from tests.figure_facts import (
     Shift,
@@ -144,6 +145,54 @@ async def test_time_while_the_server_was_away_is_unknown(db: Db) -> None:
     await roll_up(db)
     rows = await db.fetch("SELECT state, sum(lasted) / 1000000 AS s FROM figures_states GROUP BY 1")
     assert {row["state"]: int(row["s"]) for row in rows} == {"ready": 600 + 299, "unknown": 600 + 1}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 100])
+async def test_a_visit_that_ended_while_the_server_was_away_is_lost_and_one_that_goes_on_is_not(
+    db: Db, batch: int
+) -> None:
+    def joins(call: str, at: datetime) -> QueueCallerJoined:
+        return QueueCallerJoined(at=at, queue="main:sales", call=call, position=1, waiting=1)
+
+    def asked(at: datetime, pbx: str = "main") -> PbxResynced:
+        return PbxResynced(at=at, pbx=pbx, reason="connected", calls=1, differences={})
+
+    second = timedelta(seconds=1)
+    await journal(
+        db,
+        [
+            joins("main:1", NOON),  # answered in time
+            joins("main:2", NOON),  # nobody ever tells of its end
+            joins("main:3", NOON + second),  # waits on
+            visit(NOON, "main:sales", 5, "answered", "main:1"),
+            asked(NOON + 6 * second),  # a comparison without a start between: nothing is lost
+        ],
+    )
+    await db.execute("INSERT INTO journal_boots (base_seq, after_seq, holder) VALUES (1000000, 5, 'x')")
+    back = NOON + timedelta(minutes=3)
+    await journal(
+        db,
+        [
+            asked(back, "other"),  # another PBX knows nothing of these
+            joins("main:3", NOON + second),  # found waiting, since then
+            asked(back),
+            visit(NOON + second, "main:sales", 200, "abandoned", "main:3"),
+            asked(back + 60 * second),
+        ],
+        after=1_000_000,
+    )
+    while await roll_up(db, batch):
+        pass
+    row = await db.fetchrow("SELECT offered, answered, abandoned, lost FROM figures_queues")
+    assert tuple(row) == (3, 1, 1, 1)
+    assert await db.fetchval("SELECT count(*) FROM figures_waiting") == 0
+    await compute_again(db, NOON, NOON + timedelta(minutes=15))
+    assert tuple(await db.fetchrow("SELECT offered, answered, abandoned, lost FROM figures_queues")) == (
+        3,
+        1,
+        1,
+        1,
+    )
 
 
 async def test_facts_without_a_possible_time_disturb_nothing(db: Db) -> None:

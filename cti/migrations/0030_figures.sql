@@ -94,6 +94,15 @@ CREATE TABLE figures_agent_now (
     at     timestamptz NOT NULL
 );
 
+-- Who waits as of figures_position. One whose end is never told, because the server was not there, is counted as lost when
+-- the PBX has been asked again and does not know of the wait any more.
+CREATE TABLE figures_waiting (
+    call  text        PRIMARY KEY,
+    seq   bigint      NOT NULL,
+    queue text        NOT NULL,
+    at    timestamptz NOT NULL
+);
+
 -- Contacts of known customers, and after how many of them the same customer needed no other (crm/resolution.py).
 CREATE TABLE figures_resolutions (
     slot     timestamptz NOT NULL,
@@ -156,13 +165,14 @@ CREATE FUNCTION figures_add(
     after bigint, up_to bigint, range_first timestamptz, range_last timestamptz, going_on boolean
 ) RETURNS void LANGUAGE plpgsql SET timezone = 'UTC' AS $$
 DECLARE
-    own_zone text;
+    own_zone    text;
+    asked_again boolean;
 BEGIN
     PERFORM figures_make_room(m.month) FROM (
         SELECT DISTINCT date_trunc('month', t.at) AS month
         FROM journal j, LATERAL (VALUES (j.at), (j.at - interval '15 days'), (j.at - interval '31 days')) AS t (at)
         WHERE j.seq > after AND j.seq <= up_to AND j.at >= '2000-01-01' AND j.at < '2100-01-01'
-          AND j.type IN ('queue.caller_left', 'call.connection_cleared', 'call.diverted', 'call.transferred',
+          AND j.type IN ('queue.caller_joined', 'queue.caller_left', 'call.connection_cleared', 'call.diverted', 'call.transferred',
                          'agent.state_changed')
     ) m;
 
@@ -210,6 +220,56 @@ BEGIN
     RETURNING f.slot)
     INSERT INTO figures_days AS d (slot) SELECT DISTINCT date_trunc('day', k.slot, own_zone) FROM kept k
     ON CONFLICT (slot) DO UPDATE SET dirty = true WHERE NOT d.dirty;
+
+    -- Visits whose end nobody has told: begun before a start of the server, and not there any more after it.
+    WITH moves AS (
+        SELECT j.seq, j.at, j.call, j.data ->> 'queue' AS queue,
+               j.type = 'queue.caller_joined' AND j.at >= '2000-01-01' AND j.at < '2100-01-01' AS joins
+        FROM journal j
+        WHERE j.seq > after AND j.seq <= up_to AND j.type IN ('queue.caller_joined', 'queue.caller_left')
+        UNION ALL
+        SELECT w.seq, w.at, w.call, w.queue, true FROM figures_waiting w WHERE going_on
+    ), followed AS (
+        SELECT m.*, lead(m.seq) OVER (PARTITION BY m.call ORDER BY m.seq) AS ended FROM moves m
+    ), asked AS MATERIALIZED (
+        SELECT j.seq, j.data ->> 'pbx' AS pbx,
+               (SELECT max(b.base_seq) FROM journal_boots b WHERE b.base_seq < j.seq) AS boot
+        FROM journal j WHERE j.seq > after AND j.seq <= up_to AND j.type = 'pbx.resynced'
+    ), fates AS (
+        SELECT n.seq, n.at, n.call, n.queue, n.ended,
+               (SELECT min(a.seq) FROM asked a WHERE a.pbx = split_part(n.call, ':', 1) AND a.boot >= n.seq) AS missed
+        FROM followed n WHERE n.joins
+    ), forgotten AS (
+        DELETE FROM figures_waiting w USING fates t
+        WHERE going_on AND w.call = t.call AND w.seq = t.seq AND coalesce(t.ended, t.missed) IS NOT NULL
+    ), kept AS (
+        INSERT INTO figures_queues AS f (slot, queue, offered, lost)
+        SELECT figures_slot(t.at), t.queue, count(*), count(*)
+        FROM fates t
+        WHERE t.missed IS NOT NULL AND (t.ended IS NULL OR t.ended > t.missed)
+          AND figures_slot(t.at) >= range_first AND figures_slot(t.at) < range_last
+        GROUP BY 1, 2
+        ON CONFLICT (slot, queue) DO UPDATE SET offered = f.offered + excluded.offered, lost = f.lost + excluded.lost
+        RETURNING f.slot
+    )
+    INSERT INTO figures_days AS d (slot) SELECT DISTINCT date_trunc('day', k.slot, own_zone) FROM kept k
+    ON CONFLICT (slot) DO UPDATE SET dirty = true WHERE NOT d.dirty;
+
+    asked_again := EXISTS (SELECT FROM journal j
+                           WHERE j.seq > after AND j.seq <= up_to AND j.type = 'pbx.resynced');
+    INSERT INTO figures_waiting AS w (call, seq, queue, at)
+    SELECT m.call, m.seq, m.queue, m.at
+    FROM (SELECT j.call, j.seq, j.at, j.type, j.data ->> 'queue' AS queue,
+                 lead(j.seq) OVER (PARTITION BY j.call ORDER BY j.seq) AS ended
+          FROM journal j
+          WHERE going_on AND j.seq > after AND j.seq <= up_to
+            AND j.type IN ('queue.caller_joined', 'queue.caller_left')) m
+    WHERE m.type = 'queue.caller_joined' AND m.ended IS NULL AND m.at >= '2000-01-01' AND m.at < '2100-01-01'
+      AND NOT (asked_again AND EXISTS (
+          SELECT FROM journal a JOIN journal_boots b ON b.base_seq >= m.seq AND b.base_seq < a.seq
+          WHERE a.seq > m.seq AND a.seq <= up_to AND a.type = 'pbx.resynced'
+            AND a.data ->> 'pbx' = split_part(m.call, ':', 1)))
+    ON CONFLICT (call) DO UPDATE SET seq = excluded.seq, queue = excluded.queue, at = excluded.at;
 
     -- Agents. A period is the time from one change of an agent's state to the next; `at` never runs backwards in it.
     WITH changes AS (
