@@ -253,10 +253,10 @@ class Server:
             switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
 
         def on_records(records: list[Any]) -> None:
-            switch.on_records(records)
-            for record in records:
+            for record in records:  # first of all: a caller waits for the answer, within milliseconds
                 if type(record) is RouteAsked:
                     self.questions.ask(name, record)
+            switch.on_records(records)
 
         link = AmiLink(
             pbx=name,
