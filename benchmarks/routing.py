@@ -218,6 +218,7 @@ async def measure(pbx: SamplePbx, dsn: str, given: argparse.Namespace, agi_port:
         return (await callers.link.send("Getvar", {"Variable": "CTI_ROUTING"})).get("Value") == "on"
 
     await until(up, "AMI")
+    await callers.link.send("Events", {"EventMask": "user"})  # else watching costs more than what is watched
     rate, seconds, accounts = given.rate, given.seconds, given.accounts
     try:
         port = free_ports(1)[0]

@@ -291,10 +291,10 @@ class Server:
 
         def on_records(records: list[Any]) -> None:
             canary.event(records[-1].at)
-            switch.on_records(records)
-            for record in records:
+            for record in records:  # first of all: a caller waits for the answer, within milliseconds
                 if type(record) is RouteAsked:
                     self.questions.ask(name, record)
+            switch.on_records(records)
 
         link = AmiLink(
             pbx=name,

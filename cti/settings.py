@@ -125,7 +125,7 @@ class RoutingSettings(BaseModel):
         default=0.03, gt=0, le=1, description="how long the look-up of a customer may hold up an answer"
     )
     limit_seconds: float = Field(
-        default=0.15, gt=0, le=5, description="after this a question is not answered any more"
+        default=0.3, gt=0, le=5, description="after this a question is not answered any more"
     )
     at_once: int = Field(default=200, ge=1, le=10_000, description="questions answered at the same time")
 

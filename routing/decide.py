@@ -7,12 +7,13 @@ to its `closed` target; a full queue sends it on; the preferred agent is looked 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from routing.callback import may_be_called
-from routing.hours import opening, spans, within
+from routing.hours import Opening, opening, spans, within
 from routing.rules import (
     Ageing,
     Announce,
@@ -176,11 +177,12 @@ def decide(
     trail.say("entry", entry.id, True, f"the number dialed belongs to entry {entry.id}, queue {entry.queue}")
     trail.say("customer", "", customer is not None, _known(customer))
     wish = _Wish()
+    hours = functools.cache(lambda id: opening(rules.calendars[id], now, look_ahead=False))
     for rule in rules.rules:
         if not rule.enabled:
             trail.say("rule", rule.id, False, "switched off")
             continue
-        why_not = next(_misfits(rule.when, rules, entry, call, customer, now, floor), None)
+        why_not = next(_misfits(rule.when, hours, entry, call, customer, now, floor), None)
         if why_not is not None:
             trail.say("rule", rule.id, False, why_not)
             continue
@@ -222,7 +224,7 @@ def digits(number: str) -> str:
 
 def _misfits(
     when: When,
-    rules: RuleSet,
+    hours: Callable[[str], Opening],
     entry: Entry,
     call: CallFacts,
     customer: Customer | None,
@@ -235,11 +237,11 @@ def _misfits(
     if when.dialed is not None and not any(how_exact(n, digits(call.dialed)) for n in when.dialed):
         yield f"the number dialed is not {_either(when.dialed)}"
     if when.calendar_open is not None:
-        state = opening(rules.calendars[when.calendar_open], now, look_ahead=False)
+        state = hours(when.calendar_open)
         if not state.open:
             yield state.why
     if when.calendar_closed is not None:
-        state = opening(rules.calendars[when.calendar_closed], now, look_ahead=False)
+        state = hours(when.calendar_closed)
         if state.open:
             yield state.why
     if when.times is not None and not any(within(t.days, t.span, t.zone, now) for t in when.times):

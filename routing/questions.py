@@ -73,7 +73,7 @@ class Questions:
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         now: Callable[[], datetime],
         decided: Callable[[Decided], None] = lambda decided: None,
-        limit: float = 0.15,
+        limit: float = 0.3,
         most: int = 200,
     ) -> None:
         """`caller_facts(number, pbx)` finds out about a caller within its own time limit and never fails;
