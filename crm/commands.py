@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import asyncpg
@@ -17,6 +17,7 @@ from crm.interactions import (
     NotYourNote,
     UnknownInteraction,
     UnknownNote,
+    WrongDisposition,
     WrongText,
 )
 from crm.screen_pop import NotYourCall, ScreenPops, UnknownAccount, UnknownCall
@@ -24,6 +25,7 @@ from crm.views import PopView
 from cti.commands import CommandError, Commands
 from cti.facts import Fact
 from cti.people import Actor, Role
+from cti.wrap_up import Disposition
 
 CallId = Annotated[str, StringConstraints(min_length=3, max_length=200)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
@@ -121,6 +123,8 @@ def command_error(error: Exception) -> CommandError | None:
     if isinstance(error, WrongText | ChangedMeanwhile):
         code = "wrong_text" if isinstance(error, WrongText) else "changed_meanwhile"
         return CommandError(code, str(error))
+    if isinstance(error, WrongDisposition):
+        return CommandError("unknown_disposition", str(error))
     for kind, code, message in ERRORS:
         if isinstance(error, kind):
             return CommandError(code, message)
@@ -134,10 +138,14 @@ def add_crm_commands(
     interactions: Interactions,
     works_on: Callable[[Actor, str], bool],
     publish: Callable[[Iterable[Fact]], None],
+    choice: Callable[[str, str, str | None], Sequence[Disposition]] = lambda login, call, queue: (),
+    disposed: Callable[[Actor, str], None] = lambda actor, call: None,
 ) -> None:
     """Registers `call.note`, `call.dispose`, `call.identify`, `note.edit`, `pop.dismiss`.
 
     `works_on(actor, call)`: whether the call is, or has just been, that person's or their team's.
+    `choice(login, call, queue)`: what somebody may say the call ended with, any text if nothing is given back.
+    `disposed(actor, call)` is told when it was said.
     """
 
     def mine(actor: Actor, call: str) -> None:
@@ -160,9 +168,16 @@ def add_crm_commands(
     async def dispose(actor: Actor, args: DisposeArgs) -> Interaction:
         mine(actor, args.call)
         try:
-            return await interactions.dispose(actor, args.call, args.disposition)
+            found = await interactions.dispose(
+                actor,
+                args.call,
+                args.disposition,
+                choice=lambda queue: choice(actor.login, args.call, queue),
+            )
         except Exception as error:
             raise command_error(error) or error from None
+        disposed(actor, args.call)
+        return found
 
     async def identify(actor: Actor, args: IdentifyArgs) -> Identified:
         try:
@@ -197,7 +212,7 @@ def add_crm_commands(
         "call.dispose",
         DisposeArgs,
         dispose,
-        summary="Say how the contact ended; the last word counts.",
+        summary="Say how the contact ended, with a code of the queue's if it has any; the last word counts.",
         result=Interaction,
         roles=people,
     )

@@ -50,6 +50,7 @@ from cti.facts import (
     Fact,
 )
 from cti.people import Actor, Role
+from cti.wrap_up import Disposition
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
@@ -80,6 +81,10 @@ class NotYourNote(Exception):
 
 class WrongText(ValueError):
     """The text is empty or too long; the message says which and how long it may be."""
+
+
+class WrongDisposition(ValueError):
+    """The queue's calls end otherwise; the message names the codes there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -550,16 +555,28 @@ class Interactions:
         self._publish([_noted(changed, old)])
         return changed
 
-    async def dispose(self, actor: Actor, call: str, disposition: str) -> Interaction:
+    async def dispose(
+        self,
+        actor: Actor,
+        call: str,
+        disposition: str,
+        *,
+        choice: Callable[[str | None], Sequence[Disposition]] = lambda queue: (),
+    ) -> Interaction:
         """Says how the contact ended, in the house's own words; committed when this returns. The last one said counts.
 
-        Raises WrongText, UnknownInteraction.
+        `choice`: what may be said of a call that came through this queue, anything if it gives nothing.
+        Raises WrongText, WrongDisposition, UnknownInteraction.
         """
         word = plain(disposition, 101)
         if not word or len(word) > 100:
             raise WrongText("a disposition has 1 to 100 characters")
         async with self._pool.acquire(timeout=5) as connection, connection.transaction():
             about = await self._row_of(connection, call, None)
+            allowed = choice(about["queue"])
+            if allowed and word not in {one.code for one in allowed}:
+                codes = ", ".join(f"{one.code} ({one.label})" for one in allowed)
+                raise WrongDisposition(f"there is no disposition {word!r} for this call; use one of: {codes}")
             await connection.execute(
                 "UPDATE interactions SET disposition = $2, version = version + 1 WHERE id = $1",
                 about["id"],
@@ -601,12 +618,12 @@ class Interactions:
     async def _row_of(
         self, connection: PoolConnection, call: str | None, interaction: int | None
     ) -> asyncpg.Record:
-        """Returns id, call and account of the row, which is written first if the writer has not come to it yet."""
+        """Returns id, call, account and queue of the row, which is written first if the writer has not come to it yet."""
         record = self._records.get(call) if call is not None else None
         if record is not None:
             await _upsert(connection, [record])
         row = await connection.fetchrow(
-            "SELECT id, call, account_id FROM interactions WHERE call = $1 OR id = $2",
+            "SELECT id, call, account_id, queue FROM interactions WHERE call = $1 OR id = $2",
             plain(call, 200) or None,
             interaction if interaction is not None and 0 < interaction < 1 << 63 else None,
         )

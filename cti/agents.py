@@ -8,10 +8,11 @@ leave a state behind, and what was asked for during a call is `pending` until th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from cti.agent_states import AgentNow, Known, Membership, Party, Shown, pending_of, state_of
 from cti.facts import (
     AgentReachabilityChanged,
     AgentState,
@@ -28,19 +29,20 @@ from cti.facts import (
     PbxStatusChanged,
     QueueMemberJoined,
     QueueMemberLeft,
+    QueueMemberPaused,
     QueueMemberStatusChanged,
 )
 from cti.people import Agent, Directory
+from cti.reasons import CONTESTED, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
 from cti.views import AgentView
+from cti.wrap_up import LONGEST_EXTENSION as LONGEST_EXTENSION
+from cti.wrap_up import Disposition, Worked, Wrapping, WrapUps, begin
+from cti.wrap_up import WrapUp as WrapUp
 
 Facts = list[Fact]
 
-UNREACHABLE = frozenset({"unavailable", "invalid"})
-
 SKEW = 5.0
 """Seconds by which Asterisk's clock may differ from ours before wrap-up is counted by ours."""
-
-LONGEST_EXTENSION = 600.0
 
 
 class NotPossible(Exception):
@@ -52,17 +54,13 @@ class NotPossible(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WrapUp:
-    """What follows a queue call: how long, and the state after it."""
-
-    seconds: float = 30.0
-    then_ready: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """What must survive a restart of an agent's working session: written down at every change. `state` and `since`: the
-    last known one, never `unknown`. `log_off_after`: asked to log off when the call is over."""
+    """What must survive a restart of an agent's working session: written down at every change.
+
+    `state`, `shown_reason`, `call`, `since`, `by`, `why`: the last known ones, never of `unknown`. `asked_by`: who wanted
+    `ready` and `reason`. `log_off_after`: asked to log off when the call is over, by `log_off_by`. `wrap_*`, `owed`: the
+    wrap-up under way. `worked`: queue calls that are still to be wrapped up, with queue and whether they were disposed.
+    """
 
     agent: str
     logged_on: bool
@@ -72,94 +70,23 @@ class Session:
     wrap_until: datetime | None
     state: AgentState | None = None
     log_off_after: bool = False
-
-
-@dataclass(slots=True)
-class _Party:
-    """An agent's connection in a call. `dials`: the agent made the call, and is busy from the first digit on."""
-
-    call: str
-    state: ConnectionState
-    dials: bool = False
-    from_queue: bool = False
-
-    @property
-    def talks(self) -> bool:
-        return self.dials or self.state in (ConnectionState.CONNECTED, ConnectionState.HOLD)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shown:
-    """What everybody has been told of an agent."""
-
-    state: AgentState
-    reason: str | None = None
-    pending: str | None = None
+    shown_reason: str | None = None
     call: str | None = None
-    until: datetime | None = None
-
-
-@dataclass(slots=True)
-class _Agent:
-    """`in_session`: has logged on or off here, ever. `parties`: connections by id, the newest last. `to_wrap_up`: the queue
-    call to be wrapped up once on no other. `known`: what was shown before it became unknown, and since when."""
-
-    login: str
-    name: str
-    in_session: bool = False
-    logged_on: bool = False
-    ready: bool = False
-    reason: str | None = None
+    by: str | None = None
+    why: str | None = None
+    asked_by: str | None = None
     log_off_by: str | None = None
-    parties: dict[str, _Party] = field(default_factory=dict)
-    to_wrap_up: str | None = None
-    wrap_until: datetime | None = None
     wrap_call: str | None = None
-    lost: frozenset[str] = frozenset()
-    shown: _Shown = _Shown(AgentState.LOGGED_OFF)
-    since: datetime | None = None
-    known: tuple[_Shown, datetime] | None = None
-    by: str = "system"
-    why: str = "not logged on since the server started"
-    reachable: bool = True
-    statuses: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    @property
-    def talking(self) -> str | None:
-        """The call the agent talks on, at a PBX that can be asked: the newest, one on hold only if there is no other."""
-        calls = [party for party in self._heard() if party.talks]
-        spoken = [party for party in calls if party.state is not ConnectionState.HOLD]
-        return (spoken or calls)[-1].call if calls else None
-
-    @property
-    def offered(self) -> str | None:
-        """The newest call that is offered to the agent, at a PBX that can be asked."""
-        calls = [party for party in self._heard() if not party.talks]
-        return calls[-1].call if calls else None
-
-    def _heard(self) -> list[_Party]:
-        return [party for party in self.parties.values() if party.call.partition(":")[0] not in self.lost]
-
-
-STATES: tuple[tuple[AgentState, Callable[[_Agent], bool]], ...] = (
-    (AgentState.LOGGED_OFF, lambda a: not a.logged_on),
-    (AgentState.BUSY, lambda a: a.talking is not None),
-    (AgentState.RESERVED, lambda a: a.offered is not None),
-    (AgentState.UNKNOWN, lambda a: bool(a.lost)),
-    (AgentState.WRAP_UP, lambda a: a.wrap_until is not None),
-    (AgentState.READY, lambda a: a.ready),
-    (AgentState.NOT_READY, lambda a: True),
-)
-"""The first condition that holds is the agent's state. What one PBX tells is true though another one is lost."""
-
-OCCUPIED = frozenset({AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP, AgentState.UNKNOWN})
-"""The states after which comes what was asked for meanwhile."""
+    wrap_queue: str | None = None
+    owed: dict[str, str] = field(default_factory=dict)
+    worked: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
 
 class Agents:
     """All agents of all PBXs. `hear` folds facts, the verbs carry out wishes; both return what changed.
 
-    `pbxs`: those that are configured; phones at others do not count. No PBX is taken for reachable before it was asked.
+    `wrap_ups`: the rules of queues that have their own. `pbxs`: those that are configured; phones at others do not count.
+    No PBX is taken for reachable before it was asked.
     """
 
     def __init__(
@@ -167,19 +94,28 @@ class Agents:
         directory: Directory,
         *,
         wrap_up: WrapUp,
-        reasons: tuple[str, ...],
+        reasons: Iterable[Reason],
+        wrap_ups: Iterable[WrapUp] = (),
         pbxs: Collection[str] | None = None,
     ) -> None:
         self._directory = directory
-        self._wrap_up = wrap_up
-        self._reasons = reasons
+        self._rules = WrapUps(wrap_up, wrap_ups)
+        self._reasons = Reasons(reasons)
         self._pbxs = None if pbxs is None else frozenset(pbxs)
-        self._agents: dict[str, _Agent] = {}
+        self._agents: dict[str, AgentNow] = {}
         self._up: set[str] = set()
         self._first_asked: datetime | None = None
         self._now: datetime | None = None
 
     # ------------------------------------------------------------------------------------------ what is asked
+
+    def reasons(self) -> tuple[Reason, ...]:
+        """The reasons for being not ready, the system's own among them."""
+        return self._reasons.all()
+
+    def wrap_ups(self) -> tuple[WrapUp, ...]:
+        """The rules of wrap-up, the general one first."""
+        return self._rules.all()
 
     def view(self, login: str, now: datetime) -> AgentView | None:
         """The agent as clients see them; None for somebody who is no agent."""
@@ -191,7 +127,7 @@ class Agents:
         return [self._view(person, now) for _, person in sorted(self._directory.agents.items())]
 
     def _view(self, person: Agent, now: datetime) -> AgentView:
-        a = self._agents.get(person.login) or _Agent(person.login, person.name)
+        a = self._agents.get(person.login) or AgentNow(person.login, person.name)
         self._first_asked = self._first_asked or now
         return AgentView(
             agent=person.login,
@@ -207,32 +143,50 @@ class Agents:
             call=a.shown.call,
             device=_device(person),
             reachable=a.reachable,
-            queues=tuple(sorted({queue for queue, _ in a.statuses})),
+            queues=tuple(sorted({queue for queue, _ in a.members})),
         )
 
     def session(self, login: str, now: datetime) -> Session:
         """What of the agent's session is to be kept; that of somebody who is no agent is over."""
-        a = self._agents.get(login) or _Agent(login, login)
-        state, since = a.shown.state, a.since or now
-        if a.known is not None and state is AgentState.UNKNOWN:
-            state, since = a.known[0].state, a.known[1]
+        a = self._agents.get(login) or AgentNow(login, login)
+        last: Known | None = Known(a.shown, a.since or now, a.by, a.why)
+        if a.shown.state is AgentState.UNKNOWN:
+            last = a.known
+        wrapping = a.wrapping
+        worked = {**a.left_over, **self._at_work(a)}
         return Session(
             agent=login,
             logged_on=a.logged_on,
             ready=a.ready,
             reason=a.reason,
-            since=since,
-            wrap_until=a.wrap_until,
-            state=None if state is AgentState.UNKNOWN else state,
+            since=last.since if last else a.since or now,
+            wrap_until=wrapping.until if wrapping else None,
+            state=last.shown.state if last else None,
             log_off_after=a.log_off_by is not None,
+            shown_reason=last.shown.reason if last else None,
+            call=last.shown.call if last else None,
+            by=last.by if last and a.in_session else None,
+            why=last.why if last and a.in_session else None,
+            asked_by=a.asked_by if a.in_session else None,
+            log_off_by=a.log_off_by,
+            wrap_call=wrapping.call if wrapping else None,
+            wrap_queue=wrapping.queue if wrapping else None,
+            owed=dict(wrapping.owed) if wrapping else {},
+            worked={call: (work.queue, work.disposed) for call, work in worked.items()},
         )
+
+    @staticmethod
+    def _at_work(a: AgentNow) -> dict[str, Worked]:
+        """The queue calls that the agent is on or was on before the present one."""
+        now = {p.call: Worked(p.queue, p.disposed) for p in a.parties.values() if p.queue is not None}
+        return {**a.worked, **now}
 
     def wants(self, login: str) -> tuple[bool, bool, str | None]:
         """How Asterisk's queues should have the agent: (member, paused, reason of the pause)."""
         a = self._agents.get(login)
         if a is None or not a.logged_on:
             return (False, False, None)
-        if a.wrap_until is not None:
+        if a.wrapping is not None:
             return (True, True, "Wrap-up")
         if not a.ready:
             return (True, True, a.reason or "Not ready")
@@ -248,13 +202,32 @@ class Agents:
         server that is new to a call centre must not take its agents out of their queues."""
         return [a.login for a in self._agents.values() if a.in_session]
 
-    def _agent(self, login: str) -> _Agent:
+    def at_pbx_only(self, login: str) -> bool:
+        """Whether the agent is there at the PBX without ever having had a session: nothing of theirs is to be kept."""
+        found = self._agents.get(login)
+        return found is not None and found.at_pbx_only
+
+    def dispositions(self, login: str, call: str, queue: str | None) -> tuple[Disposition, ...]:
+        """What this agent may say the call ended with; `queue`: the call's own. Nothing when any text will do."""
+        a = self._agents.get(login)
+        queues: list[str | None] = []
+        if a is not None:
+            queues += [work.queue for id, work in self._at_work(a).items() if id == call]
+            if a.wrapping is not None and a.wrapping.call == call:
+                queues.append(a.wrapping.queue)
+            if a.wrapping is not None and call in a.wrapping.owed:
+                queues.append(a.wrapping.owed[call])
+        if queue is not None:
+            queues.append(queue)
+        return self._rules.choice(queues) if queues else ()
+
+    def _agent(self, login: str) -> AgentNow:
         person = self._directory.agents.get(login)
         if person is None:
             raise NotPossible("not_an_agent", f"{login} is not an agent: no phone is assigned to this login")
         found = self._agents.get(login)
         if found is None:
-            found = self._agents[login] = _Agent(login, person.name)
+            found = self._agents[login] = AgentNow(login, person.name)
         return found
 
     # ------------------------------------------------------------------------------------------ wishes
@@ -263,27 +236,32 @@ class Agents:
         """Begins the working session, ready or not. Who is logged on already stays as they are, or becomes ready if that is
         asked for; a pending log-off is taken back."""
         a = self._agent(login)
+        if a.log_off_by is not None or not a.logged_on or ready:
+            a.asked_by = by
         a.in_session, a.log_off_by = True, None
         if not a.logged_on:
             a.logged_on, a.ready, a.reason = True, ready, None
-            a.wrap_until = a.to_wrap_up = None
+            a.wrapping, a.worked = None, {}
         elif ready:
             a.ready, a.reason = True, None
-        return self._derive(a, at, by=by, why="logged on")
+        return self._derive(a, at, by=by, why="logged on", asked=True)
 
     def log_off(self, login: str, *, by: str, at: datetime) -> Facts:
-        """Ends the session; during a call it is pending until the call is over."""
+        """Ends the session; during a call it is pending until the call is over. Nobody is kept by a disposition they owe:
+        that it was not given is said."""
         a = self._agent(login)
         a.in_session = True
         if a.logged_on and (a.talking or a.offered):
-            a.log_off_by, a.ready = by, False
-            return self._derive(a, at, by=by, why="asked to log off after the call")
-        return self._end_session(a, by, at, "logged off")
+            a.log_off_by, a.ready, a.asked_by = by, False, by
+            return self._derive(a, at, by=by, why="asked to log off after the call", asked=True)
+        owing = a.wrapping is not None and a.wrapping.owed
+        return self._end_session(a, by, at, "logged off" + (" without the disposition" if owing else ""))
 
-    def _end_session(self, a: _Agent, by: str, at: datetime, why: str) -> Facts:
+    def _end_session(self, a: AgentNow, by: str, at: datetime, why: str) -> Facts:
         a.logged_on = a.ready = False
-        a.wrap_until = a.to_wrap_up = a.reason = a.log_off_by = None
-        return self._derive(a, at, by=by, why=why)
+        a.wrapping = a.reason = a.log_off_by = None
+        a.worked, a.left_over = {}, {}
+        return self._derive(a, at, by=by, why=why, asked=True)
 
     def dismiss(self, login: str, *, at: datetime, why: str) -> Facts:
         """Ends the session of somebody who is no agent any more or has another phone, whatever they are doing."""
@@ -291,37 +269,62 @@ class Agents:
         if a is None:
             return []
         facts = self._end_session(a, "system", at, why)
-        if not (a.parties or a.statuses):  # who still talks is busy when they log on again
+        if not (a.parties or a.members):  # who still talks is busy when they log on again
             del self._agents[login]
         return facts
 
     def make_ready(self, login: str, *, by: str, at: datetime) -> Facts:
-        """Ready for calls, at once or after the present one; ends a wrap-up."""
+        """Ready for calls, at once or after the present one; ends a wrap-up. Raises NotPossible for an agent who still owes
+        a disposition; somebody else, who answers for it, may do it for them."""
         a = self._logged_on(login)
-        a.ready, a.reason, a.log_off_by, a.wrap_until = True, None, None, None
-        return self._derive(a, at, by=by, why="asked to be ready")
+        without = self._let_go(a, by)
+        a.ready, a.reason, a.log_off_by, a.wrapping, a.asked_by = True, None, None, None, by
+        return self._derive(a, at, by=by, why="asked to be ready" + without, asked=True)
 
     def make_not_ready(self, login: str, reason: str, *, by: str, at: datetime) -> Facts:
-        """Not ready for the reason, at once or after the present call; ends a wrap-up. Raises NotPossible for a reason not
-        configured."""
+        """Not ready for the reason, at once or after the present call; ends a wrap-up, but for a disposition that is owed.
+        Raises NotPossible for a reason that this person may not give."""
         a = self._logged_on(login)
-        if self._reasons and reason not in self._reasons:
-            raise NotPossible(
-                "unknown_reason", f"there is no reason {reason!r}; use one of: {', '.join(self._reasons)}"
-            )
-        a.ready, a.reason, a.log_off_by, a.wrap_until = False, reason, None, None
-        return self._derive(a, at, by=by, why=f"asked to be not ready: {reason}")
+        try:
+            self._reasons.check(reason, for_oneself=by == login)
+        except NotAReason as error:
+            raise NotPossible(error.code, str(error)) from None
+        a.ready, a.reason, a.log_off_by, a.asked_by = False, reason, None, by
+        self._no_more_time(a)
+        return self._derive(a, at, by=by, why=f"asked to be not ready: {reason}", asked=True)
 
     def finish_wrap_up(self, login: str, *, by: str, at: datetime) -> Facts:
-        """Ends wrap-up before its time. Raises NotPossible when there is none."""
-        return self._end_wrap_up(self._wrapping_up(login), at, by, "finished wrap-up")
+        """Ends wrap-up before its time. Raises NotPossible when there is none, or the agent owes a disposition (which does
+        not hold somebody else who ends it for them)."""
+        a = self._wrapping_up(login)
+        return self._end_wrap_up(a, at, by, "finished wrap-up" + self._let_go(a, by))
 
     def extend_wrap_up(self, login: str, seconds: float, *, by: str, at: datetime) -> Facts:
         """Gives wrap-up more time, at most ten minutes a call of this. Raises NotPossible when there is none."""
         a = self._wrapping_up(login)
-        if a.wrap_until is not None:
-            a.wrap_until += timedelta(seconds=min(max(seconds, 0.0), LONGEST_EXTENSION))
-        return self._derive(a, at, by=by, why="extended wrap-up")
+        if a.wrapping is not None:
+            a.wrapping.extend(seconds, at)
+        return self._derive(a, at, by=by, why="extended wrap-up", asked=True)
+
+    def disposed(self, login: str, call: str, *, by: str, at: datetime) -> Facts:
+        """How the call ended has been said for this agent: it is owed no more; a wrap-up that only waited for it ends."""
+        a = self._agents.get(login)
+        if a is None:
+            return []
+        for party in a.parties.values():
+            party.disposed = party.disposed or party.call == call
+        for worked in (a.worked, a.left_over):
+            if call in worked:
+                worked[call].disposed = True
+        if a.wrapping is None or a.wrapping.owed.pop(call, None) is None:
+            return []
+        if a.wrapping.over:
+            return self._end_wrap_up(a, at, by, "said how the call ended")
+        return self._derive(a, at, by=by, why="said how the call ended")
+
+    def owing(self, call: str) -> list[str]:
+        """The agents who still have to say how this call ended."""
+        return [a.login for a in self._agents.values() if a.wrapping is not None and call in a.wrapping.owed]
 
     def found_paused(self, login: str, paused: bool, reason: str | None, *, at: datetime) -> Facts:
         """Somebody paused or unpaused the agent at the PBX itself: the wish is taken over, so that both agree. Unpaused in
@@ -329,21 +332,50 @@ class Agents:
         a = self._agents.get(login)
         if a is None or not a.logged_on:
             return []
+        a.asked_by = "pbx"
         if paused:
-            a.ready, a.reason = False, reason or "Paused at the PBX"
-        else:
-            a.ready, a.reason, a.log_off_by, a.wrap_until = True, None, None, None
-        return self._derive(a, at, by="pbx", why="paused at the PBX" if paused else "unpaused at the PBX")
+            a.ready, a.reason = False, reason or PAUSED_AT_THE_PBX
+            return self._derive(a, at, by="pbx", why="paused at the PBX", asked=True)
+        without = " without the disposition" if a.wrapping is not None and a.wrapping.owed else ""
+        a.ready, a.reason, a.log_off_by, a.wrapping = True, None, None, None
+        return self._derive(a, at, by="pbx", why="unpaused at the PBX" + without, asked=True)
 
-    def _logged_on(self, login: str) -> _Agent:
+    def found_contested(self, login: str, pbx: str, *, at: datetime) -> Facts:
+        """Another program keeps changing the agent's queue members: not ready until somebody asks again."""
+        a = self._agents.get(login)
+        if a is None or not a.logged_on:
+            return []
+        a.ready, a.reason, a.asked_by = False, CONTESTED, "system"
+        why = f"another program keeps changing the queue members of this agent at the PBX {pbx}: left as they are"
+        return self._derive(a, at, by="system", why=why, asked=True)
+
+    def _let_go(self, a: AgentNow, by: str) -> str:
+        """What to add to the reason of who ends a wrap-up with a disposition owed; NotPossible for the agent themselves."""
+        if a.wrapping is None or not a.wrapping.owed:
+            return ""
+        if by != a.login:
+            return " without the disposition"
+        call, queue = next(iter(a.wrapping.owed.items()))
+        codes = ", ".join(f"{d.code} ({d.label})" for d in self._rules.of(queue).dispositions) or "any text"
+        raise NotPossible(
+            "disposition_owed", f"say first how the call {call} ended, with call.dispose: {codes}"
+        )
+
+    def _no_more_time(self, a: AgentNow) -> None:
+        if a.wrapping is not None:
+            a.wrapping.until = None
+            if a.wrapping.over:
+                a.wrapping = None
+
+    def _logged_on(self, login: str) -> AgentNow:
         a = self._agent(login)
         if not a.logged_on:
             raise NotPossible("not_logged_on", f"{login} is not logged on: log on first")
         return a
 
-    def _wrapping_up(self, login: str) -> _Agent:
+    def _wrapping_up(self, login: str) -> AgentNow:
         a = self._logged_on(login)
-        if a.wrap_until is None:
+        if a.wrapping is None:
             raise NotPossible("not_in_wrap_up", f"{login} is not in wrap-up")
         return a
 
@@ -355,17 +387,29 @@ class Agents:
         a = self._agent(session.agent)
         a.in_session = True
         a.logged_on, a.ready, a.reason = session.logged_on, session.ready, session.reason
-        a.log_off_by = session.agent if session.logged_on and session.log_off_after else None
-        if session.wrap_until is not None and session.wrap_until > at:
-            a.wrap_until = session.wrap_until
-        elif session.wrap_until is not None and a.ready and not self._wrap_up.then_ready:
-            a.ready, a.reason = False, None
+        a.asked_by = session.asked_by or session.agent
+        if session.logged_on and session.log_off_after:
+            a.log_off_by = session.log_off_by or session.agent
+        self._restore_work(a, session, at)
+        by, why = session.by or a.by, session.why or a.why
         if not session.logged_on:
-            a.since = min(session.since, at)
+            a.since, a.by, a.why = min(session.since, at), by, why
         elif session.state is not None:
-            reason = session.reason if session.state is AgentState.NOT_READY else None
-            a.known = (_Shown(session.state, reason), min(session.since, at))
+            plain = session.reason if session.state is AgentState.NOT_READY else None
+            shown = Shown(session.state, session.shown_reason or plain, call=session.call)
+            a.known = Known(shown, min(session.since, at), by, why)
         return self._derive(a, at, by="system", why="taken up again after a restart of the server")
+
+    def _restore_work(self, a: AgentNow, session: Session, at: datetime) -> None:
+        a.left_over = {
+            call: Worked(queue, disposed=disposed) for call, (queue, disposed) in session.worked.items()
+        }
+        if session.wrap_until is None and not session.owed:
+            return
+        until = session.wrap_until if session.wrap_until is not None and session.wrap_until > at else None
+        a.wrapping = Wrapping(session.wrap_call or "", session.wrap_queue or "", until, dict(session.owed))
+        if a.wrapping.over:
+            self._wrapped_up(a)
 
     def people_changed(self, at: datetime) -> Facts:
         """Follows a change of the directory: who is no agent any more is logged off and, once on no call, forgotten."""
@@ -378,44 +422,79 @@ class Agents:
             self._forget(a)
         return facts
 
-    def _forget(self, a: _Agent) -> None:
-        if a.login not in self._directory.agents and not (a.logged_on or a.parties or a.statuses):
+    def _forget(self, a: AgentNow) -> None:
+        if a.login not in self._directory.agents and not (a.logged_on or a.parties or a.members):
             self._agents.pop(a.login, None)
 
     def tick(self, now: datetime) -> Facts:
-        """Ends the wrap-ups whose time is over."""
+        """Ends the wrap-ups whose time is over and in which nothing is owed."""
         self._now = now
         facts: Facts = []
         for a in self._agents.values():
-            if a.wrap_until is not None and now >= a.wrap_until:
-                facts += self._end_wrap_up(a, a.wrap_until, "system", "wrap-up time is over")
+            wrapping = a.wrapping
+            if wrapping is None or wrapping.until is None or now < wrapping.until:
+                continue
+            until, wrapping.until = wrapping.until, None
+            if wrapping.over:
+                facts += self._end_wrap_up(a, until, "system", "wrap-up time is over")
+            else:
+                why = "wrap-up time is over; how the call ended is still to be said"
+                facts += self._derive(a, until, by="system", why=why)
         return facts
 
-    def _end_wrap_up(self, a: _Agent, at: datetime, by: str, why: str) -> Facts:
-        a.wrap_until = None
-        if a.ready and not self._wrap_up.then_ready:
-            a.ready, a.reason = False, None
+    def _end_wrap_up(self, a: AgentNow, at: datetime, by: str, why: str) -> Facts:
+        self._wrapped_up(a)
         return self._derive(a, at, by=by, why=why)
+
+    def _wrapped_up(self, a: AgentNow) -> None:
+        wrapping, a.wrapping = a.wrapping, None
+        if wrapping is not None and a.ready and not self._rules.of(wrapping.queue).then_ready:
+            a.ready, a.reason, a.asked_by = False, None, "system"
 
     # ------------------------------------------------------------------------------------------ what happens
 
     def hear(self, fact: Fact) -> Facts:
-        """Follows calls, phones and PBX links."""
+        """Follows calls, phones, members of queues and PBX links."""
         match fact:
             case CallCleared():
                 return self._call_over(fact)
             case CallFact():
                 return self._call(fact)
-            case QueueMemberJoined() | QueueMemberStatusChanged():
-                return self._member(fact.agent, fact.queue, fact.interface, fact.status, fact.at)
+            case QueueMemberJoined():
+                new = Membership(fact.status, fact.paused, fact.pause_reason)
+                return self._member(fact, new, f"is a member of the queue {fact.queue}")
+            case QueueMemberStatusChanged():
+                old = self._membership(fact)
+                return self._member(fact, Membership(fact.status, old.paused, old.pause_reason), "")
+            case QueueMemberPaused():
+                old = self._membership(fact)
+                why = "paused at the PBX" if fact.paused else "unpaused at the PBX"
+                return self._member(fact, Membership(old.status, fact.paused, fact.reason), why)
             case QueueMemberLeft():
-                return self._member(fact.agent, fact.queue, fact.interface, None, fact.at)
+                return self._member(fact, None, f"is no longer a member of the queue {fact.queue}")
             case PbxStatusChanged() if fact.phase != "up":
                 self._up.discard(fact.pbx)
                 return self._link_changed(fact.at, f"the link to the PBX {fact.pbx} is {fact.phase}")
             case PbxResynced():
                 self._up.add(fact.pbx)
-                return self._link_changed(fact.at, f"the PBX {fact.pbx} was asked again")
+                facts: Facts = []
+                for a in tuple(self._agents.values()):
+                    facts += self._settle_left_over(a, fact)
+                return facts + self._link_changed(fact.at, f"the PBX {fact.pbx} was asked again")
+        return []
+
+    def _settle_left_over(self, a: AgentNow, fact: PbxResynced) -> Facts:
+        """After a restart: calls that are gone meanwhile are wrapped up now, or the log-off that waited for their end comes,
+        unless the agent is on another one."""
+        gone = [call for call in a.left_over if call.partition(":")[0] == fact.pbx]
+        for call in gone:
+            a.worked[call] = a.left_over.pop(call)
+        if not a.logged_on or a.parties or a.left_over:
+            return []
+        if a.log_off_by is not None and not self._lost(a.login):
+            return self._end_session(a, a.log_off_by, fact.at, "logged off after the call, as asked")
+        if gone:
+            self._begin_wrap_up(a, fact.at)
         return []
 
     def _call(self, fact: CallFact) -> Facts:
@@ -440,33 +519,44 @@ class Agents:
             return self._left(a, connection.id, fact)
         party = a.parties.get(connection.id)
         if party is None:
-            party = a.parties[connection.id] = _Party(fact.call, connection.state)
+            party = a.parties[connection.id] = Party(fact.call, connection.state)
             party.dials = its_own and isinstance(fact, CallOriginated)
+            if (before := a.left_over.pop(fact.call, None)) is not None:
+                party.queue, party.disposed = before.queue, before.disposed
         elif not party.talks and connection.state is ConnectionState.CONNECTED:
             a.parties[connection.id] = a.parties.pop(connection.id)  # the one answered last is the newest
         party.call, party.state = fact.call, connection.state
         if its_own and isinstance(fact, CallEstablished) and fact.queue is not None:
-            party.from_queue = True
+            party.queue = fact.queue
         why = _WHY.get(fact.TYPE, "on a call") if party.talks else "offered a call"
         return self._derive(a, fact.at, by="pbx", why=why)
 
-    def _left(self, a: _Agent, connection: str, fact: CallFact) -> Facts:
+    def _left(self, a: AgentNow, connection: str, fact: CallFact) -> Facts:
         party = a.parties.pop(connection, None)
         if party is None:
             return []
         why = "the call ended" if party.talks else f"the offered call went: {getattr(fact, 'reason', 'gone')}"
-        if party.from_queue:
-            a.to_wrap_up = party.call
+        if "lost" in (getattr(fact, "reason", None), getattr(fact, "outcome", None)):
+            why = "the call was found gone when the PBX was asked again"
+        if party.queue is not None:
+            a.worked[party.call] = Worked(party.queue, party.disposed)
         if not a.parties:
             if a.logged_on and a.log_off_by is not None:
                 return self._end_session(a, a.log_off_by, fact.at, "logged off after the call, as asked")
-            if a.logged_on and a.to_wrap_up is not None and self._wrap_up.seconds > 0:
-                a.wrap_until = self._begin(fact.at) + timedelta(seconds=self._wrap_up.seconds)
-                a.wrap_call, why = a.to_wrap_up, "wrap-up after a queue call"
-            a.to_wrap_up = None
+            if self._begin_wrap_up(a, fact.at):
+                why = "wrap-up after a queue call"
         facts = self._derive(a, fact.at, by="pbx", why=why)
         self._forget(a)
         return facts
+
+    def _begin_wrap_up(self, a: AgentNow, at: datetime) -> bool:
+        """Whether wrap-up of the calls worked on begins now."""
+        worked, a.worked = a.worked, {}
+        if not a.logged_on:
+            return False
+        before = a.wrapping
+        a.wrapping = begin(self._rules, worked, self._begin(at), before)
+        return a.wrapping is not before
 
     def _begin(self, at: datetime) -> datetime:
         """When wrap-up begins: as Asterisk says, unless its clock is plainly not ours, which ends the wrap-up."""
@@ -483,22 +573,39 @@ class Agents:
                     facts += self._left(a, connection, fact)
         return facts
 
+    def _membership(self, fact: QueueMemberStatusChanged | QueueMemberPaused) -> Membership:
+        a = self._agents.get(fact.agent or "")
+        found = a.members.get((fact.queue, fact.interface)) if a is not None else None
+        return found or Membership("unknown")
+
     def _member(
-        self, login: str | None, queue: str, interface: str, status: str | None, at: datetime
+        self,
+        fact: QueueMemberJoined | QueueMemberStatusChanged | QueueMemberPaused | QueueMemberLeft,
+        new: Membership | None,
+        why: str,
     ) -> Facts:
+        """`why`: what the PBX did, for somebody who is there without a session."""
+        login, key = fact.agent, (fact.queue, fact.interface)
         if login is None or (login not in self._directory.agents and login not in self._agents):
             return []
         a = self._agents.get(login) or self._agent(login)
-        if status is None:
-            a.statuses.pop((queue, interface), None)
+        was_reachable = a.reachable
+        if new is None:
+            a.members.pop(key, None)
         else:
-            a.statuses[queue, interface] = status
-        reachable = not a.statuses or any(s not in UNREACHABLE for s in a.statuses.values())
+            a.members[key] = new
+        facts: Facts = []
+        if a.reachable != was_reachable:
+            why = f"the phone {fact.interface} can{'' if a.reachable else 'not'} be reached"
+            facts.append(
+                AgentReachabilityChanged(
+                    at=fact.at, agent=login, device=fact.interface, reachable=a.reachable
+                )
+            )
+        if facts or not a.in_session:
+            facts += self._derive(a, fact.at, by="pbx", why=why, asked=a.reachable == was_reachable)
         self._forget(a)
-        if reachable == a.reachable:
-            return []
-        a.reachable = reachable
-        return [AgentReachabilityChanged(at=at, agent=login, device=interface, reachable=reachable)]
+        return facts
 
     def _link_changed(self, at: datetime, why: str) -> Facts:
         facts: Facts = []
@@ -516,28 +623,33 @@ class Agents:
         configured = person.interfaces.keys() if self._pbxs is None else person.interfaces.keys() & self._pbxs
         return frozenset(configured - self._up)
 
-    def _derive(self, a: _Agent, at: datetime, *, by: str, why: str) -> Facts:
+    def _derive(self, a: AgentNow, at: datetime, *, by: str, why: str, asked: bool = False) -> Facts:
+        """`asked`: the change is what somebody has just asked for. One that is not, and ends in what was asked for before,
+        says who asked: nobody is ready without a person or a rule that wanted it."""
         old = a.shown
         a.lost = self._lost(a.login)
-        state = next(state for state, holds in STATES if holds(a))
+        state = state_of(a)
         unknown = why if old.state is not AgentState.UNKNOWN else old.reason
-        new = _Shown(
+        new = Shown(
             state=state,
-            reason={AgentState.NOT_READY: a.reason, AgentState.UNKNOWN: unknown}.get(state),
-            pending=self._pending(a, state),
+            reason={AgentState.NOT_READY: a.idle_reason, AgentState.UNKNOWN: unknown}.get(state),
+            pending=pending_of(a, state),
             call={
                 AgentState.BUSY: a.talking,
                 AgentState.RESERVED: a.offered,
-                AgentState.WRAP_UP: a.wrap_call,
+                AgentState.WRAP_UP: (a.wrapping.call or None) if a.wrapping is not None else None,
             }.get(state),
-            until=a.wrap_until if state is AgentState.WRAP_UP else None,
+            until=a.wrapping.until if state is AgentState.WRAP_UP and a.wrapping is not None else None,
         )
         if new == old:
             return []
         at = max(at, a.since or at)
+        if not asked and state is not old.state and state in (AgentState.READY, AgentState.NOT_READY):
+            why = f"{why}; {a.wish}"
+        began = Known(new, a.since or at, by, why)
         if a.since is None or (new.state, new.reason) != (old.state, old.reason):
-            a.since = self._since(a, old, new, at)
-        a.shown, a.by, a.why = new, by, why
+            began = self._begun(a, old, Known(new, at, by, why))
+        a.shown, a.since, a.by, a.why = new, began.since, began.by, began.why
         person = self._directory.agents.get(a.login)
         return [
             AgentStateChanged(
@@ -547,8 +659,8 @@ class Agents:
                 new=new.state,
                 since=a.since,
                 reason=new.reason,
-                by=by,
-                why=why,
+                by=a.by,
+                why=a.why,
                 call=new.call,
                 pending=new.pending,
                 until=new.until,
@@ -557,28 +669,16 @@ class Agents:
         ]
 
     @staticmethod
-    def _since(a: _Agent, old: _Shown, new: _Shown, at: datetime) -> datetime:
-        """When the new state began. One that was only unknown for a while, and comes back the same, goes on."""
-        if new.state is AgentState.UNKNOWN:
+    def _begun(a: AgentNow, old: Shown, new: Known) -> Known:
+        """Since when, by whom and why the new state is. One that was only unknown for a while goes on as it was."""
+        if new.shown.state is AgentState.UNKNOWN:
             if a.since is not None:
-                a.known = (old, a.since)
-            return at
+                a.known = Known(old, a.since, a.by, a.why)
+            return new
         known, a.known = a.known, None
-        if known is not None:
-            before, since = known
-            if (before.state, before.reason, before.call) == (new.state, new.reason, new.call):
-                return min(since, at)
-        return at
-
-    @staticmethod
-    def _pending(a: _Agent, state: AgentState) -> str | None:
-        if state not in OCCUPIED:
-            return None
-        if a.log_off_by is not None:
-            return "logged_off"
-        if not a.ready:
-            return f"not_ready: {a.reason}" if a.reason else "not_ready"
-        return None
+        if known is not None and known.shown.goes_on_as(new.shown):
+            return Known(new.shown, min(known.since, new.since), known.by, known.why)
+        return new
 
 
 _WHY = {

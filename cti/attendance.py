@@ -41,7 +41,11 @@ class Attendance:
 
     def hear(self, fact: AgentStateChanged) -> None:
         """Notes whose session changed."""
-        self._due[fact.agent] = None
+        self.note(fact.agent)
+
+    def note(self, login: str) -> None:
+        """Notes that something of this agent's session is to be written."""
+        self._due[login] = None
         self._written.clear()
         self._wake.set()
 
@@ -57,7 +61,13 @@ class Attendance:
             batch, self._due = self._due, {}
             now = datetime.now(UTC)
             try:
-                await self._save([self._agents.session(login, now) for login in batch])
+                await self._save(
+                    [
+                        self._agents.session(login, now)
+                        for login in batch
+                        if not self._agents.at_pbx_only(login)  # what the PBX has is not ours to remember
+                    ]
+                )
             except Exception as error:
                 self._due = {**batch, **self._due}
                 if failures == 0:

@@ -39,8 +39,9 @@ from cti.embedded.place import LONGEST_SOCKET_FOLDER, home, lives, reachable, re
 from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import LIVELY, SamplePbx, World
 from cti.journal import JournalInUse
+from cti.reasons import Chooser
 from cti.server import Server
-from cti.settings import load
+from cti.settings import Settings, load
 from cti.simulator import Caller, Plan, Simulator, User
 from cti.watch import Login, Watch, websocket_url
 
@@ -239,7 +240,7 @@ class Demo:
         switch = await self._unless_stopped(self._switch(ending, installation))
         server = await self._unless_stopped(self._server(ending, dsn, port, switch))
         robots = asyncio.create_task(
-            demo_people.employ(server.url, self.passwords, server.settings.not_ready_reasons, self._chance)
+            demo_people.employ(server.url, self.passwords, _reasons(server.settings), self._chance)
         )
         ending.push_async_callback(_end, robots)
         customers = [
@@ -471,6 +472,11 @@ class Demo:
             client = Client(websocket_url(url), session.token, name="cti demo")
             lines = tuple(Text(line, "on grey15", no_wrap=True) for line in top[:3])
             await Watch(client, url=url, out=out, top=lines).run()
+
+
+def _reasons(settings: Settings) -> list[str]:
+    """What an agent may choose for a break."""
+    return [r.name for r in settings.not_ready_reasons if r.chosen_by is Chooser.AGENTS]
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

@@ -114,7 +114,7 @@ class Membership:
             self._hear_of_member(fact)
             return
         match fact:
-            case AgentStateChanged():
+            case AgentStateChanged() if not self._agents.at_pbx_only(fact.agent):
                 wanted = self._agents.wants(fact.agent)
                 for bench in self._benches.values():
                     if bench.settled.get(fact.agent) != wanted:

@@ -32,7 +32,7 @@ from cti import audit, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
-from cti.agents import Agents, Session, WrapUp
+from cti.agents import Agents, Session
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
 from cti.ami_events import PARSERS, RouteAsked
@@ -63,6 +63,7 @@ from cti.facts import (
     QueueCallerLeft,
     QueueMemberJoined,
     QueueMemberLeft,
+    QueueMemberPaused,
     QueueMemberStatusChanged,
 )
 from cti.figures.commands import add_figures_commands
@@ -74,11 +75,12 @@ from cti.membership import OF_MEMBERS, Membership
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
+from cti.reasons import Reason
 from cti.rest import admin, health, sessions, state
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
-from cti.settings import PbxSettings, Settings, WrongSettings
+from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
@@ -221,11 +223,13 @@ class Server:
     # ------------------------------------------------------------------------------------------ models
 
     def _models(self) -> None:
-        wrap_up = self.settings.wrap_up
         self.agents = Agents(
             self.directory,
-            wrap_up=WrapUp(seconds=wrap_up.seconds, then_ready=wrap_up.after == "ready"),
-            reasons=self.settings.not_ready_reasons,
+            wrap_up=wrap_up_rule(self.settings.wrap_up),
+            wrap_ups=[
+                wrap_up_rule(self.settings.wrap_up, queue) for queue in sorted(self.settings.wrap_up.queues)
+            ],
+            reasons=[Reason(**dict(reason)) for reason in self.settings.not_ready_reasons],
             pbxs=self.settings.pbx,
         )
         self.switches: dict[str, Switch] = {}
@@ -410,6 +414,20 @@ class Server:
     def _outside_number(self, pbx: str, dialled: str) -> str:
         return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
 
+    def _disposed(self, actor: Actor, call: str) -> None:
+        """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
+        now = datetime.now(UTC)
+        speaks_for = [
+            login
+            for login in self.agents.owing(call)
+            if actor.is_admin
+            or (actor.role is Role.SUPERVISOR and self.directory.team_of(login) in actor.teams)
+        ]
+        for login in {actor.login, *speaks_for}:
+            self.bus.publish(self.agents.disposed(login, call, by=actor.login, at=now))
+            if login in self.directory.agents:
+                self.attendance.note(login)
+
     def _works_on(self, actor: Actor, call: str) -> bool:
         """Whether a call is, or has just been, somebody's or their team's."""
         if actor.is_admin or actor.login in self._agents_in(call):
@@ -555,6 +573,8 @@ class Server:
             interactions=self.interactions,
             works_on=self._works_on,
             publish=self.bus.publish,
+            choice=self.agents.dispositions,
+            disposed=self._disposed,
         )
         add_figures_commands(self.commands, self.desk)
 
@@ -720,6 +740,7 @@ class Server:
             PbxResynced,
             QueueMemberJoined,
             QueueMemberStatusChanged,
+            QueueMemberPaused,
             QueueMemberLeft,
         ):
             listen(kind, self.agents.hear)

@@ -30,7 +30,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from cti.reasons import Chooser
+from cti.wrap_up import Disposition, WrapUp
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
+Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 
@@ -107,6 +112,32 @@ class PbxSettings(BaseModel):
     )
 
 
+class ReasonSettings(BaseModel):
+    """A reason for being not ready; in the list of reasons a name alone will do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ShortText
+    paid: bool = Field(default=True, description="whether this time is paid")
+    limit: float | None = Field(
+        default=None, gt=0, description="minutes after which it has lasted too long: shown, nobody is made ready"
+    )
+    chosen_by: Chooser = Field(
+        default=Chooser.AGENTS, description="agents, supervisors (for their agents), or only the system"
+    )
+
+
+class QueueWrapUpSettings(BaseModel):
+    """What happens after the calls of one queue; what is left out is as in `wrap_up` itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float | None = Field(default=None, ge=0)
+    after: Literal["ready", "not_ready"] | None = None
+    mandatory: bool | None = None
+    dispositions: dict[Code, ShortText] | None = None
+
+
 class WrapUpSettings(BaseModel):
     """What happens after a queue call."""
 
@@ -114,6 +145,23 @@ class WrapUpSettings(BaseModel):
 
     seconds: float = Field(default=30.0, ge=0)
     after: Literal["ready", "not_ready"] = "ready"
+    mandatory: bool = Field(
+        default=False, description="wrap-up does not end before the agent has said how the call ended"
+    )
+    dispositions: dict[Code, ShortText] = Field(
+        default_factory=dict, description="what a call may have ended with, code and label; any text if empty"
+    )
+    queues: dict[str, QueueWrapUpSettings] = Field(
+        default_factory=dict, description="queues with rules of their own, by id: `main:sales`"
+    )
+
+    @field_validator("queues")
+    @classmethod
+    def _ids(cls, queues: dict[str, QueueWrapUpSettings]) -> dict[str, QueueWrapUpSettings]:
+        for queue in queues:
+            if ":" not in queue:
+                raise ValueError(f"{queue!r} is no queue's id: write it with its PBX, such as main:{queue}")
+        return queues
 
 
 class RoutingSettings(BaseModel):
@@ -160,6 +208,9 @@ class FiguresSettings(QueueTarget):
         return name
 
 
+DEFAULT_REASONS = ("Break", "Lunch", "Meeting", "Training", "Back office")
+
+
 class Settings(BaseSettings):
     """All settings of `cti serve`."""
 
@@ -178,7 +229,10 @@ class Settings(BaseSettings):
     wrap_up: WrapUpSettings = Field(default_factory=WrapUpSettings)
     routing: RoutingSettings = Field(default_factory=RoutingSettings)
     figures: FiguresSettings = Field(default_factory=FiguresSettings)
-    not_ready_reasons: tuple[str, ...] = ("Break", "Lunch", "Meeting", "Training", "Back office")
+    not_ready_reasons: tuple[ReasonSettings, ...] = Field(
+        default=tuple(ReasonSettings(name=name) for name in DEFAULT_REASONS),
+        description="why agents may be not ready: names, or name, paid, limit (minutes) and chosen_by",
+    )
     pop_url: str = Field(
         default="",
         description="address of another CRM to open with a pop; {e164} {account_number} {call} {queue} {dnis} "
@@ -197,6 +251,22 @@ class Settings(BaseSettings):
     keep_audit_days: int = Field(default=730, ge=90, description="days that the audit is kept")
     log_json: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("not_ready_reasons", mode="before")
+    @classmethod
+    def _names(cls, given: object) -> object:
+        """A name alone is a reason."""
+        if not isinstance(given, list | tuple):
+            return given
+        return tuple({"name": one} if isinstance(one, str) else one for one in given)
+
+    @field_validator("not_ready_reasons")
+    @classmethod
+    def _once(cls, given: tuple[ReasonSettings, ...]) -> tuple[ReasonSettings, ...]:
+        names = [reason.name for reason in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"the reason {twice[0]!r} is there twice")
+        return given
 
     @classmethod
     def settings_customise_sources(
@@ -228,3 +298,19 @@ def load(**given: object) -> Settings:
         raise WrongSettings("wrong settings:\n  " + "\n  ".join(lines)) from None
     except ValueError as error:
         raise WrongSettings(f"settings cannot be read: {error}") from None
+
+
+def wrap_up_rule(settings: WrapUpSettings, queue: str | None = None) -> WrapUp:
+    """The rule for the calls of a queue with settings of its own, or the general one."""
+    own = settings.queues[queue] if queue is not None else QueueWrapUpSettings()
+    seconds = settings.seconds if own.seconds is None else own.seconds
+    after = settings.after if own.after is None else own.after
+    mandatory = settings.mandatory if own.mandatory is None else own.mandatory
+    dispositions = settings.dispositions if own.dispositions is None else own.dispositions
+    return WrapUp(
+        queue=queue,
+        seconds=seconds,
+        then_ready=after == "ready",
+        mandatory=mandatory,
+        dispositions=tuple(Disposition(code=code, label=label) for code, label in dispositions.items()),
+    )

@@ -51,6 +51,8 @@ class Snapshots:
             queues=tuple(q for q in self._queues() if ADMIN in topics or f"queue:{q.id}" in topics),
             pbxs=tuple(self._pbxs()),
             pops=tuple(pops),
+            reasons=self._agents.reasons(),
+            wrap_up=self._agents.wrap_ups(),
         )
 
     @staticmethod

@@ -7,6 +7,8 @@ from typing import Any
 
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
+from cti.reasons import Reason
+from cti.wrap_up import WrapUp
 
 
 class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -72,7 +74,9 @@ class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
-    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops."""
+    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
+    `reasons`: why agents may be not ready; a state's reason that is not among them was given at the PBX. `wrap_up`: what
+    follows queue calls; the rule without a queue is for all that have none of their own."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -80,3 +84,5 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     queues: tuple[QueueView, ...]
     pbxs: tuple[PbxView, ...]
     pops: tuple[Any, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    wrap_up: tuple[WrapUp, ...] = ()

@@ -18,12 +18,13 @@ from cti.facts import AgentStateChanged, CallFact, Fact, PbxResynced, PbxStatusC
 from cti.hub import pack
 from cti.people import Actor, Agent, Directory, QueueAssignment, Role, Team
 from cti.queues import Queues
+from cti.reasons import Reason
 from cti.snapshot import Snapshots
 from cti.views import PbxView, Snapshot
 from tests.recorded import AGENTS
 
 NOON = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
-REASONS = ("Break", "Lunch")
+REASONS = (Reason(name="Break"), Reason(name="Lunch"))
 HALF_A_MINUTE = WrapUp(seconds=30.0)
 RED, BLUE = "red", "blue"
 

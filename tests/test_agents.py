@@ -39,6 +39,7 @@ from cti.facts import (
     PbxStatusChanged,
     QueueMemberJoined,
     QueueMemberLeft,
+    QueueMemberPaused,
     QueueMemberStatusChanged,
 )
 from cti.people import Agent, Directory
@@ -608,7 +609,9 @@ def test_phones_at_a_pbx_that_is_not_configured_do_not_count() -> None:
         (lambda s: (s.answers(), s.leaves()), 60, "ready"),
         (lambda s: (s.answers(), s.leaves(), s.do("make_not_ready", "Break")), 60, "not_ready (Break)"),
         (lambda s: s.do("log_off"), 5, "logged_off"),
-        (lambda s: (s.answers(), s.do("log_off")), 5, "not_ready"),
+        (lambda s: (s.answers(), s.do("log_off")), 5, "logged_off"),
+        (lambda s: s.answers(), 5, "wrap_up"),  # the call ended while no server ran
+        (lambda s: s.answers(queue=None), 5, "ready"),
     ],
 )
 def test_a_session_survives_a_restart(before: Callable[[Stage], Any], later: float, state: str) -> None:
@@ -676,14 +679,23 @@ def test_clocks_that_differ_make_no_time_run_backwards() -> None:
 # ------------------------------------------------------------------------------------------ phones, people, pauses
 
 
-def test_reachable_while_one_phone_of_the_agent_is() -> None:
-    stage = Stage()
-    assert stage.member("not_in_use") == []
-    (gone,) = stage.agents.hear(
+def unplugged(stage: Stage, status: str = "unavailable") -> list[Fact]:
+    return stage.agents.hear(
         QueueMemberStatusChanged(
-            at=NOON, queue="main:sales", interface="PJSIP/1001", agent="anna", status="unavailable", penalty=0
+            at=stage.now,
+            queue="main:sales",
+            interface="PJSIP/1001",
+            agent="anna",
+            status=status,
+            penalty=0,
         )
     )
+
+
+def test_reachable_while_one_phone_of_the_agent_is() -> None:
+    stage = Stage().on(ready=False)
+    assert stage.member("not_in_use") == []
+    (gone,) = unplugged(stage)
     assert isinstance(gone, AgentReachabilityChanged)
     assert not gone.reachable
     (back,) = stage.member("in_use", "main:support")
@@ -695,6 +707,78 @@ def test_reachable_while_one_phone_of_the_agent_is() -> None:
     assert len(stage.member(None, "main:support")) == 1
     assert len(stage.member(None)) == 1
     assert stage.agents.view("anna", NOON).reachable  # type: ignore[union-attr]
+
+
+def test_ready_at_a_phone_that_cannot_be_rung_is_not_ready_until_it_can() -> None:
+    stage = Stage().on()
+    stage.member("not_in_use")
+    stage.second = 10
+    reachability, off = unplugged(stage)
+    assert isinstance(reachability, AgentReachabilityChanged)
+    assert isinstance(off, AgentStateChanged)
+    assert stage.state == "not_ready (Phone unreachable) then ready"
+    assert (off.by, off.why) == ("pbx", "the phone PJSIP/1001 cannot be reached; ready as anna asked")
+    assert stage.agents.wants("anna") == (True, False, None)  # Asterisk itself passes such a phone over
+    stage.pbx_lost()
+    stage.pbx_up()
+    assert stage.state == "not_ready (Phone unreachable) then ready"
+    _, on = unplugged(stage, "not_in_use")
+    assert isinstance(on, AgentStateChanged)
+    assert (on.new, on.by, on.why) == (
+        AgentState.READY,
+        "pbx",
+        "the phone PJSIP/1001 can be reached; ready as anna asked",
+    )
+    stage.do("make_not_ready", "Lunch")
+    unplugged(stage)
+    assert stage.state == "not_ready (Lunch)"
+
+
+def test_who_has_logged_on_at_the_pbx_itself_is_shown_as_the_pbx_has_them() -> None:
+    stage = Stage()
+
+    def paused(paused: bool, reason: str | None, queue: str = "main:sales") -> None:
+        stage.hear(
+            QueueMemberPaused(
+                at=stage.now, queue=queue, interface="PJSIP/1001", agent="anna", paused=paused, reason=reason
+            )
+        )
+
+    stage.keep(stage.member("not_in_use"))
+    view = stage.agents.view("anna", stage.now)
+    assert view is not None
+    assert (stage.state, view.by, view.why) == ("ready", "pbx", "is a member of the queue main:sales")
+    assert stage.agents.known() == []  # none of our business there
+    assert stage.agents.at_pbx_only("anna")
+    paused(True, "Tea")
+    assert stage.state == "not_ready (Tea)"
+    stage.keep(stage.member("not_in_use", "main:support"))
+    assert stage.state == "ready"  # one queue may call
+    paused(True, None, "main:support")
+    stage.offered()
+    assert stage.state == "reserved"
+    stage.answers()
+    assert stage.state == "busy"
+    stage.leaves()
+    assert stage.state == "not_ready (Tea)"  # wrap-up there is Asterisk's own
+    paused(False, None)
+    stage.keep(unplugged(stage))
+    assert stage.state == "ready"  # the other queue's phone
+    stage.keep(stage.member(None, "main:support"))
+    assert stage.state == "not_ready (Phone unreachable) then ready"
+    stage.pbx_lost()
+    assert stage.state.startswith("unknown")
+    stage.pbx_up()
+    stage.keep(stage.member(None))
+    assert stage.state == "logged_off"
+    assert stage.told[-1].by == "pbx"
+    stage.keep(stage.member("not_in_use"))
+    stage.on(ready=False)
+    assert (stage.state, stage.agents.known()) == ("not_ready", ["anna"])  # from now on ours
+    stage.do("log_off")
+    assert stage.state == "logged_off"
+    with pytest.raises(NotPossible, match="is not logged on"):
+        stage.do("make_ready")
 
 
 def test_found_paused_at_the_pbx_is_taken_over() -> None:

@@ -207,6 +207,16 @@ async def test_the_last_known_of_an_agent_survives(pool: Any, passwords: Passwor
         wrap_until=since + timedelta(seconds=30),
         state=AgentState.WRAP_UP,
         log_off_after=True,
+        shown_reason="Phone unreachable",
+        call="main:1",
+        by="ruth",
+        why="asked to be not ready: Lunch",
+        asked_by="ruth",
+        log_off_by="sue",
+        wrap_call="main:1",
+        wrap_queue="main:sales",
+        owed={"main:1": "main:sales"},
+        worked={"main:2": ("main:support", True)},
     )
     stranger = Session(agent="nobody", logged_on=True, ready=True, reason=None, since=since, wrap_until=None)
     await save_agent_sessions(pool, [stranger, first, second])
