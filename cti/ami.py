@@ -75,6 +75,9 @@ JUST_STARTED = 300.0  # an Asterisk younger than this may still be loading its m
 CLOSE_WAIT = 0.5
 PINGS_MISSED_MAX = 3  # pings without an answer on a connection that still carries events
 
+BACKOFF_AWAY = 5.0
+"""Seconds at most between two attempts at a PBX that is away: it must not come back unnoticed."""
+
 
 class LinkPhase(StrEnum):
     """Where a link stands; between two attempts, and during them, it stays DOWN."""
@@ -422,7 +425,7 @@ class AmiLink:
         if status.phase is LinkPhase.UP and time.time() - status.since > STEADY_AFTER:
             self._failures = 0
         self._failures += 1
-        longest = min(self._backoff_max, BACKOFF_FIRST * 2 ** min(self._failures, 20))
+        longest = min(self._backoff_max, BACKOFF_AWAY, BACKOFF_FIRST * 2 ** min(self._failures, 20))
         shortest = min(BACKOFF_FIRST, longest)
         if trouble.code in ("wrong_password", "wrong_host"):  # nothing that mends itself in a second
             shortest, longest = self._backoff_max / 2, self._backoff_max
