@@ -637,7 +637,9 @@ class Agents:
         old = a.shown
         a.lost = self._lost(a.login)
         state = state_of(a)
-        unknown = why if old.state is not AgentState.UNKNOWN else old.reason
+        unknown = old.reason if old.state is AgentState.UNKNOWN else why
+        if by != "system" and old.state is not AgentState.UNKNOWN:
+            unknown = f"the PBX {', '.join(sorted(a.lost))} cannot be asked now"
         new = Shown(
             state=state,
             reason={AgentState.NOT_READY: a.idle_reason, AgentState.UNKNOWN: unknown}.get(state),

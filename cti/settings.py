@@ -109,7 +109,9 @@ class ReasonSettings(BaseModel):
     name: ShortText
     paid: bool = Field(default=True, description="whether this time is paid")
     limit: float | None = Field(
-        default=None, gt=0, description="minutes after which it has lasted too long: shown, nobody is made ready"
+        default=None,
+        gt=0,
+        description="minutes after which it has lasted too long: shown, nobody is made ready",
     )
     chosen_by: Chooser = Field(
         default=Chooser.AGENTS, description="agents, supervisors (for their agents), or only the system"

@@ -131,7 +131,12 @@ async def test_states_are_right_or_unknown_whatever_restarts(centre: Centre, nam
     await happening.what(centre)
     up = time.monotonic()
     for screen in screens.values():
-        if screen.close_code is not None or centre.server is None or screen._reader is None or screen._reader.done():
+        if (
+            screen.close_code is not None
+            or centre.server is None
+            or screen._reader is None
+            or screen._reader.done()
+        ):
             await screen.connect()
     await centre.ready()
     busy = "busy" if happening.calls_live else "wrap_up"
@@ -151,7 +156,10 @@ async def test_states_are_right_or_unknown_whatever_restarts(centre: Centre, nam
         assert {n: now["emil"][n] for n in same} == {n: before["emil"][n] for n in same}
     for login in ("anna", "ben", "cleo", "dora"):  # and nothing else was shown meanwhile
         seen = [state for state, _ in shown(olga, login)]
-        assert set(seen) <= {before[login]["state"], *(["unknown"] if happening.unknown else [])}, (login, seen)
+        assert set(seen) <= {before[login]["state"], *(["unknown"] if happening.unknown else [])}, (
+            login,
+            seen,
+        )
     await centre.member("anna")
     await centre.member("ben", paused=True, reason="Lunch")
     await centre.member("dora", paused=True, reason="Wrap-up")
@@ -213,7 +221,9 @@ async def test_a_phone_unplugged_is_not_ready_and_is_rung_again_when_back(centre
         assert shown(olga, "finn")[:2] == [("not_ready", "Phone unreachable"), ("ready", None)]
         offers = [olga.frames.index((olga.arrival(f), f)) for f in olga.all("call.offered", agent="finn")]
         back = olga.all("agent.reachability_changed", agent="finn", reachable=True)[0]
-        assert min(offers) > olga.frames.index((olga.arrival(back), back))  # nothing was offered to a dead phone
+        assert min(offers) > olga.frames.index(
+            (olga.arrival(back), back)
+        )  # nothing was offered to a dead phone
         await centre.hang_up(caller)
         await olga.agent_is("ready", "finn")
         await finn.ask("agent.log_off")
