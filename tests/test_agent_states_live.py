@@ -18,8 +18,11 @@ import pytest_asyncio
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports, remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
+from cti.wrap_up import WrapUp
 from tests.centre import Centre, Refusal, Screen, centre_of
-from tests.conftest import SCENARIOS, Sipp, SippRun
+from tests.conftest import SCENARIOS, AsteriskFactory, Sipp, SippRun
+from tests.floor import person
+from tests.live_floor import LiveFloor, callers, now
 from tests.sip_party import Party
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -277,3 +280,53 @@ async def test_who_logs_on_at_the_pbx_is_shown_and_left_there(centre: Centre) ->
     await centre.admin("QueueRemove", Queue="sales", Interface="PJSIP/1103")
     gone = await sara.agent_is("logged_off", "cleo")
     assert gone["by"] == "pbx"
+
+
+# ------------------------------------------------------------------------------------------ two PBXs
+
+
+async def test_one_agent_at_two_pbxs_is_one_agent(asterisk_factory: AsteriskFactory) -> None:
+    """In a call at one she is paused at the other; one killed: what the other tells is shown, else unknown."""
+    main, west = asterisk_factory("main"), asterisk_factory("west")
+    phone = "Local/1101@sim-agent/n"
+    anna = person("anna", queues=("main:sales", "west:sales"), main=phone, west=phone)
+    async with LiveFloor([anna], pbxs=("main", "west"), wrap_up=WrapUp(seconds=1.0)) as floor:
+        for name, pbx in (("main", main), ("west", west)):
+            floor.add_link(name, pbx.ami_port, pbx.username, pbx.secret)
+        await floor.synced("main")
+        await floor.synced("west")
+        floor.log_on(["anna"])
+
+        def at_both(*wanted: object) -> bool:
+            return all(floor.member(f"{name}:sales", "anna") == wanted for name in ("main", "west"))
+
+        def begins(word: str) -> Callable[[], bool]:
+            return lambda: floor.state("anna").startswith(word)
+
+        await floor.until(lambda: floor.state("anna") == "ready" and at_both(False, None))
+        async with callers(west) as outside:
+            await outside.call(talk=3)
+            await floor.until(begins("busy"))
+            assert floor.agents.view("anna", now()).call.startswith("west:")  # type: ignore[union-attr]
+            await floor.until(lambda: at_both(True, "Wrap-up"))
+            await floor.until(lambda: floor.state("anna") == "ready" and at_both(False, None))
+        main.cli("queue pause member Local/1101@sim-agent/n queue sales reason Tea")  # at one of them
+        await floor.until(lambda: floor.state("anna") == "not_ready (Tea)" and at_both(True, "Tea"))
+        floor.publish(floor.agents.make_ready("anna", by="anna", at=now()))
+        await floor.until(lambda: at_both(False, None))
+        west.kill()
+        await floor.until(begins("unknown"))
+        async with callers(main) as outside:
+            await outside.call(talk=60)
+            await floor.until(begins("busy"))  # what main tells is true
+            west.start()
+            await floor.synced("west")
+            assert floor.state("anna") == "busy"
+            main.kill()
+            await floor.until(begins("unknown"))
+        main.start()
+        await floor.synced("main")
+        await floor.until(begins("wrap_up"))  # the call was lost with main; it is wrapped up all the same
+        await floor.until(lambda: floor.state("anna") == "ready" and at_both(False, None))
+        last = floor.changes("anna")[-1]
+        assert (last.by, last.why) == ("system", "wrap-up time is over; ready as anna asked")
