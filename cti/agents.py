@@ -326,6 +326,14 @@ class Agents:
         """The agents who still have to say how this call ended."""
         return [a.login for a in self._agents.values() if a.wrapping is not None and call in a.wrapping.owed]
 
+    def wrapping_up(self, call: str) -> list[str]:
+        """The agents who are wrapping this call up, or owe how it ended: it is theirs, over a restart too."""
+        return [
+            a.login
+            for a in self._agents.values()
+            if a.wrapping is not None and (a.wrapping.call == call or call in a.wrapping.owed)
+        ]
+
     def found_paused(self, login: str, paused: bool, reason: str | None, *, at: datetime) -> Facts:
         """Somebody paused or unpaused the agent at the PBX itself: the wish is taken over, so that both agree. Unpaused in
         wrap-up ends it; paused in wrap-up holds for the time after it."""
@@ -629,7 +637,9 @@ class Agents:
         old = a.shown
         a.lost = self._lost(a.login)
         state = state_of(a)
-        unknown = why if old.state is not AgentState.UNKNOWN else old.reason
+        unknown = old.reason if old.state is AgentState.UNKNOWN else why
+        if by != "system" and old.state is not AgentState.UNKNOWN:
+            unknown = f"the PBX {', '.join(sorted(a.lost))} cannot be asked now"
         new = Shown(
             state=state,
             reason={AgentState.NOT_READY: a.idle_reason, AgentState.UNKNOWN: unknown}.get(state),

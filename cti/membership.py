@@ -8,6 +8,8 @@ a restart of Asterisk are put back. A pause made at the PBX by somebody else is 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,6 +41,16 @@ ECHO = 1.0
 AGAIN_AFTER = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Seconds after which a change that Asterisk refused is tried again; the last one goes on."""
 
+MOST_CORRECTIONS, CORRECTIONS_WITHIN = 4, 60.0
+"""How often an agent's members are put right again, within how many seconds, though nobody here has asked for anything:
+after that another program wants them otherwise (a second server, a script), and this one takes its hands off."""
+
+MOST_PAUSES, PAUSES_WITHIN = 9, 10.0
+"""The same for pauses made and taken back at the PBX, which are taken over: no person does that so fast."""
+
+AFTER_A_BREAK = frozenset({"connected", "reconnected"})
+"""Reasons of a comparison after which members that are gone are nobody's doing: Asterisk forgets them when it restarts."""
+
 LOGGED_OFF = "Logged off"
 """The reason with which a member is paused that is written in queues.conf and so cannot be removed."""
 
@@ -62,7 +74,9 @@ class Sender(Protocol):
 @dataclass(slots=True)
 class _Bench:
     """The work at one PBX: whose memberships are due there, who is being worked on, whom Asterisk refused how often, and
-    what was wanted when an agent was last found in line: while it is wanted still, a new state changes nothing there."""
+    what was wanted when an agent was last found in line: while it is wanted still, a new state changes nothing there.
+    `reached`: what was wanted when all was last done; `corrected`, `paused`: when it had to be done again since, or a pause
+    made at the PBX was found. `hands_off`: whose members are left as they are, as long as the same is wanted."""
 
     due: dict[str, None] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -70,6 +84,10 @@ class _Bench:
     working_on: str | None = None
     refused: dict[str, int] = field(default_factory=dict)
     settled: dict[str, Wants] = field(default_factory=dict)
+    reached: dict[str, Wants] = field(default_factory=dict)
+    corrected: dict[str, deque[float]] = field(default_factory=dict)
+    paused: dict[str, deque[float]] = field(default_factory=dict)
+    hands_off: dict[str, Wants] = field(default_factory=dict)
 
     def note(self, login: str) -> None:
         self.settled.pop(login, None)
@@ -92,6 +110,7 @@ class Membership:
         send: Mapping[str, Sender],
         up: Callable[[str], bool],
         publish: Callable[[Iterable[Fact]], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
         self._agents = agents
@@ -101,7 +120,9 @@ class Membership:
         self._publish = publish
         self._benches = {pbx: _Bench() for pbx in queues}
         self._placed: dict[tuple[str, str], str] = {}
+        self._clock = clock
         self.failures = 0
+        self.contested = 0
 
     @property
     def unsettled(self) -> int:
@@ -120,6 +141,8 @@ class Membership:
                     if bench.settled.get(fact.agent) != wanted:
                         bench.note(fact.agent)
             case PbxResynced() if fact.pbx in self._benches:
+                if fact.reason in AFTER_A_BREAK:
+                    self._benches[fact.pbx].reached.clear()
                 for login in self._agents.known():
                     self._benches[fact.pbx].note(login)
             case QueueAdded() if fact.pbx in self._benches:
@@ -131,6 +154,7 @@ class Membership:
     def people_changed(self) -> None:
         """Looks at everybody again, after people, their phones or their queues changed."""
         for bench in self._benches.values():
+            bench.reached.clear()
             for login in {*self._agents.known(), *(login for _, login in self._placed)}:
                 bench.note(login)
 
@@ -150,11 +174,37 @@ class Membership:
             bench.note(login)
 
     def _paused_elsewhere(self, fact: QueueMemberPaused, login: str) -> None:
-        member, paused, _ = self._agents.wants(login)
-        if member and fact.paused != paused:
-            self._publish(
-                self._agents.found_paused(login, fact.paused, fact.reason, at=max(fact.at, datetime.now(UTC)))
-            )
+        wanted = self._agents.wants(login)
+        member, paused, _ = wanted
+        pbx = fact.queue.partition(":")[0]
+        bench = self._benches[pbx]
+        if not member or fact.paused == paused or bench.hands_off.get(login) == wanted:
+            return
+        if self._too_often(bench.paused, login, MOST_PAUSES, PAUSES_WITHIN):
+            self._take_hands_off(pbx, bench, login)
+            return
+        self._publish(
+            self._agents.found_paused(login, fact.paused, fact.reason, at=max(fact.at, datetime.now(UTC)))
+        )
+
+    # ------------------------------------------------------------------------------------------ somebody else's hands
+
+    def _too_often(self, seen: dict[str, deque[float]], login: str, most: int, within: float) -> bool:
+        """Counts that somebody else has changed what was in line; whether that happens too often."""
+        times, now = seen.setdefault(login, deque(maxlen=most + 1)), self._clock()
+        times.append(now)
+        return len(times) > most and now - times[0] <= within
+
+    def _take_hands_off(self, pbx: str, bench: _Bench, login: str) -> None:
+        """Leaves the members as they are until a person asks for something else; everybody sees why."""
+        self.contested += 1
+        bench.corrected.pop(login, None)
+        bench.paused.pop(login, None)
+        log.warning(
+            "queue members are changed again and again by another program: hands off", pbx=pbx, agent=login
+        )
+        self._publish(self._agents.found_contested(login, pbx, at=datetime.now(UTC)))
+        bench.hands_off[login] = self._agents.wants(login)
 
     # ------------------------------------------------------------------------------------------ bringing in line
 
@@ -198,8 +248,20 @@ class Membership:
         """Sends what is to be changed; whether all was done and nobody else has changed it meanwhile."""
         if not self._up(pbx):
             return True
-        done = [await self._act(pbx, action, headers) for action, headers in self._plan(pbx, login)]
-        return all(done) and not self._plan(pbx, login)
+        bench, wanted = self._benches[pbx], self._agents.wants(login)
+        if bench.hands_off.get(login) == wanted:
+            return True
+        bench.hands_off.pop(login, None)
+        plan = self._plan(pbx, login)
+        again = bool(plan) and bench.reached.get(login) == wanted
+        if again and self._too_often(bench.corrected, login, MOST_CORRECTIONS, CORRECTIONS_WITHIN):
+            self._take_hands_off(pbx, bench, login)
+            return True
+        done = [await self._act(pbx, action, headers) for action, headers in plan]
+        in_line = all(done) and not self._plan(pbx, login)
+        if all(done):
+            bench.reached[login] = wanted
+        return in_line
 
     def _plan(self, pbx: str, login: str) -> list[Action]:
         """What is to be changed, as Asterisk has the agent now."""

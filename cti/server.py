@@ -434,7 +434,7 @@ class Server:
             return True
         if any(pop.call == call for pop in self.pops.for_agent(actor.login)):
             return True
-        had = self.interactions.agents_of(call)
+        had = {*self.interactions.agents_of(call), *self.agents.wrapping_up(call)}
         if actor.login in had:
             return True
         if actor.role is Role.SUPERVISOR and any(
@@ -703,6 +703,8 @@ class Server:
                   lambda: {n: float(link.stats().reconnects) for n, link in self.links.items()}, "pbx", counter=True),
             gauge("cti_drift_total", "things found different when a PBX was asked again",
                   lambda: {n: float(sum(s.drift.values())) for n, s in switches.items()}, "pbx", counter=True),
+            gauge("cti_drift_kinds_total", "the same by what it was: calls, connections, queues, members",
+                  self._drift_by_kind, "kind", counter=True),
             gauge("cti_facts_total", "facts published", lambda: float(self.bus.seq), counter=True),
             gauge("cti_listener_failures_total", "reactions that failed", lambda: float(self.bus.failures), counter=True),
             gauge("cti_clients", "websocket clients", lambda: float(len(self.hub))),
@@ -721,7 +723,16 @@ class Server:
             gauge("cti_database_healthy", "1 while the database answers", lambda: float(self.database.healthy)),
             gauge("cti_membership_failures_total", "queue member changes that Asterisk refused",
                   lambda: float(self.membership.failures), counter=True),
+            gauge("cti_membership_contested_total", "agents whose queue members were left to another program",
+                  lambda: float(self.membership.contested), counter=True),
         )  # fmt: skip
+
+    def _drift_by_kind(self) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for switch in self.switches.values():
+            for kind, count in switch.drift.items():
+                sums[kind] = sums.get(kind, 0.0) + count
+        return sums
 
     # ------------------------------------------------------------------------------------------ who reacts to what
 

@@ -51,6 +51,9 @@ ASK_AGAIN_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts to ask for the state while Asterisk does not tell it; the last one goes on."""
 
 
+NAMED_AT_MOST = 20
+"""Agents named in the log at one comparison."""
+
 CHANNELS = (
     *("uniqueid", "dialled", "dialler", "one", "two", "retriever"),
     *("transferer", "second_transferer", "transferee", "target"),
@@ -288,7 +291,12 @@ class Switch:
             )
             facts.append(resynced)
             log.info(
-                "state compared with Asterisk", pbx=self.pbx, reason=reason, calls=len(self.calls), **wrong
+                "state compared with Asterisk",
+                pbx=self.pbx,
+                reason=reason,
+                calls=len(self.calls),
+                agents=_agents_in([*queue_facts, *call_facts]) if wrong else [],
+                **wrong,
             )
         self._publish(facts)
         await self._catch_up(held)
@@ -328,6 +336,16 @@ class Switch:
                     self.ask_again("regular comparison")
         finally:
             self._stop_asking()
+
+
+def _agents_in(facts: Iterable[Fact]) -> list[str]:
+    """The logins of those whom the differences are about, by name the first `NAMED_AT_MOST`."""
+    agents: set[str] = set()
+    for fact in facts:
+        connection = getattr(fact, "connection", None)
+        found = (getattr(fact, "agent", None), getattr(connection, "agent", None))
+        agents |= {login for login in (*found, *getattr(fact, "agents", ())) if login}
+    return sorted(agents)[:NAMED_AT_MOST]
 
 
 def _names(record: Record) -> set[str]:

@@ -898,6 +898,7 @@ PEOPLE = [
     person("cleo", west="PJSIP/3"),
 ]
 LOGIN = st.sampled_from([p.login for p in PEOPLE])
+WITHOUT = ("asked to be ready without the disposition", "unpaused at the PBX without the disposition")
 TALK = st.sampled_from([S.INITIATED, S.ALERTING, S.QUEUED, S.CONNECTED, S.HOLD, S.FAIL])
 
 
@@ -910,12 +911,21 @@ class AnyDay(RuleBasedStateMachine):
         self.directory.load(PEOPLE, ())
         self.start()
         self.legs: dict[str, tuple[str, str, ConnectionState]] = {}
+        self.calls: set[str] = set()
+        self.wanted: dict[str, str | None] = dict.fromkeys((p.login for p in PEOPLE), None)
         self.clock = 0.0
         self.number = 0
 
     def start(self) -> None:
         self.agents = Agents(
-            self.directory, wrap_up=WrapUp(seconds=30.0), reasons=REASONS, pbxs=("main", "west")
+            self.directory,
+            wrap_up=WrapUp(seconds=30.0),
+            wrap_ups=(
+                WrapUp(queue="main:support", seconds=20.0, mandatory=True),
+                WrapUp(queue="main:billing", seconds=10.0, then_ready=False),
+            ),
+            reasons=REASONS,
+            pbxs=("main", "west"),
         )
         self.views = {p.login: self.agents.view(p.login, NOON) for p in PEOPLE}
         self.last_since: dict[str, datetime] = {}
@@ -923,11 +933,13 @@ class AnyDay(RuleBasedStateMachine):
 
     def told(self, facts: list[Fact]) -> None:
         for fact in facts:
-            if isinstance(fact, AgentReachabilityChanged):
-                continue
-            assert isinstance(fact, AgentStateChanged)
+            assert isinstance(fact, AgentStateChanged | AgentReachabilityChanged)
             old = self.views[fact.agent]
             assert old is not None
+            if isinstance(fact, AgentReachabilityChanged):
+                self.views[fact.agent] = structs.replace(old, reachable=fact.reachable)
+                continue
+            self.nobody_becomes_ready_silently(fact)
             assert old.state is fact.old
             same = ("reason", "pending", "call", "until")
             assert fact.new is not fact.old or any(getattr(fact, n) != getattr(old, n) for n in same), (
@@ -941,6 +953,19 @@ class AnyDay(RuleBasedStateMachine):
                 old, state=fact.new, since=fact.since, reason=fact.reason, by=fact.by, why=fact.why, call=fact.call,
                 pending=fact.pending, until=fact.until, device=fact.device,
             )  # fmt: skip
+
+    def nobody_becomes_ready_silently(self, fact: AgentStateChanged) -> None:
+        """Who becomes ready was asked to be by a person or at the PBX, and has not asked for anything else since; the fact
+        says who."""
+        assert fact.by
+        assert fact.why
+        if fact.new is not AgentState.READY or fact.old is AgentState.READY:
+            return
+        who = self.wanted[fact.agent]
+        assert who is not None, f"nobody wanted {fact}"
+        itself = {"asked to be ready", "logged on", "unpaused at the PBX", *WITHOUT}
+        wish = "; ready as set at the PBX" if who == "pbx" else f"; ready as {who} asked"
+        assert (fact.by == who and fact.why in itself) or fact.why.endswith(wish), (who, fact)
 
     def at(self) -> datetime:
         self.clock += 0.5
@@ -961,6 +986,7 @@ class AnyDay(RuleBasedStateMachine):
         pbx = sorted(self.directory.agents[login].interfaces)[-1 if second else 0]
         self.number += 1
         call = f"{pbx}:{self.number}"
+        self.calls.add(call)
         leg = f"{call}.{login}"
         self.legs[leg] = (login, call, S.INITIATED)
         party = self.connection(leg, S.INITIATED)
@@ -991,7 +1017,11 @@ class AnyDay(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.legs)
-    @rule(data=st.data(), state=TALK, queue=st.sampled_from([None, "main:sales"]))
+    @rule(
+        data=st.data(),
+        state=TALK,
+        queue=st.sampled_from([None, "main:sales", "main:support", "main:billing"]),
+    )
     def goes_on(self, data: st.DataObject, state: ConnectionState, queue: str | None) -> None:
         leg = data.draw(st.sampled_from(sorted(self.legs)))
         login, call, _ = self.legs[leg]
@@ -1057,24 +1087,68 @@ class AnyDay(RuleBasedStateMachine):
             )
         )  # fmt: skip
 
-    @rule(login=LOGIN, wish=st.sampled_from(["on", "on ready", "off", "ready", "break", "finish", "extend"]))
-    def wishes(self, login: str, wish: str) -> None:
+    @rule(
+        login=LOGIN,
+        wish=st.sampled_from(["on", "on ready", "off", "ready", "break", "finish", "extend"]),
+        by=st.sampled_from(["", "ruth"]),
+    )
+    def wishes(self, login: str, wish: str, by: str) -> None:
         agents, at = self.agents, self.at()
+        by = by or login
         verbs: dict[str, Callable[[], list[Fact]]] = {
-            "on": lambda: agents.log_on(login, ready=False, by=login, at=at),
-            "on ready": lambda: agents.log_on(login, ready=True, by=login, at=at),
-            "off": lambda: agents.log_off(login, by=login, at=at),
-            "ready": lambda: agents.make_ready(login, by=login, at=at),
-            "break": lambda: agents.make_not_ready(login, "Break", by=login, at=at),
-            "finish": lambda: agents.finish_wrap_up(login, by=login, at=at),
-            "extend": lambda: agents.extend_wrap_up(login, 30.0, by=login, at=at),
+            "on": lambda: agents.log_on(login, ready=False, by=by, at=at),
+            "on ready": lambda: agents.log_on(login, ready=True, by=by, at=at),
+            "off": lambda: agents.log_off(login, by=by, at=at),
+            "ready": lambda: agents.make_ready(login, by=by, at=at),
+            "break": lambda: agents.make_not_ready(login, "Break", by=by, at=at),
+            "finish": lambda: agents.finish_wrap_up(login, by=by, at=at),
+            "extend": lambda: agents.extend_wrap_up(login, 30.0, by=by, at=at),
         }
+        there = self.logged_on(login)
         with contextlib.suppress(NotPossible):
-            self.told(verbs[wish]())
+            facts = verbs[wish]()
+            if wish in ("ready", "on ready"):
+                self.wanted[login] = by
+            elif wish in ("break", "off") or (wish == "on" and not there):
+                self.wanted[login] = None
+            self.told(facts)
+
+    def logged_on(self, login: str) -> bool:
+        return self.agents.wants(login)[0]
 
     @rule(login=LOGIN, paused=st.booleans())
     def pause_at_the_pbx(self, login: str, paused: bool) -> None:
+        if self.logged_on(login):
+            self.wanted[login] = None if paused else "pbx"
         self.told(self.agents.found_paused(login, paused, None, at=self.at()))
+
+    @rule(login=LOGIN, status=st.sampled_from(["not_in_use", "unavailable", None]))
+    def phone(self, login: str, status: str | None) -> None:
+        """A phone of somebody with a session comes, goes, leaves its queue."""
+        if not self.agents.knows(login):
+            return
+        queue, old = "main:sales", self.views[login]
+        assert old is not None
+        self.views[login] = structs.replace(old, queues=(queue,) if status else ())
+        if status is None:
+            self.told(
+                self.agents.hear(QueueMemberLeft(at=self.at(), queue=queue, interface="PJSIP/x", agent=login))
+            )
+            return
+        self.told(
+            self.agents.hear(
+                QueueMemberStatusChanged(
+                    at=self.at(), queue=queue, interface="PJSIP/x", agent=login, status=status, penalty=0
+                )
+            )
+        )
+
+    @precondition(lambda self: self.calls)
+    @rule(data=st.data(), login=LOGIN)
+    def says_how_it_ended(self, data: st.DataObject, login: str) -> None:
+        call = data.draw(st.sampled_from(sorted(self.calls)))
+        self.told(self.agents.disposed(login, call, by=login, at=self.at()))
+        assert login not in self.agents.owing(call)
 
     @rule(seconds=st.sampled_from([0.5, 10.0, 40.0]))
     def time_goes(self, seconds: float) -> None:
@@ -1109,6 +1183,14 @@ class AnyDay(RuleBasedStateMachine):
                     CallOriginated(at=self.at(), call=call, connection=party, view=self.view(call))
                 )
             )
+
+    @invariant()
+    def ready_means_ready(self) -> None:
+        for view in self.agents.views(NOON):
+            if view.state is AgentState.READY:
+                assert view.reachable
+                assert self.agents.wants(view.agent) == (True, False, None)
+                assert not [call for call in self.calls if view.agent in self.agents.owing(call)]
 
     @invariant()
     def views_are_the_fold_of_what_was_told(self) -> None:

@@ -286,6 +286,86 @@ async def test_what_was_refused_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
         assert {now[1] for now in b.pbx.has().values()} == {False}
 
 
+@asynccontextmanager
+async def two_servers() -> AsyncIterator[tuple[Bench, Bench]]:
+    """Two servers at one PBX, each with sessions of its own."""
+    async with bench(person("anna", main="PJSIP/1")) as a, bench(person("anna", main="PJSIP/1")) as b:
+        b.membership._send = {"main": a.pbx.send}
+        tell = a.pbx.event
+
+        def both(record: MemberSeen | MemberRemoved) -> None:
+            tell(record)
+            b.pbx.event(record)
+
+        a.pbx.event = both  # type: ignore[method-assign]
+        yield a, b
+
+
+async def calm(pbx: Pbx) -> int:
+    """Waits until nothing has been sent for a while; how much was."""
+    sent = -1
+    async with asyncio.timeout(20):
+        while sent != len(pbx.sent):
+            sent = len(pbx.sent)
+            await asyncio.sleep(0.3)
+    return sent
+
+
+async def test_two_servers_do_not_fight_for_ever_over_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cti.membership.AGAIN_AFTER", (0.01,))
+    async with two_servers() as (a, b):
+        b.wish("log_on", ready=False)
+        b.wish("log_off")
+        a.wish("log_on", ready=True)  # the other one takes her out again
+        assert await calm(a.pbx) < 40
+        gave_up = [server for server in (a, b) if server.membership.contested]
+        assert gave_up
+        assert not a.membership.unsettled + b.membership.unsettled
+        if a in gave_up:
+            assert a.floor.state("anna") == "not_ready (Contested at the PBX)"
+            last = a.floor.changes("anna")[-1]
+            assert last.by == "system"
+            assert "another program keeps changing" in last.why
+        else:
+            assert a.pbx.has() == {"sales PJSIP/1": (0, False, None)}
+        for server in gave_up:  # what a person asks for is done again
+            server.wish("log_on", ready=False)
+            server.wish("make_ready")
+        await calm(a.pbx)
+        assert a.pbx.has() == {"sales PJSIP/1": (0, False, None)}
+
+
+async def test_pauses_that_flap_at_the_pbx_are_not_followed_for_ever() -> None:
+    async with bench(person("anna", main="PJSIP/1")) as b:
+        b.wish("log_on", ready=True)
+        await b.settled()
+        for n in range(40):
+            b.pbx.pause("PJSIP/1", n % 2 == 0, None, queue="sales")
+            await asyncio.sleep(0.002)
+            await b.settled()
+        assert b.membership.contested == 1
+        assert b.floor.state("anna") == "not_ready (Contested at the PBX)"
+        assert len(b.floor.changes("anna")) < 15
+        b.wish("make_ready")
+        await b.settled()
+        assert b.floor.state("anna") == "ready"
+        assert b.pbx.has() == {"sales PJSIP/1": (0, False, None)}
+
+
+async def test_members_lost_by_restarts_of_the_pbx_are_put_back_however_often() -> None:
+    async with bench(person("anna", main="PJSIP/1")) as b:
+        b.wish("log_on", ready=True)
+        await b.settled()
+        for n in range(8):
+            b.floor.link("main", up=False, at=after(100 + n))
+            del b.pbx.members["sales", "PJSIP/1"]
+            b.pbx.event(MemberRemoved(3.0, "sales", "PJSIP/1"))
+            b.floor.link("main", up=True, at=after(100.5 + n))
+            await b.settled()
+        assert b.pbx.has() == {"sales PJSIP/1": (0, False, None)}
+        assert b.membership.contested == 0
+
+
 async def test_a_link_that_goes_in_the_middle_waits_for_the_pbx_to_be_back() -> None:
     async with bench() as b:
 

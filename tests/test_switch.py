@@ -17,6 +17,7 @@ from cti.ami_events import BridgeEntered, ChannelGone, MemberSeen, Record
 from cti.calls import Calls
 from cti.embedded.sample_pbx import SamplePbx
 from cti.facts import (
+    AgentStateChanged,
     CallCleared,
     CallEstablished,
     CallOffered,
@@ -125,9 +126,12 @@ async def test_after_a_login_everything_is_asked_for_and_told_once() -> None:
         ]
         assert asked[:3] == ["QueueStatus", "CoreShowChannels", "ParkedCalls"]
         assert floor.phases() == ["up"]
-        assert [type(e.fact).__name__ for e in floor.told] == [
+        names = [type(e.fact).__name__ for e in floor.told if not isinstance(e.fact, AgentStateChanged)]
+        assert names == [
             "PbxStatusChanged", "QueueAdded", "QueueMemberJoined", "CallOriginated", "PbxResynced",
         ]  # fmt: skip
+        told = [(change.old, change.new, change.by) for change in floor.changes("anna")]  # has no session
+        assert told == [("logged_off", "unknown", "pbx"), ("unknown", "ready", "system")]
         (resynced,) = floor.facts(PbxResynced)
         assert (resynced.reason, resynced.calls, resynced.differences["missed"]) == ("connected", 1, 1)
         assert floor.switches["main"].drift == {}  # what was never known is not drift
