@@ -43,6 +43,7 @@ from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.control import Control, Port
+from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.targets import Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
@@ -77,6 +78,7 @@ from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
 from cti.settings import PbxSettings, Settings, WrongSettings
 from cti.snapshot import Snapshots
+from cti.supervisor_commands import add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
 from routing.book import RuleBook
@@ -207,7 +209,9 @@ class Server:
         )
         last = self._began_after = await self.journal.start()
         self._cleanup.push_async_callback(self.journal.close)
-        self.audience = Audience(self.directory, agents_in=self._agents_in)
+        self.audience = Audience(
+            self.directory, agents_in=self._agents_in, announce=self.settings.supervision.announce
+        )
         self.bus = Bus(audience=self.audience, last_seq=last)
 
     def _give_up(self, why: str) -> None:
@@ -238,11 +242,14 @@ class Server:
             publish=self.bus.publish,
         )
         self.waits = Waits()
-        self.control = Control(
-            {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()},
+        ports = {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()}
+        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.supervising = Supervising(
+            ports,
             waits=self.waits,
             phone_of=self._phone_of,
             publish=self.bus.publish,
+            spawn=self._spawn,
         )
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
         self.snapshots = Snapshots(
@@ -253,6 +260,8 @@ class Server:
             pbxs=lambda: (switch.view for switch in self.switches.values()),
             pops=self._pops_of,
             teams_of_call=self.audience.teams_of_call,
+            supervisions=self.supervising.views,
+            announce=self.settings.supervision.announce,
         )
 
     def _switch(self, name: str, pbx: PbxSettings) -> tuple[Switch, AmiLink]:
@@ -276,8 +285,11 @@ class Server:
         def on_records(records: list[Any]) -> None:
             switch.on_records(records)
             for record in records:
-                if type(record) is RouteAsked:
+                kind = type(record)
+                if kind is RouteAsked:
                     self.questions.ask(name, record)
+                elif kind in OF_SPIES:
+                    self.supervising.hear_record(record)
 
         link = AmiLink(
             pbx=name,
@@ -522,6 +534,7 @@ class Server:
             works_on=self._works_on,
             set_data=self._set_data,
         )
+        add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
         add_crm_commands(
             self.commands,
             pops=self.pops,
@@ -680,7 +693,9 @@ class Server:
             listen(kind, self._queues_hear)
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
+            listen(kind, self.supervising.hear_call)
         listen(PbxStatusChanged, self.waits.hear)
+        listen(PbxStatusChanged, self.supervising.hear_pbx)
         listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,

@@ -10,6 +10,7 @@ from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
 from cti.people import Actor, Directory
+from cti.supervision import SupervisionView
 from cti.views import PbxView, QueueView, Snapshot
 
 
@@ -26,7 +27,11 @@ class Snapshots:
         pbxs: Callable[[], Iterable[PbxView]],
         pops: Callable[[str], Iterable[Any]],
         teams_of_call: Callable[[str], frozenset[str]],
+        supervisions: Callable[[], Iterable[SupervisionView]] = lambda: (),
+        announce: bool = False,
     ) -> None:
+        self._supervisions = supervisions
+        self._announce = announce
         self._directory = directory
         self._agents = agents
         self._calls = calls
@@ -51,6 +56,7 @@ class Snapshots:
             queues=tuple(q for q in self._queues() if ADMIN in topics or f"queue:{q.id}" in topics),
             pbxs=tuple(self._pbxs()),
             pops=tuple(pops),
+            supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )
 
     @staticmethod
@@ -61,6 +67,13 @@ class Snapshots:
             or f"mates:{team}" in topics
             or f"team:{team}" in topics
         )
+
+    def _sees_supervision(self, topics: frozenset[str], one: SupervisionView) -> bool:
+        if not topics.isdisjoint(
+            {ADMIN, f"team:{self._directory.team_of(one.agent)}", f"agent:{one.supervisor}"}
+        ):
+            return True
+        return self._announce and f"agent:{one.agent}" in topics
 
     def _sees_call(self, topics: frozenset[str], call: CallView) -> bool:
         if ADMIN in topics:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
+from cti.supervision import SupervisionView
 
 
 class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -72,7 +73,8 @@ class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
-    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops."""
+    """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
+    `supervisions`: who listens to whom."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -80,3 +82,4 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     queues: tuple[QueueView, ...]
     pbxs: tuple[PbxView, ...]
     pops: tuple[Any, ...] = ()
+    supervisions: tuple[SupervisionView, ...] = ()

@@ -592,7 +592,7 @@ class Control:
         try:
             rows = await port.query("ConfbridgeList", {"Conference": room})
         except AmiError as error:
-            raise _command_error(port, "ConfbridgeList", error) from None
+            raise command_error(port, "ConfbridgeList", error) from None
         listed = [fields_of(row) for row in rows]
         return {row["Channel"]: row.get("Muted", "No") == "Yes" for row in listed if "Channel" in row}
 
@@ -892,7 +892,7 @@ class Control:
         try:
             return await find(port.targets)
         except AmiError as error:
-            raise _command_error(port, "ShowDialPlan", error) from None
+            raise command_error(port, "ShowDialPlan", error) from None
 
     def _channel(self, act: _Act, connection: ConnectionView) -> str:
         channel = act.port.calls.channel_of(act.call, connection.id)
@@ -904,13 +904,13 @@ class Control:
         try:
             return await port.send(action, headers)
         except AmiError as error:
-            raise _command_error(port, action, error) from None
+            raise command_error(port, action, error) from None
 
     async def _originate(self, port: Port, headers: Mapping[str, Any]) -> None:
         try:
             await port.originate(headers)
         except AmiError as error:
-            raise _command_error(port, "Originate", error) from None
+            raise command_error(port, "Originate", error) from None
 
     async def _until(
         self, port: Port, call: str, true: Callable[[CallView | None], bool], limit: float
@@ -978,7 +978,7 @@ RIGHTS = {
 """Action → the right in write= that it needs beyond those of asterisk-config/include/manager_cti.conf."""
 
 
-def _command_error(port: Port, action: str, error: AmiError) -> CommandError:
+def command_error(port: Port, action: str, error: AmiError) -> CommandError:
     """An AMI error in the words of who asked."""
     if isinstance(error, ActionRefused):
         said = str(error).lower()
