@@ -271,14 +271,14 @@ class Agents:
             a.ready, a.reason = True, None
         return self._derive(a, at, by=by, why="logged on")
 
-    def log_off(self, login: str, *, by: str, at: datetime) -> Facts:
-        """Ends the session; during a call it is pending until the call is over."""
+    def log_off(self, login: str, *, by: str, at: datetime, note: str = "") -> Facts:
+        """Ends the session; during a call it is pending until the call is over. `note`: what the agent is told of why."""
         a = self._agent(login)
         a.in_session = True
         if a.logged_on and (a.talking or a.offered):
             a.log_off_by, a.ready = by, False
-            return self._derive(a, at, by=by, why="asked to log off after the call")
-        return self._end_session(a, by, at, "logged off")
+            return self._derive(a, at, by=by, why=_noted("asked to log off after the call", note))
+        return self._end_session(a, by, at, _noted("logged off", note))
 
     def _end_session(self, a: _Agent, by: str, at: datetime, why: str) -> Facts:
         a.logged_on = a.ready = False
@@ -295,13 +295,13 @@ class Agents:
             del self._agents[login]
         return facts
 
-    def make_ready(self, login: str, *, by: str, at: datetime) -> Facts:
+    def make_ready(self, login: str, *, by: str, at: datetime, note: str = "") -> Facts:
         """Ready for calls, at once or after the present one; ends a wrap-up."""
         a = self._logged_on(login)
         a.ready, a.reason, a.log_off_by, a.wrap_until = True, None, None, None
-        return self._derive(a, at, by=by, why="asked to be ready")
+        return self._derive(a, at, by=by, why=_noted("asked to be ready", note))
 
-    def make_not_ready(self, login: str, reason: str, *, by: str, at: datetime) -> Facts:
+    def make_not_ready(self, login: str, reason: str, *, by: str, at: datetime, note: str = "") -> Facts:
         """Not ready for the reason, at once or after the present call; ends a wrap-up. Raises NotPossible for a reason not
         configured."""
         a = self._logged_on(login)
@@ -310,7 +310,7 @@ class Agents:
                 "unknown_reason", f"there is no reason {reason!r}; use one of: {', '.join(self._reasons)}"
             )
         a.ready, a.reason, a.log_off_by, a.wrap_until = False, reason, None, None
-        return self._derive(a, at, by=by, why=f"asked to be not ready: {reason}")
+        return self._derive(a, at, by=by, why=_noted(f"asked to be not ready: {reason}", note))
 
     def finish_wrap_up(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ends wrap-up before its time. Raises NotPossible when there is none."""
@@ -587,6 +587,10 @@ _WHY = {
     "call.held": "holds a call",
     "call.retrieved": "talks again",
 }
+
+
+def _noted(why: str, note: str) -> str:
+    return f"{why} ({note})" if note else why
 
 
 def _device(person: Agent) -> str | None:

@@ -28,7 +28,7 @@ from cti.facts import (
     QueueMemberLeft,
 )
 from cti.people import Actor, Directory, Role
-from cti.supervision import SupervisionFact
+from cti.supervision import MessageRead, MessageSent, SupervisionFact
 
 ADMIN = "admin"
 ALL = "all"
@@ -100,6 +100,12 @@ class Audience:
                 return frozenset(topics)
             case SupervisionFact():
                 return self._of_supervision(fact)
+            case MessageSent():
+                return frozenset(
+                    {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
+                )
+            case MessageRead():
+                return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
             case PbxStatusChanged() | PbxResynced() | JournalGap():
                 return EVERYBODY
         queue = getattr(fact, "queue", None)

@@ -27,7 +27,7 @@ from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
 from crm.resolution import settle
 from crm.screen_pop import ScreenPops
-from cti import audit, metrics, users
+from cti import audit, messages, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
@@ -66,9 +66,12 @@ from cti.facts import (
 from cti.figures.commands import add_figures_commands
 from cti.figures.desk import Desk
 from cti.figures.roll_up import RollUp, set_targets, targets_of
+from cti.help_requests import HelpRequests
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
+from cti.message_commands import add_message_commands
+from cti.messages import Messages
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
@@ -251,6 +254,8 @@ class Server:
             publish=self.bus.publish,
             spawn=self._spawn,
         )
+        self.messages = Messages(lambda: self.database.pool)
+        self.help_requests = HelpRequests(lambda: self.database.pool)
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
         self.snapshots = Snapshots(
             directory=self.directory,
@@ -261,6 +266,8 @@ class Server:
             pops=self._pops_of,
             teams_of_call=self.audience.teams_of_call,
             supervisions=self.supervising.views,
+            messages=self.messages.unread,
+            help_requests=self.help_requests.views,
             announce=self.settings.supervision.announce,
         )
 
@@ -358,6 +365,8 @@ class Server:
         await save_agent_sessions(self.database.pool, sessions)
 
     async def _take_up_sessions(self) -> None:
+        await self.messages.load()
+        await self.help_requests.load()
         self.bus.publish(
             [switch.status() for switch in self.switches.values()]
         )  # none is up yet: agents are unknown
@@ -535,6 +544,15 @@ class Server:
             set_data=self._set_data,
         )
         add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
+        add_message_commands(
+            self.commands,
+            messages=self.messages,
+            help_requests=self.help_requests,
+            directory=self.directory,
+            agents_in=self._agents_in,
+            logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
+            publish=self.bus.publish,
+        )
         add_crm_commands(
             self.commands,
             pops=self.pops,
@@ -708,6 +726,7 @@ class Server:
         for kind in (AgentStateChanged, PbxResynced, QueueAdded, *OF_MEMBERS):
             listen(kind, self.membership.hear)
         listen(AgentStateChanged, self.attendance.hear)
+        listen(AgentStateChanged, self.help_requests.hear)
         for kind, reaction in self.pops.reactions().items():
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
@@ -737,6 +756,7 @@ class Server:
         self._spawn(self._keep_house())
         self._spawn(self.membership.run())
         self._spawn(self.attendance.run())
+        self._spawn(self.help_requests.run())
         self._spawn(self.interactions.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())
@@ -753,6 +773,8 @@ class Server:
             await asyncio.sleep(HOUSE_EVERY)
             try:
                 await self.journal.expire(self.settings.keep_journal_days)
+                left = datetime.now(UTC) - timedelta(days=self.settings.keep_journal_days)
+                await messages.expire(self.database.pool, left)
                 await self.access.tokens.forget_old()
                 old = datetime.now(UTC) - timedelta(days=self.settings.keep_audit_days)
                 await audit.expire(self.database.pool, old)
@@ -804,7 +826,12 @@ class Server:
             await self.invitation.withdraw()
         await _end(self._pbx_tasks)
         if self._pbx_tasks:
-            await asyncio.gather(self.interactions.flush(), self.attendance.flush(), self.trail.flush())
+            await asyncio.gather(
+                self.interactions.flush(),
+                self.attendance.flush(),
+                self.help_requests.flush(),
+                self.trail.flush(),
+            )
         await _end(self._tasks)
         await self._cleanup.aclose()
 

@@ -10,7 +10,7 @@ from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
 from cti.people import Actor, Directory
-from cti.supervision import SupervisionView
+from cti.supervision import HelpView, MessageView, SupervisionView
 from cti.views import PbxView, QueueView, Snapshot
 
 
@@ -29,7 +29,11 @@ class Snapshots:
         teams_of_call: Callable[[str], frozenset[str]],
         supervisions: Callable[[], Iterable[SupervisionView]] = lambda: (),
         announce: bool = False,
+        messages: Callable[[], Iterable[MessageView]] = lambda: (),
+        help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
     ) -> None:
+        self._messages = messages
+        self._help_requests = help_requests
         self._supervisions = supervisions
         self._announce = announce
         self._directory = directory
@@ -56,8 +60,14 @@ class Snapshots:
             queues=tuple(q for q in self._queues() if ADMIN in topics or f"queue:{q.id}" in topics),
             pbxs=tuple(self._pbxs()),
             pops=tuple(pops),
+            messages=tuple(view for view in self._messages() if view.agent == actor.login),
+            help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )
+
+    def _sees_help(self, topics: frozenset[str], view: HelpView) -> bool:
+        team = self._directory.team_of(view.agent)
+        return not topics.isdisjoint({ADMIN, f"agent:{view.agent}", f"team:{team}"})
 
     @staticmethod
     def _sees_agent(topics: frozenset[str], login: str, team: str | None) -> bool:

@@ -58,3 +58,87 @@ class SupervisionEnded(SupervisionFact, frozen=True, gc=False, kw_only=True):
 
     TYPE: ClassVar[str] = "supervision.ended"
     reason: str
+
+
+# ------------------------------------------------------------------------------------------------ messages
+
+
+class MessageView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A message that an agent has not read yet. `team` when it went to all of a team. `text` is plain text, never markup."""
+
+    id: int
+    at: datetime
+    agent: str
+    sender: str
+    sender_name: str
+    team: str | None
+    text: str
+
+
+class MessageFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about a message; only its sender and its readers are told."""
+
+    message: int
+    sender: str
+
+
+class MessageSent(MessageFact, frozen=True, gc=False, kw_only=True):
+    """A message for `agents`; `team` when it went to all of a team. `text` is plain text, never markup."""
+
+    TYPE: ClassVar[str] = "message.sent"
+    sender_name: str
+    agents: tuple[str, ...]
+    team: str | None
+    text: str
+
+
+class MessageRead(MessageFact, frozen=True, gc=False, kw_only=True):
+    """An agent has read a message."""
+
+    TYPE: ClassVar[str] = "message.read"
+    agent: str
+
+
+# ------------------------------------------------------------------------------------------------ help
+
+
+class HelpView(Frozen, frozen=True, gc=False, kw_only=True):
+    """An open request for help. `taken_by`: the supervisor who takes care of it."""
+
+    id: str
+    agent: str
+    call: str | None
+    text: str
+    since: datetime
+    taken_by: str | None = None
+    taken: datetime | None = None
+
+
+class HelpFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about an agent's request for help."""
+
+    help: str
+    agent: str
+
+
+class HelpRequested(HelpFact, frozen=True, gc=False, kw_only=True):
+    """An agent asks for help, about a call or not. `since` is `at`."""
+
+    TYPE: ClassVar[str] = "help.requested"
+    call: str | None
+    text: str
+
+
+class HelpAccepted(HelpFact, frozen=True, gc=False, kw_only=True):
+    """A supervisor takes care of it."""
+
+    TYPE: ClassVar[str] = "help.accepted"
+    by: str
+
+
+class HelpClosed(HelpFact, frozen=True, gc=False, kw_only=True):
+    """The request is over. `reason`: closed (by a supervisor), withdrawn (by the agent), logged_off."""
+
+    TYPE: ClassVar[str] = "help.closed"
+    by: str
+    reason: str

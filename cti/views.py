@@ -7,7 +7,7 @@ from typing import Any
 
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
-from cti.supervision import SupervisionView
+from cti.supervision import HelpView, MessageView, SupervisionView
 
 
 class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -74,7 +74,7 @@ class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
 
 class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
-    `supervisions`: who listens to whom."""
+    `supervisions`: who listens to whom. `messages`: those that you have not read. `help`: open requests for it."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -83,3 +83,5 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     pbxs: tuple[PbxView, ...]
     pops: tuple[Any, ...] = ()
     supervisions: tuple[SupervisionView, ...] = ()
+    messages: tuple[MessageView, ...] = ()
+    help: tuple[HelpView, ...] = ()
