@@ -28,7 +28,7 @@ from cti.facts import (
     QueueMemberLeft,
 )
 from cti.people import Actor, Directory, Role
-from cti.supervision import MessageRead, MessageSent, SupervisionFact
+from cti.supervision import AlarmFact, AlarmView, MessageRead, MessageSent, SupervisionFact
 
 ADMIN = "admin"
 ALL = "all"
@@ -100,6 +100,8 @@ class Audience:
                 return frozenset(topics)
             case SupervisionFact():
                 return self._of_supervision(fact)
+            case AlarmFact():
+                return self.of_alarm(fact)
             case MessageSent():
                 return frozenset(
                     {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
@@ -131,6 +133,15 @@ class Audience:
         if self._announce:
             topics.add(f"agent:{fact.agent}")
         return frozenset(topics)
+
+    def of_alarm(self, alarm: AlarmFact | AlarmView) -> frozenset[str]:
+        """The supervisors of the queue, team or agent; of a PBX all."""
+        teams = {alarm.team, self._directory.team_of(alarm.agent) if alarm.agent is not None else None}
+        if alarm.queue is not None:
+            teams |= self._directory.teams_of_queue(alarm.queue)
+        if alarm.pbx is not None:
+            teams |= self._directory.teams.keys()
+        return frozenset({ADMIN, *(f"team:{team}" for team in teams if team is not None)})
 
     def _of_record(self, fact: Fact, call: str) -> set[str]:
         """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""

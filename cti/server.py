@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -32,6 +33,9 @@ from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session, WrapUp
+from cti.alarm_watch import AlarmWatch
+from cti.alarms import Alarms
+from cti.alarms import Now as Measures
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_events import PARSERS, RouteAsked
 from cti.asyncapi import fact_classes
@@ -64,7 +68,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.figures.commands import add_figures_commands
-from cti.figures.desk import Desk
+from cti.figures.desk import Desk, QueuesAsked
 from cti.figures.roll_up import RollUp, set_targets, targets_of
 from cti.help_requests import HelpRequests
 from cti.hub import Hub
@@ -76,12 +80,14 @@ from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
 from cti.rest import admin, health, sessions, state
+from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
 from cti.settings import PbxSettings, Settings, WrongSettings
 from cti.snapshot import Snapshots
-from cti.supervisor_commands import add_supervisor_commands
+from cti.supervision import AlarmView
+from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
 from routing.book import RuleBook
@@ -129,6 +135,7 @@ class Server:
         self._pbx_tasks: list[asyncio.Task[None]] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._port = settings.port
+        self._not_up: dict[str, datetime] = {}
 
     @property
     def url(self) -> str:
@@ -254,6 +261,15 @@ class Server:
             publish=self.bus.publish,
             spawn=self._spawn,
         )
+        self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")
+        self.alarm_watch = AlarmWatch(
+            self.alarms,
+            floor=self._measures,
+            levels=self._service_levels,
+            db=lambda: self.database.pool,
+            publish=self.bus.publish,
+            now=lambda: datetime.now(UTC),
+        )
         self.messages = Messages(lambda: self.database.pool)
         self.help_requests = HelpRequests(lambda: self.database.pool)
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
@@ -268,6 +284,7 @@ class Server:
             supervisions=self.supervising.views,
             messages=self.messages.unread,
             help_requests=self.help_requests.views,
+            alarms=self._alarms_for,
             announce=self.settings.supervision.announce,
         )
 
@@ -353,6 +370,64 @@ class Server:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
 
+    # ------------------------------------------------------------------------------------------ alarms
+
+    def _alarms_for(self, topics: frozenset[str]) -> list[AlarmView]:
+        views = self.alarms.views()
+        return [view for view in views if not topics.isdisjoint(self.audience.of_alarm(view))]
+
+    def _raised_for(self, actor: Actor) -> list[AlarmView]:
+        return self._alarms_for(subscriptions(actor, self.directory))
+
+    def _measures(self, level: Callable[[str], float | None]) -> Measures:
+        """What alarms are measured by."""
+
+        def switch_of(queue: str) -> Switch | None:
+            switch = self.switches.get(queue.partition(":")[0])
+            return switch if switch is not None and switch.synced else None
+
+        def waits(queue: str) -> list[float] | None:
+            switch, now = switch_of(queue), datetime.now(UTC)
+            views = switch.queues.views() if switch is not None else []
+            view = next((one for one in views if one.id == queue), None)
+            return [(now - one.since).total_seconds() for one in view.waiting] if view is not None else None
+
+        def ready(queue: str) -> int | None:
+            if switch_of(queue) is None:
+                return None
+            views = self.agents.views(datetime.now(UTC))
+            return sum(view.state is AgentState.READY and queue in view.queues for view in views)
+
+        def down(pbx: str) -> float:
+            switch = self.switches[pbx]
+            return 0.0 if switch.synced else (datetime.now(UTC) - self._down_since(pbx)).total_seconds()
+
+        return Measures(
+            waits=waits,
+            ready=ready,
+            service_level=level,
+            agents=lambda team: (view for view in self.agents.views(datetime.now(UTC)) if view.team == team),
+            pbxs=lambda: self.switches,
+            down=down,
+        )
+
+    def _down_since(self, pbx: str) -> datetime:
+        return self._not_up.setdefault(pbx, datetime.now(UTC))
+
+    def _pbx_heard(self, fact: PbxStatusChanged) -> None:
+        """Remembers since when a PBX is out of reach: each attempt to connect begins a phase of its own."""
+        if fact.phase == "up":
+            self._not_up.pop(fact.pbx, None)
+        else:
+            self._not_up.setdefault(fact.pbx, fact.at)
+
+    async def _service_levels(self) -> dict[str, float]:
+        system = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
+        report = await self.desk.queues(system, QueuesAsked())
+        return {
+            item.queue: item.service_level * 100 for item in report.items if item.service_level is not None
+        }
+
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
         return agent.interfaces.get(pbx) if agent else None
@@ -367,6 +442,7 @@ class Server:
     async def _take_up_sessions(self) -> None:
         await self.messages.load()
         await self.help_requests.load()
+        await self.alarm_watch.refresh()
         self.bus.publish(
             [switch.status() for switch in self.switches.values()]
         )  # none is up yet: agents are unknown
@@ -544,6 +620,12 @@ class Server:
             set_data=self._set_data,
         )
         add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
+        add_alarm_commands(
+            self.commands,
+            alarms=self.alarms,
+            sees=lambda actor, view: view in self._raised_for(actor),
+            publish=self.bus.publish,
+        )
         add_message_commands(
             self.commands,
             messages=self.messages,
@@ -607,6 +689,13 @@ class Server:
                 ),
                 *rest_commands.routes(self.commands),
                 *rest_figures.routes(self.desk),
+                *rest_alarms.routes(
+                    pool=lambda: self.database.pool,
+                    directory=self.directory,
+                    pbxs=self.switches,
+                    raised=self._raised_for,
+                    changed=self.alarm_watch.refresh,
+                ),
                 *crm.rest.routes(
                     pool=lambda: self.database.pool,
                     find=lambda number, region: self.lookup.find(number, region, limit=2.0),
@@ -714,6 +803,7 @@ class Server:
             listen(kind, self.supervising.hear_call)
         listen(PbxStatusChanged, self.waits.hear)
         listen(PbxStatusChanged, self.supervising.hear_pbx)
+        listen(PbxStatusChanged, self._pbx_heard)
         listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,
@@ -757,6 +847,7 @@ class Server:
         self._spawn(self.membership.run())
         self._spawn(self.attendance.run())
         self._spawn(self.help_requests.run())
+        self._spawn(self.alarm_watch.run())
         self._spawn(self.interactions.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())

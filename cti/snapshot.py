@@ -10,7 +10,7 @@ from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
 from cti.people import Actor, Directory
-from cti.supervision import HelpView, MessageView, SupervisionView
+from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 from cti.views import PbxView, QueueView, Snapshot
 
 
@@ -31,7 +31,9 @@ class Snapshots:
         announce: bool = False,
         messages: Callable[[], Iterable[MessageView]] = lambda: (),
         help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
+        alarms: Callable[[frozenset[str]], Iterable[AlarmView]] = lambda topics: (),
     ) -> None:
+        self._alarms = alarms
         self._messages = messages
         self._help_requests = help_requests
         self._supervisions = supervisions
@@ -61,6 +63,7 @@ class Snapshots:
             pbxs=tuple(self._pbxs()),
             pops=tuple(pops),
             messages=tuple(view for view in self._messages() if view.agent == actor.login),
+            alarms=tuple(self._alarms(topics)),
             help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )

@@ -142,3 +142,60 @@ class HelpClosed(HelpFact, frozen=True, gc=False, kw_only=True):
     TYPE: ClassVar[str] = "help.closed"
     by: str
     reason: str
+
+
+# ------------------------------------------------------------------------------------------------ alarms
+
+
+class AlarmView(Frozen, frozen=True, gc=False, kw_only=True):
+    """An alarm that is raised. `value` is the one it was raised with; it is about a queue, a team, an agent or a PBX."""
+
+    id: str
+    rule: int
+    name: str
+    kind: str
+    queue: str | None
+    team: str | None
+    agent: str | None
+    pbx: str | None
+    value: float
+    threshold: float
+    since: datetime
+    acknowledged_by: str | None = None
+    acknowledged: datetime | None = None
+
+
+class AlarmFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about an alarm; the supervisors of the queue, team or agent are told, of a PBX all."""
+
+    alarm: str
+    rule: int
+    queue: str | None
+    team: str | None
+    agent: str | None
+    pbx: str | None
+
+
+class AlarmRaised(AlarmFact, frozen=True, gc=False, kw_only=True):
+    """A threshold is passed and has been for as long as its rule wants. Seconds, callers, agents or percent, by `kind`."""
+
+    TYPE: ClassVar[str] = "alarm.raised"
+    name: str
+    kind: str
+    value: float
+    threshold: float
+
+
+class AlarmAcknowledged(AlarmFact, frozen=True, gc=False, kw_only=True):
+    """A supervisor has seen it and sees to it."""
+
+    TYPE: ClassVar[str] = "alarm.acknowledged"
+    by: str
+
+
+class AlarmCleared(AlarmFact, frozen=True, gc=False, kw_only=True):
+    """It is over. `reason`: over, rule_changed. `lasted`: seconds."""
+
+    TYPE: ClassVar[str] = "alarm.cleared"
+    reason: str
+    lasted: float

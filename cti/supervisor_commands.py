@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cti.alarms import Alarms
 from cti.commands import CommandError, Commands, NoArgs
 from cti.control.control import CallAnswer
 from cti.control.supervising import Supervising
+from cti.facts import Fact
 from cti.people import Actor, Directory, Role
-from cti.supervision import Mode, SupervisionView
+from cti.supervision import AlarmView, Mode, SupervisionView
 
 CallId = Annotated[str, StringConstraints(min_length=3, max_length=200)]
 Login = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -30,6 +33,14 @@ class WatchArgs(BaseModel):
     call: CallId | None = Field(
         default=None, description="which of their calls; the one they talk in if left out"
     )
+
+
+class AlarmNamed(BaseModel):
+    """Which alarm."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    alarm: Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 R = TypeVar("R")
@@ -107,4 +118,33 @@ def add_supervisor_commands(commands: Commands, *, supervising: Supervising, dir
         roles=SUPERVISORS,
         lane="supervisor",
         limit=LIMIT,
+    )
+
+
+def add_alarm_commands(
+    commands: Commands,
+    *,
+    alarms: Alarms,
+    sees: Callable[[Actor, AlarmView], bool],
+    publish: Callable[[Iterable[Fact]], None],
+) -> None:
+    """Registers `alarm.acknowledge`. `sees`: whether an alarm is one of somebody's queues, teams or PBXs."""
+
+    async def acknowledge(actor: Actor, args: AlarmNamed) -> AlarmView:
+        view = next((one for one in alarms.views() if one.id == args.alarm), None)
+        if view is None or not sees(actor, view):
+            raise CommandError("no_such_alarm", "there is no such alarm, or it is over")
+        try:
+            publish(alarms.acknowledge(args.alarm, actor.login, datetime.now(UTC)))
+        except ValueError as error:
+            raise CommandError("already_acknowledged", f"{error} sees to it already") from None
+        return next(one for one in alarms.views() if one.id == args.alarm)
+
+    commands.add(
+        "alarm.acknowledge",
+        AlarmNamed,
+        acknowledge,
+        summary="Say that you see to an alarm: all who see it are shown who does.",
+        result=AlarmView,
+        roles=SUPERVISORS,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
-from cti.supervision import HelpView, MessageView, SupervisionView
+from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 
 
 class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -85,3 +85,4 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     supervisions: tuple[SupervisionView, ...] = ()
     messages: tuple[MessageView, ...] = ()
     help: tuple[HelpView, ...] = ()
+    alarms: tuple[AlarmView, ...] = ()
