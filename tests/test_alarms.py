@@ -254,6 +254,7 @@ async def test_callers_wait_and_supervisors_are_alarmed(centre: Centre) -> None:
     assert await refused(anna, "alarm.acknowledge", alarm=shown["id"]) == "forbidden"
     assert (await sara.ask("alarm.acknowledge", alarm=shown["id"]))["acknowledged_by"] == "sara"
     assert (await olga.wait_for("alarm.acknowledged"))["data"]["by"] == "sara"
+    await olga.as_told()
     assert await refused(olga, "alarm.acknowledge", alarm=shown["id"]) == "already_acknowledged"
     await centre.hang_up(customer)
     assert (await sara.wait_for("alarm.cleared", alarm=shown["id"]))["data"]["reason"] == "over"

@@ -41,6 +41,8 @@ async def test_a_message_is_kept_until_it_is_read(centre: Centre) -> None:
     assert (unread["sender"], unread["sender_name"]) == ("sara", "Sara")
     assert unread["text"] == "<b>Please</b> call\nme back"  # as written: screens show it as text
     second = await sara.ask("message.send", agent="anna", text="And again")
+    await anna.wait_for("message.sent")
+    await anna.as_told()
     told = await anna.wait_for("message.sent", message=second["message"])
     assert told["data"]["text"] == "And again"
     await anna.ask("message.read", message=second["message"])
@@ -116,11 +118,13 @@ async def test_help_about_a_call(centre: Centre) -> None:
     assert await refused(sara, "help.accept", help="h0") == "no_such_request"
     answer = await sara.ask("help.accept", help=asked["id"])
     assert answer["taken_by"] == "sara"
+    await sara.as_told()
     assert (await anna.wait_for("help.accepted"))["data"]["by"] == "sara"
     assert await refused(olga, "help.accept", help=asked["id"]) == "already_accepted"
     await sara.ask("help.close", help=asked["id"])
     assert (await anna.wait_for("help.closed"))["data"]["reason"] == "closed"
     assert await refused(sara, "help.close", help=asked["id"]) == "no_such_request"
+    await anna.as_told()
     assert not ben.all("help.*")
     assert not sven.all("help.*")
 

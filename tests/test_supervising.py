@@ -94,6 +94,7 @@ async def test_listen_whisper_barge_stop(centre: Centre) -> None:
     assert [(s["supervisor"], s["agent"], s["mode"]) for s in shown["supervisions"]] == [
         ("sara", "anna", "listen")
     ]
+    await sara.as_told()
     # the customer's call, the supervisor and the agent are shown as if nobody listened
     assert without_since(sara.picture.calls[call]) == before
     assert list(sara.picture.calls) == [call]
