@@ -45,7 +45,15 @@ ALL_CONTEXTS = {
     "from-agent": frozenset[str](),
     **{
         name: frozenset[str]()
-        for name in ("cti-agent", "cti-transfer", "cti-hold", "cti-conference", "cti-queue")
+        for name in (
+            "cti-agent",
+            "cti-transfer",
+            "cti-hold",
+            "cti-conference",
+            "cti-queue",
+            "cti-spy",
+            "cti-take-over",
+        )
     },
     "from-trunk": frozenset[str](),
 }

@@ -14,7 +14,7 @@ from cti import users
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.centre import Centre, Screen, centre_of
-from tests.test_control import ANNA, TRUNK, apps, become, in_talk, refused, states
+from tests.test_control import ANNA, CLEO, TRUNK, apps, become, in_talk, refused, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -189,6 +189,49 @@ async def test_take_over_at_once(centre: Centre) -> None:
     record = await centre.interaction_of(call)
     assert record["agents"] == ["anna", "sara"]
     await no_spies(centre)
+
+
+async def test_take_over_of_a_caller_on_hold(centre: Centre) -> None:
+    anna, sara, call, _ = await both(centre)
+    await anna.ask("call.hold", call=call)
+    answer = await sara.ask("supervisor.take_over", agent="anna", within=30)
+    assert {c["device"]: c["state"] for c in answer["view"]["connections"]} == {
+        TRUNK: "connected",
+        SARA: "connected",
+    }
+    await become(centre, TRUNK, SARA)
+    await anna.agent_is("wrap_up")
+    await centre.phone_hangs_up("1109")
+    await sara.wait_for("call.cleared", call=call)
+    async with asyncio.timeout(8):
+        while await centre.channels():
+            await asyncio.sleep(0.05)
+
+
+async def test_with_a_consultation(centre: Centre) -> None:
+    """It goes on through it; only a call with one other party can be taken over."""
+    anna, sara, call, _ = await both(centre)
+    await anna.ask("call.consult", call=call, to="1103")
+    await anna.until(lambda: states(anna, call).get(CLEO) == "connected", what="Cleo answers")
+    await sara.ask("supervisor.listen", agent="anna")
+    assert await refused(sara, "supervisor.take_over", agent="anna") == "wrong_state"
+    assert len(await spying(centre)) == 1
+    await anna.ask("call.complete", call=call)
+    assert (await sara.wait_for("supervision.ended"))["data"]["reason"] == "call_ended"
+    await become(centre, TRUNK, CLEO)
+    await no_spies(centre)
+
+
+async def test_a_comparison_with_the_pbx_passes_over_supervisors(centre: Centre) -> None:
+    _, sara, call, _ = await both(centre)
+    await sara.ask("supervisor.listen", agent="anna")
+    assert centre.server is not None
+    switch = centre.server.switches["main"]
+    before = dict(switch.drift), switch.calls.unknown, switch.calls.sizes()
+    await switch._resync("test")
+    assert (dict(switch.drift), switch.calls.unknown, switch.calls.sizes()) == before
+    assert list(sara.picture.calls) == [call]
+    assert (await sara.ask("state.get"))["data"]["supervisions"][0]["agent"] == "anna"
 
 
 async def test_who_may_not(centre: Centre) -> None:
