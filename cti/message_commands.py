@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
+import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from cti.commands import CommandError, Commands
+from cti.database import DatabaseUnavailable
 from cti.facts import Fact
 from cti.help_requests import HelpRequests, NotPossible
 from cti.messages import Messages, NoSuchMessage, Unread
@@ -22,6 +24,9 @@ Login = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 SENDERS = (Role.SUPERVISOR, Role.ADMIN, Role.INTEGRATION)
 LEADERS = (Role.SUPERVISOR, Role.ADMIN)
 AGENTS = (Role.AGENT, Role.SUPERVISOR)
+
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
+NOTHING_SENT = "the database is out of reach, nothing was kept or told: try again in a moment"
 
 
 class SendArgs(BaseModel):
@@ -110,6 +115,8 @@ def add_message_commands(
             id, told = await messages.send(actor, agents, args.team, args.text, datetime.now(UTC))
         except Unread as error:
             raise CommandError("too_many_unread", str(error)) from None
+        except AWAY:
+            raise CommandError("database_unavailable", NOTHING_SENT) from None
         publish(told)
         return Sent(message=id, agents=agents)
 
@@ -119,6 +126,8 @@ def add_message_commands(
         except NoSuchMessage:
             why = "there is no such message for you, or you have read it"
             raise CommandError("no_such_message", why) from None
+        except AWAY:
+            raise CommandError("database_unavailable", NOTHING_SENT) from None
 
     async def ask(actor: Actor, args: HelpArgs) -> HelpView:
         if actor.login not in directory.agents:

@@ -116,7 +116,6 @@ def add_supervisor_commands(commands: Commands, *, supervising: Supervising, dir
         summary="Listen no longer: your own phone hangs up.",
         result=SupervisionView,
         roles=SUPERVISORS,
-        lane="supervisor",
         limit=LIMIT,
     )
 

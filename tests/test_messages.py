@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -96,6 +97,24 @@ async def test_messages_that_are_not_sent(centre: Centre) -> None:
     ):
         assert await refused(sara, "message.send", **wrong) == "bad_args", wrong
     assert not anna.all("message.sent")
+
+
+async def test_what_cannot_be_kept_is_not_sent_but_help_is_asked_for(centre: Centre) -> None:
+    sara, anna = [await centre.screen(login) for login in ("sara", "anna")]
+    await centre.log_on(anna)
+    db = await asyncpg.connect(centre.dsn)
+    try:
+        await db.execute("ALTER TABLE messages RENAME TO away; ALTER TABLE help_requests RENAME TO away_too")
+        assert await refused(sara, "message.send", agent="anna", text="hi") == "database_unavailable"
+        asked = await anna.ask("help.request", text="?")
+        await sara.wait_for("help.requested", help=asked["id"])
+    finally:
+        await db.execute("ALTER TABLE away RENAME TO messages; ALTER TABLE away_too RENAME TO help_requests")
+        await db.close()
+    assert not anna.all("message.sent")
+    async with asyncio.timeout(10):
+        while not await centre.fetch("SELECT FROM help_requests WHERE id = $1", asked["id"]):
+            await asyncio.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------------ help

@@ -273,6 +273,17 @@ async def test_the_call_ends_while_the_phone_rings(centre: Centre) -> None:
     await no_spies(centre)
 
 
+async def test_stopped_while_the_phone_rings(centre: Centre) -> None:
+    _, sara, _, _ = await both(centre)
+    await centre.phone("1109", mode="silent")
+    asked = asyncio.create_task(refused(sara, "supervisor.listen", agent="anna"))
+    await centre.channel_of("1109")
+    await sara.ask("supervisor.stop")
+    assert await asked == "stopped"
+    assert not sara.all("supervision.*")
+    await no_spies(centre)
+
+
 async def test_one_call_at_a_time(centre: Centre) -> None:
     anna, sara, call, _ = await both(centre)
     await sara.ask("supervisor.listen", agent="anna")

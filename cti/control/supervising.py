@@ -112,17 +112,20 @@ class Supervising:
             return (await self._watched(supervisor, agent, call, mode, again=True)).view
 
     async def stop(self, supervisor: str) -> SupervisionView:
-        """Hangs the supervisor's leg up; answered once it is gone."""
-        async with self._lock(supervisor):
-            watch = self._watches.get(supervisor)
-            if watch is None:
-                raise CommandError("wrong_state", "you are listening to nobody")
-            self._reach(watch.port)
-            await self._end(watch, "stopped")
-            if not await self._until(watch, lambda: watch.gone, PROOF):
-                why = "your phone was told to hang up and has not yet: hang it up, or wait for the end of the call"
-                raise CommandError("not_confirmed", why)
-            return watch.view
+        """Hangs the supervisor's leg up, while it still rings too; answered once it is gone. Waits for no other command."""
+        watch = self._watches.get(supervisor)
+        if watch is None:
+            raise CommandError("wrong_state", "you are listening to nobody")
+        if watch.ending == "taken_over":
+            raise CommandError("wrong_state", "you are taking the call over: hang up instead")
+        self._reach(watch.port)
+        await self._end(watch, "stopped")
+        if not await self._until(watch, lambda: watch.gone, PROOF):
+            why = (
+                "your phone was told to hang up and has not yet: hang it up, or wait for the end of the call"
+            )
+            raise CommandError("not_confirmed", why)
+        return watch.view
 
     async def take_over(self, supervisor: str, agent: str, call: str | None) -> CallView:
         """The supervisor's phone takes the other party, the agent is let go; until both are proven the agent talks on."""
@@ -225,6 +228,8 @@ class Supervising:
             with suppress(CommandError):
                 await self._send(port, "Hangup", Channel=watch.id, Cause="16")
         self._forget(watch, "lost")
+        if watch.ending == "stopped":
+            raise CommandError("stopped", "you have stopped it before your phone was answered")
         if watch.ending == "call_ended" or self._connection_of(port, watch.call, agent) is None:
             raise CommandError("not_in_a_call", f"{agent}'s call ended before your phone was answered")
         why = WHY_NOT.get(cause or 0, "could not be reached, or nobody picked it up")
