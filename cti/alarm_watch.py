@@ -27,7 +27,7 @@ LEVELS = 15.0
 
 
 class AlarmWatch:
-    """Evaluates the alarms. `levels`: queue → today's service level in percent."""
+    """Evaluates the alarms. `floor` makes what one look measures by; `levels`: queue → today's service level in percent."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class AlarmWatch:
         now: Callable[[], datetime],
     ) -> None:
         self._alarms = alarms
-        self._floor = floor(self._level_of)
+        self._floor = floor
         self._levels = levels
         self._db = db
         self._publish = publish
@@ -64,7 +64,7 @@ class AlarmWatch:
                 if self._alarms.wants(Kind.SERVICE_LEVEL) and monotonic() - self._level_at >= LEVELS:
                     self._level_at = monotonic()
                     self._level = await self._levels()
-                self._publish(self._alarms.look(self._floor, self._now()))
+                self._publish(self._alarms.look(self._floor(self._level_of), self._now()))
                 failing = False
             except Exception:
                 if not failing:

@@ -89,6 +89,7 @@ from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
+from cti.views import AgentView, QueueView
 from cti.websocket import Websocket
 from routing.book import RuleBook
 from routing.decide import AgentNow, Customer, Floor
@@ -380,33 +381,46 @@ class Server:
         return self._alarms_for(subscriptions(actor, self.directory))
 
     def _measures(self, level: Callable[[str], float | None]) -> Measures:
-        """What alarms are measured by."""
+        """What alarms are measured by at one look: views are made once for all rules."""
+        now = datetime.now(UTC)
 
-        def switch_of(queue: str) -> Switch | None:
-            switch = self.switches.get(queue.partition(":")[0])
-            return switch if switch is not None and switch.synced else None
+        @functools.cache
+        def queues_of(pbx: str) -> dict[str, QueueView]:
+            switch = self.switches.get(pbx)
+            return (
+                {view.id: view for view in switch.queues.views()}
+                if switch is not None and switch.synced
+                else {}
+            )
+
+        @functools.cache
+        def agents() -> list[AgentView]:
+            return self.agents.views(now)
+
+        @functools.cache
+        def teams() -> dict[str | None, list[AgentView]]:
+            by_team: dict[str | None, list[AgentView]] = {}
+            for view in agents():
+                by_team.setdefault(view.team, []).append(view)
+            return by_team
 
         def waits(queue: str) -> list[float] | None:
-            switch, now = switch_of(queue), datetime.now(UTC)
-            views = switch.queues.views() if switch is not None else []
-            view = next((one for one in views if one.id == queue), None)
+            view = queues_of(queue.partition(":")[0]).get(queue)
             return [(now - one.since).total_seconds() for one in view.waiting] if view is not None else None
 
         def ready(queue: str) -> int | None:
-            if switch_of(queue) is None:
+            if queue not in queues_of(queue.partition(":")[0]):
                 return None
-            views = self.agents.views(datetime.now(UTC))
-            return sum(view.state is AgentState.READY and queue in view.queues for view in views)
+            return sum(view.state is AgentState.READY and queue in view.queues for view in agents())
 
         def down(pbx: str) -> float:
-            switch = self.switches[pbx]
-            return 0.0 if switch.synced else (datetime.now(UTC) - self._down_since(pbx)).total_seconds()
+            return 0.0 if self.switches[pbx].synced else (now - self._down_since(pbx)).total_seconds()
 
         return Measures(
             waits=waits,
             ready=ready,
             service_level=level,
-            agents=lambda team: (view for view in self.agents.views(datetime.now(UTC)) if view.team == team),
+            agents=lambda team: teams().get(team, ()),
             pbxs=lambda: self.switches,
             down=down,
         )
