@@ -15,6 +15,7 @@ from cti.agents import Agents, NotPossible
 from cti.commands import CommandError, Commands
 from cti.facts import Fact
 from cti.people import Actor, Directory, Role
+from cti.plain_text import Plain
 from cti.views import AgentView
 
 Login = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -28,13 +29,21 @@ class ForAgent(BaseModel):
     agent: Login | None = Field(default=None, description="a supervisor's agent; yourself if left out")
 
 
+class Noted(ForAgent):
+    """With a word of why, which the agent is shown."""
+
+    note: Annotated[Plain, Field(max_length=200)] = Field(
+        default="", description="a supervisor's word of why; the agent sees it with who it was"
+    )
+
+
 class LogOn(ForAgent):
     """Begins the working session: the agent becomes a member of their queues."""
 
     ready: bool = Field(default=False, description="ready for calls at once")
 
 
-class NotReady(ForAgent):
+class NotReady(Noted):
     """Why no calls are wanted."""
 
     reason: Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -94,20 +103,20 @@ def add_agent_commands(
     )
     register(
         "agent.log_off",
-        ForAgent,
-        lambda login, _args, by, at: agents.log_off(login, by=by, at=at),
+        Noted,
+        lambda login, args, by, at: agents.log_off(login, by=by, at=at, note=args.note),
         "Log off, after the call if there is one.",
     )
     register(
         "agent.ready",
-        ForAgent,
-        lambda login, _args, by, at: agents.make_ready(login, by=by, at=at),
+        Noted,
+        lambda login, args, by, at: agents.make_ready(login, by=by, at=at, note=args.note),
         "Be ready for calls, after the call if there is one; ends wrap-up.",
     )
     register(
         "agent.not_ready",
         NotReady,
-        lambda login, args, by, at: agents.make_not_ready(login, args.reason, by=by, at=at),
+        lambda login, args, by, at: agents.make_not_ready(login, args.reason, by=by, at=at, note=args.note),
         "Take no calls, for one of the configured reasons; after the call if there is one.",
     )
     register(

@@ -246,16 +246,17 @@ class Agents:
             a.ready, a.reason = True, None
         return self._derive(a, at, by=by, why="logged on", asked=True)
 
-    def log_off(self, login: str, *, by: str, at: datetime) -> Facts:
+    def log_off(self, login: str, *, by: str, at: datetime, note: str = "") -> Facts:
         """Ends the session; during a call it is pending until the call is over. Nobody is kept by a disposition they owe:
-        that it was not given is said."""
+        that it was not given is said. `note`: what the agent is told of why."""
         a = self._agent(login)
         a.in_session = True
         if a.logged_on and (a.talking or a.offered):
             a.log_off_by, a.ready, a.asked_by = by, False, by
-            return self._derive(a, at, by=by, why="asked to log off after the call", asked=True)
+            return self._derive(a, at, by=by, why=_noted("asked to log off after the call", note), asked=True)
         owing = a.wrapping is not None and a.wrapping.owed
-        return self._end_session(a, by, at, "logged off" + (" without the disposition" if owing else ""))
+        why = _noted("logged off" + (" without the disposition" if owing else ""), note)
+        return self._end_session(a, by, at, why)
 
     def _end_session(self, a: AgentNow, by: str, at: datetime, why: str) -> Facts:
         a.logged_on = a.ready = False
@@ -273,15 +274,15 @@ class Agents:
             del self._agents[login]
         return facts
 
-    def make_ready(self, login: str, *, by: str, at: datetime) -> Facts:
+    def make_ready(self, login: str, *, by: str, at: datetime, note: str = "") -> Facts:
         """Ready for calls, at once or after the present one; ends a wrap-up. Raises NotPossible for an agent who still owes
         a disposition; somebody else, who answers for it, may do it for them."""
         a = self._logged_on(login)
         without = self._let_go(a, by)
         a.ready, a.reason, a.log_off_by, a.wrapping, a.asked_by = True, None, None, None, by
-        return self._derive(a, at, by=by, why="asked to be ready" + without, asked=True)
+        return self._derive(a, at, by=by, why=_noted("asked to be ready" + without, note), asked=True)
 
-    def make_not_ready(self, login: str, reason: str, *, by: str, at: datetime) -> Facts:
+    def make_not_ready(self, login: str, reason: str, *, by: str, at: datetime, note: str = "") -> Facts:
         """Not ready for the reason, at once or after the present call; ends a wrap-up, but for a disposition that is owed.
         Raises NotPossible for a reason that this person may not give."""
         a = self._logged_on(login)
@@ -291,7 +292,7 @@ class Agents:
             raise NotPossible(error.code, str(error)) from None
         a.ready, a.reason, a.log_off_by, a.asked_by = False, reason, None, by
         self._no_more_time(a)
-        return self._derive(a, at, by=by, why=f"asked to be not ready: {reason}", asked=True)
+        return self._derive(a, at, by=by, why=_noted(f"asked to be not ready: {reason}", note), asked=True)
 
     def finish_wrap_up(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ends wrap-up before its time. Raises NotPossible when there is none, or the agent owes a disposition (which does
@@ -697,6 +698,10 @@ _WHY = {
     "call.held": "holds a call",
     "call.retrieved": "talks again",
 }
+
+
+def _noted(why: str, note: str) -> str:
+    return f"{why} ({note})" if note else why
 
 
 def _device(person: Agent) -> str | None:

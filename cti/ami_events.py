@@ -308,6 +308,14 @@ class OriginateEnded(Record, frozen=True, gc=False):
     reason: int
 
 
+class SpyStarted(Record, frozen=True, gc=False):
+    """AMI: ChanSpyStart. `spyer` hears `spied` from now on; uniqueids, `channel` is the spyer's name."""
+
+    spyer: str
+    spied: str
+    channel: str
+
+
 class ConfigurationReloaded(Record, frozen=True, gc=False):
     """AMI: Reload: queues may have come or gone."""
 
@@ -748,6 +756,12 @@ PARSERS: dict[bytes, Parser] = {
     b"ConfbridgeLeave": _own(ConferenceLeft, "Conference"),
     b"UserEvent": _user_event,
     b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
+    b"ChanSpyStart": _of(
+        ("SpyerUniqueid", "SpyeeUniqueid", "SpyerChannel"),
+        lambda at, f: SpyStarted(
+            at, f["SpyerUniqueid"], f.get("SpyeeUniqueid", ""), f.get("SpyerChannel", "")
+        ),
+    ),
     b"Reload": _of(("Module",), lambda at, f: ConfigurationReloaded(at, f.get("Module", ""))),
 }
 

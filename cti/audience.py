@@ -1,6 +1,6 @@
 """Audience: which topics a fact goes to, and which topics somebody listens to. Where the two meet, they may see it.
 
-    agent:<login>   that agent                         team:<id>     supervisors of that team
+    agent:<login>   that person                        team:<id>     supervisors of that team
     mates:<id>      the agents of that team            queue:<id>    agents who work in that queue (no personal data)
     all             everybody                          admin         administrators: on every fact
 
@@ -28,6 +28,7 @@ from cti.facts import (
     QueueMemberLeft,
 )
 from cti.people import Actor, Directory, Role
+from cti.supervision import AlarmFact, AlarmView, MessageRead, MessageSent, SupervisionFact
 
 ADMIN = "admin"
 ALL = "all"
@@ -52,7 +53,7 @@ def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
             if agent.team is not None:
                 topics.add(f"mates:{agent.team}")
         return frozenset(topics)
-    if actor.login in directory.agents:
+    if actor.login in directory.agents or actor.role is Role.SUPERVISOR:
         topics.add(f"agent:{actor.login}")
     for id in actor.teams:
         topics |= {f"team:{id}", f"mates:{id}"}
@@ -65,8 +66,11 @@ def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
 class Audience:
     """Computes topics. Remembers, for each live call and those that ended last, which teams have had to do with it."""
 
-    def __init__(self, directory: Directory, *, agents_in: Callable[[str], Iterable[str]]) -> None:
+    def __init__(
+        self, directory: Directory, *, agents_in: Callable[[str], Iterable[str]], announce: bool = False
+    ) -> None:
         self._directory = directory
+        self._announce = announce
         self._agents_in = agents_in
         self._call_teams: dict[str, set[str]] = {}
         self._told_last: dict[str, tuple[_Parties, frozenset[str]]] = {}
@@ -94,6 +98,16 @@ class Audience:
                 if team is not None:
                     topics |= {f"team:{team}", f"mates:{team}"}
                 return frozenset(topics)
+            case SupervisionFact():
+                return self._of_supervision(fact)
+            case AlarmFact():
+                return self.of_alarm(fact)
+            case MessageSent():
+                return frozenset(
+                    {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
+                )
+            case MessageRead():
+                return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
             case PbxStatusChanged() | PbxResynced() | JournalGap():
                 return EVERYBODY
         queue = getattr(fact, "queue", None)
@@ -110,6 +124,24 @@ class Audience:
         if queue is not None and fact.TYPE.startswith("queue."):
             topics.add(f"queue:{queue}")
         return frozenset(topics)
+
+    def _of_supervision(self, fact: SupervisionFact) -> frozenset[str]:
+        """Who listens to an agent: the team's supervisors; the agent only where the settings say so."""
+        topics = {ADMIN, f"agent:{fact.supervisor}"}
+        if (team := self._directory.team_of(fact.agent)) is not None:
+            topics.add(f"team:{team}")
+        if self._announce:
+            topics.add(f"agent:{fact.agent}")
+        return frozenset(topics)
+
+    def of_alarm(self, alarm: AlarmFact | AlarmView) -> frozenset[str]:
+        """The supervisors of the queue, team or agent; of a PBX all."""
+        teams = {alarm.team, self._directory.team_of(alarm.agent) if alarm.agent is not None else None}
+        if alarm.queue is not None:
+            teams |= self._directory.teams_of_queue(alarm.queue)
+        if alarm.pbx is not None:
+            teams |= self._directory.teams.keys()
+        return frozenset({ADMIN, *(f"team:{team}" for team in teams if team is not None)})
 
     def _of_record(self, fact: Fact, call: str) -> set[str]:
         """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""

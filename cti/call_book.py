@@ -12,6 +12,7 @@ from cti.facts import (
     Fact,
 )
 from cti.legs import (
+    SPIES,
     Call,
     Leg,
     moment,
@@ -39,6 +40,7 @@ class CallBook:
         self._halves: dict[str, Leg] = {}
         self._bridges: dict[str, set[str]] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._expected: dict[str, tuple[str, str]] = {}
         self._leaving: dict[str, Leg] = {}
         self._left_alone: dict[str, tuple[Leg, float]] = {}
         self._hears_hangup_requests = False
@@ -77,6 +79,12 @@ class CallBook:
         leg = found.legs.get(self._key(connection)) if found else None
         return next((end for end in leg.ends if self._legs.get(end) is leg), None) if leg else None
 
+    def talk(self, call: str, one: str, other: str) -> bool:
+        """Whether two connections of the call are in one conversation."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(one)) if found else None
+        return leg is not None and self._key(other) in leg.peers
+
     def names_of(self, call: str, connection: str) -> tuple[str, ...]:
         """Names of the channels by which a connection may sit in a conference: its own, and Local ones that lead to it."""
         found = self._calls.get(self._key(call))
@@ -98,6 +106,7 @@ class CallBook:
             "bridges": len(self._bridges),
             "leaving": len(self._leaving),
             "left_alone": len(self._left_alone),
+            "expected": len(self._expected),
             "aliases": len(self._aliases),
         }
 
@@ -153,7 +162,7 @@ class CallBook:
     def _leg(self, uniqueid: str) -> Leg | None:
         leg = self._legs.get(uniqueid)
         if leg is None:
-            self.unknown += 1
+            self.unknown += not uniqueid.startswith(SPIES)
             return None
         return None if leg.cleared else leg
 

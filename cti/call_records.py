@@ -49,6 +49,7 @@ from cti.facts import CallParked as CallParkedFact
 from cti.facts import CallUnparked as CallUnparkedFact
 from cti.legs import (
     DIAL_REASONS,
+    SPIES,
     Call,
     Facts,
     Leg,
@@ -102,7 +103,7 @@ class CallRecords(CallLife):
         }
 
     def _appeared(self, r: ChannelAppeared) -> Facts:
-        if r.uniqueid in self._legs:
+        if r.uniqueid in self._legs or r.linkedid.startswith(SPIES):
             return []
         half = other_half(r.channel)
         if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
@@ -202,7 +203,7 @@ class CallRecords(CallLife):
 
     def _gone(self, r: ChannelGone) -> Facts:
         if r.uniqueid not in self._legs:
-            self.unknown += 1
+            self.unknown += not r.uniqueid.startswith(SPIES)
             return []
         return self._drop(r.uniqueid, r.at, r.cause)
 
@@ -292,6 +293,9 @@ class CallRecords(CallLife):
         return []
 
     def _bridge_entered(self, r: BridgeEntered) -> Facts:
+        expected = self._expected.pop(r.uniqueid, None)
+        if expected is not None:
+            return [*self._taken_in(r, *expected), *self._bridge_entered(r)]
         leg = self._leg(r.uniqueid)
         if leg is None:
             return []
@@ -319,6 +323,13 @@ class CallRecords(CallLife):
             facts += self._publish(leg, r.at)
         facts += self._settle(leg.call, r.at)
         return facts + self._settle_others(leg, r.bridge, r.at)
+
+    def _taken_in(self, r: BridgeEntered, call: str, channel: str) -> Facts:
+        """A supervisor's channel comes into the call that it takes over."""
+        if call not in self._calls or r.uniqueid in self._legs:
+            return []
+        up = ChannelState.UP
+        return self._appeared(ChannelAppeared(r.at, r.uniqueid, call, channel, up, None, None, "", "", {}))
 
     def _bridge_left(self, r: BridgeLeft) -> Facts:
         leg = self._leg(r.uniqueid)

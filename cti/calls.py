@@ -37,6 +37,7 @@ from cti.legs import (
     BRIDGES_OF,
     LEFT_ALONE_AFTER,
     LEFT_QUEUE_AFTER,
+    SPIES,
     Facts,
     Leg,
 )
@@ -81,6 +82,14 @@ class Calls(CallRecords):
         if found is not None and self._current(linkedid) is None:
             self._call_also(linkedid, found)
 
+    def expect(self, call: str, uniqueid: str, channel: str) -> None:
+        """The channel by which a supervisor listens becomes a connection of the call as soon as it is in a conversation."""
+        self._expected[uniqueid] = self._key(call), channel
+
+    def expect_no_more(self, uniqueid: str) -> None:
+        """The supervisor does not take the call over."""
+        self._expected.pop(uniqueid, None)
+
     def rebuild(
         self,
         channels: list[ChannelRow],
@@ -104,6 +113,8 @@ class Calls(CallRecords):
             facts += self._drop(uniqueid, now, 0, lost=True)
         known = frozenset(self._legs)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
+            if row.linkedid.startswith(SPIES):
+                continue
             if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1
                 facts += self._found(row, now)

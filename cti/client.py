@@ -51,6 +51,10 @@ class Picture:
     queues: dict[str, Frame] = field(default_factory=dict)
     pbxs: dict[str, Frame] = field(default_factory=dict)
     pops: dict[str, Frame] = field(default_factory=dict)
+    supervisions: dict[str, Frame] = field(default_factory=dict)
+    messages: dict[int, Frame] = field(default_factory=dict)
+    help: dict[str, Frame] = field(default_factory=dict)
+    alarms: dict[str, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -59,6 +63,10 @@ class Picture:
         self.queues = {queue["id"]: queue for queue in data["queues"]}
         self.pbxs = {pbx["id"]: pbx for pbx in data["pbxs"]}
         self.pops = {pop["id"]: pop for pop in data["pops"]}
+        self.supervisions = {one["supervisor"]: one for one in data.get("supervisions", ())}
+        self.messages = {message["id"]: message for message in data.get("messages", ())}
+        self.help = {request["id"]: request for request in data.get("help", ())}
+        self.alarms = {alarm["id"]: alarm for alarm in data.get("alarms", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""
@@ -81,6 +89,42 @@ class Picture:
             self.pops[data["pop"]] = data["view"]
         elif kind == "pop.withdrawn":
             self.pops.pop(data["pop"], None)
+        elif noun in ("supervision", "message", "help", "alarm"):
+            self._desk(kind, data, fact["at"])
+
+    def _desk(self, kind: str, data: Frame, at: str) -> None:
+        """Between supervisors and agents."""
+        match kind:
+            case "supervision.started" | "supervision.changed":
+                self.supervisions[data["supervisor"]] = {"since": at, **data}
+            case "supervision.ended":
+                self.supervisions.pop(data["supervisor"], None)
+            case "message.sent" if self.me in data["agents"]:
+                told = {name: data[name] for name in ("sender", "sender_name", "team", "text")}
+                self.messages[data["message"]] = {"id": data["message"], "at": at, "agent": self.me, **told}
+            case "message.read" if data["agent"] == self.me:
+                self.messages.pop(data["message"], None)
+            case "help.requested":
+                told = {name: data[name] for name in ("agent", "call", "text")}
+                self.help[data["help"]] = {
+                    "id": data["help"],
+                    "since": at,
+                    "taken_by": None,
+                    "taken": None,
+                    **told,
+                }
+            case "help.accepted" if data["help"] in self.help:
+                self.help[data["help"]] |= {"taken_by": data["by"], "taken": at}
+            case "help.closed":
+                self.help.pop(data["help"], None)
+            case "alarm.raised":
+                told = {name: data[name] for name in data if name != "alarm"}
+                seen = {"acknowledged_by": None, "acknowledged": None}
+                self.alarms[data["alarm"]] = {"id": data["alarm"], "since": at, **seen, **told}
+            case "alarm.acknowledged" if data["alarm"] in self.alarms:
+                self.alarms[data["alarm"]] |= {"acknowledged_by": data["by"], "acknowledged": at}
+            case "alarm.cleared":
+                self.alarms.pop(data["alarm"], None)
 
     def _call(self, kind: str, data: Frame) -> None:
         id = data["call"]

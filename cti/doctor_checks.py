@@ -393,6 +393,7 @@ CORE_EVENTS = (
     "DeviceStateChange",
     "Rename",
     "Reload",
+    "ChanSpyStart",
     "FullyBooted",
 )
 """Events that a filter must let through."""
@@ -611,6 +612,8 @@ CONTEXTS: tuple[tuple[str, str], ...] = (
     ("cti-hold", "hold from the screen"),
     ("cti-conference", "conferences"),
     ("cti-queue", "transfers to queues"),
+    ("cti-spy", "supervisors who listen"),
+    ("cti-take-over", "supervisors who take a call over"),
 )
 """Contexts of asterisk-config/include/extensions_cti.conf that must be there, and what for."""
 

@@ -77,6 +77,9 @@ BRIDGES_OF = {
 LEFT_ALONE_AFTER = 1.0
 """Seconds after the customer's end by which an agent's waiting leg that is still there was not meant to end with it."""
 
+SPIES = "cti-spy-"
+"""How the ids begin of channels by which supervisors listen: those are nobody's call."""
+
 RIVALRY = 1.0
 """Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import structlog
 from aiohttp import web
@@ -28,11 +29,14 @@ from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
 from crm.resolution import settle
 from crm.screen_pop import ScreenPops
-from cti import audit, metrics, users
+from cti import audit, messages, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session
+from cti.alarm_watch import AlarmWatch
+from cti.alarms import Alarms
+from cti.alarms import Now as Measures
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
 from cti.ami_events import PARSERS, RouteAsked
@@ -46,6 +50,7 @@ from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.control import Control
 from cti.control.ports import Port
+from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.targets import Targets, outside_digits
 from cti.control.waits import Waits
 from cti.database import Database, migrate
@@ -67,22 +72,29 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.figures.commands import add_figures_commands
-from cti.figures.desk import Desk
+from cti.figures.desk import Desk, QueuesAsked
 from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
+from cti.help_requests import HelpRequests
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
+from cti.message_commands import add_message_commands
+from cti.messages import Messages
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
 from cti.reasons import Reason
 from cti.rest import admin, health, sessions, state
+from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
 from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
+from cti.supervision import AlarmView
+from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
+from cti.views import AgentView, QueueView
 from cti.websocket import Websocket
 from routing.book import RuleBook
 from routing.decide import AgentNow, Customer, Floor
@@ -129,6 +141,7 @@ class Server:
         self._pbx_tasks: list[asyncio.Task[None]] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._port = settings.port
+        self._not_up: dict[str, datetime] = {}
 
     @property
     def url(self) -> str:
@@ -212,7 +225,9 @@ class Server:
         )
         last = self._began_after = await self.journal.start()
         self._cleanup.push_async_callback(self.journal.close)
-        self.audience = Audience(self.directory, agents_in=self._agents_in)
+        self.audience = Audience(
+            self.directory, agents_in=self._agents_in, announce=self.settings.supervision.announce
+        )
         self.bus = Bus(audience=self.audience, last_seq=last)
 
     def _give_up(self, why: str) -> None:
@@ -246,12 +261,26 @@ class Server:
             publish=self.bus.publish,
         )
         self.waits = Waits()
-        self.control = Control(
-            {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()},
+        ports = {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()}
+        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.supervising = Supervising(
+            ports,
             waits=self.waits,
             phone_of=self._phone_of,
             publish=self.bus.publish,
+            spawn=self._spawn,
         )
+        self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")
+        self.alarm_watch = AlarmWatch(
+            self.alarms,
+            floor=self._measures,
+            levels=self._service_levels,
+            db=lambda: self.database.pool,
+            publish=self.bus.publish,
+            now=lambda: datetime.now(UTC),
+        )
+        self.messages = Messages(lambda: self.database.pool)
+        self.help_requests = HelpRequests(lambda: self.database.pool)
         self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
         self.snapshots = Snapshots(
             directory=self.directory,
@@ -261,6 +290,11 @@ class Server:
             pbxs=lambda: (switch.view for switch in self.switches.values()),
             pops=self._pops_of,
             teams_of_call=self.audience.teams_of_call,
+            supervisions=self.supervising.views,
+            messages=self.messages.unread,
+            help_requests=self.help_requests.views,
+            alarms=self._alarms_for,
+            announce=self.settings.supervision.announce,
         )
 
     def _switch(self, name: str, pbx: PbxSettings) -> tuple[Switch, AmiLink]:
@@ -299,6 +333,9 @@ class Server:
                 if type(record) is RouteAsked:
                     self.questions.ask(name, record)
             switch.on_records(records)
+            for record in records:
+                if type(record) in OF_SPIES:
+                    self.supervising.hear_record(record)
 
         link = AmiLink(
             pbx=name,
@@ -355,6 +392,77 @@ class Server:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
 
+    # ------------------------------------------------------------------------------------------ alarms
+
+    def _alarms_for(self, topics: frozenset[str]) -> list[AlarmView]:
+        views = self.alarms.views()
+        return [view for view in views if not topics.isdisjoint(self.audience.of_alarm(view))]
+
+    def _raised_for(self, actor: Actor) -> list[AlarmView]:
+        return self._alarms_for(subscriptions(actor, self.directory))
+
+    def _measures(self, level: Callable[[str], float | None]) -> Measures:
+        """What alarms are measured by at one look: views are made once for all rules."""
+        now = datetime.now(UTC)
+
+        @functools.cache
+        def queues_of(pbx: str) -> dict[str, QueueView]:
+            switch = self.switches.get(pbx)
+            return (
+                {view.id: view for view in switch.queues.views()}
+                if switch is not None and switch.synced
+                else {}
+            )
+
+        @functools.cache
+        def agents() -> list[AgentView]:
+            return self.agents.views(now)
+
+        @functools.cache
+        def teams() -> dict[str | None, list[AgentView]]:
+            by_team: dict[str | None, list[AgentView]] = {}
+            for view in agents():
+                by_team.setdefault(view.team, []).append(view)
+            return by_team
+
+        def waits(queue: str) -> list[float] | None:
+            view = queues_of(queue.partition(":")[0]).get(queue)
+            return [(now - one.since).total_seconds() for one in view.waiting] if view is not None else None
+
+        def ready(queue: str) -> int | None:
+            if queue not in queues_of(queue.partition(":")[0]):
+                return None
+            return sum(view.state is AgentState.READY and queue in view.queues for view in agents())
+
+        def down(pbx: str) -> float:
+            return 0.0 if self.switches[pbx].synced else (now - self._down_since(pbx)).total_seconds()
+
+        return Measures(
+            waits=waits,
+            ready=ready,
+            service_level=level,
+            agents=lambda team: teams().get(team, ()),
+            pbxs=lambda: self.switches,
+            down=down,
+        )
+
+    def _down_since(self, pbx: str) -> datetime:
+        return self._not_up.setdefault(pbx, datetime.now(UTC))
+
+    def _pbx_heard(self, fact: PbxStatusChanged) -> None:
+        """Remembers since when a PBX is out of reach: each attempt to connect begins a phase of its own."""
+        if fact.phase == "up":
+            self._not_up.pop(fact.pbx, None)
+        else:
+            self._not_up.setdefault(fact.pbx, fact.at)
+
+    async def _service_levels(self) -> dict[str, float]:
+        system = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
+        report = await self.desk.queues(system, QueuesAsked())
+        return {
+            item.queue: item.service_level * 100 for item in report.items if item.service_level is not None
+        }
+
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
         return agent.interfaces.get(pbx) if agent else None
@@ -371,6 +479,9 @@ class Server:
         await save_agent_sessions(self.database.pool, sessions)
 
     async def _take_up_sessions(self) -> None:
+        await self.messages.load()
+        await self.help_requests.load()
+        await self.alarm_watch.refresh()
         self.bus.publish(
             [switch.status() for switch in self.switches.values()]
         )  # none is up yet: agents are unknown
@@ -567,6 +678,22 @@ class Server:
             works_on=self._works_on,
             set_data=self._set_data,
         )
+        add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
+        add_alarm_commands(
+            self.commands,
+            alarms=self.alarms,
+            sees=lambda actor, view: view in self._raised_for(actor),
+            publish=self.bus.publish,
+        )
+        add_message_commands(
+            self.commands,
+            messages=self.messages,
+            help_requests=self.help_requests,
+            directory=self.directory,
+            agents_in=self._agents_in,
+            logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
+            publish=self.bus.publish,
+        )
         add_crm_commands(
             self.commands,
             pops=self.pops,
@@ -623,6 +750,13 @@ class Server:
                 ),
                 *rest_commands.routes(self.commands),
                 *rest_figures.routes(self.desk),
+                *rest_alarms.routes(
+                    pool=lambda: self.database.pool,
+                    directory=self.directory,
+                    pbxs=self.switches,
+                    raised=self._raised_for,
+                    changed=self.alarm_watch.refresh,
+                ),
                 *crm.rest.routes(
                     pool=lambda: self.database.pool,
                     find=lambda number, region: self.lookup.find(number, region, limit=2.0),
@@ -744,7 +878,10 @@ class Server:
             listen(kind, self._queues_hear)
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
+            listen(kind, self.supervising.hear_call)
         listen(PbxStatusChanged, self.waits.hear)
+        listen(PbxStatusChanged, self.supervising.hear_pbx)
+        listen(PbxStatusChanged, self._pbx_heard)
         listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,
@@ -758,6 +895,7 @@ class Server:
         for kind in (AgentStateChanged, PbxResynced, QueueAdded, *OF_MEMBERS):
             listen(kind, self.membership.hear)
         listen(AgentStateChanged, self.attendance.hear)
+        listen(AgentStateChanged, self.help_requests.hear)
         for kind, reaction in self.pops.reactions().items():
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
@@ -787,6 +925,8 @@ class Server:
         self._spawn(self._keep_house())
         self._spawn(self.membership.run())
         self._spawn(self.attendance.run())
+        self._spawn(self.help_requests.run())
+        self._spawn(self.alarm_watch.run())
         self._spawn(self.interactions.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())
@@ -805,6 +945,8 @@ class Server:
             await asyncio.sleep(HOUSE_EVERY)
             try:
                 await self.journal.expire(self.settings.keep_journal_days)
+                left = datetime.now(UTC) - timedelta(days=self.settings.keep_journal_days)
+                await messages.expire(self.database.pool, left)
                 await self.access.tokens.forget_old()
                 old = datetime.now(UTC) - timedelta(days=self.settings.keep_audit_days)
                 await audit.expire(self.database.pool, old)
@@ -856,7 +998,12 @@ class Server:
             await self.invitation.withdraw()
         await _end(self._pbx_tasks)
         if self._pbx_tasks:
-            await asyncio.gather(self.interactions.flush(), self.attendance.flush(), self.trail.flush())
+            await asyncio.gather(
+                self.interactions.flush(),
+                self.attendance.flush(),
+                self.help_requests.flush(),
+                self.trail.flush(),
+            )
         await _end(self._tasks)
         await self._cleanup.aclose()
 

@@ -180,6 +180,16 @@ class RoutingSettings(BaseModel):
     at_once: int = Field(default=200, ge=1, le=10_000, description="questions answered at the same time")
 
 
+class SupervisionSettings(BaseModel):
+    """Supervisors who listen. What an agent must be told differs from country to country."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    announce: bool = Field(
+        default=False, description="agents are shown on their screen that a supervisor listens, and who"
+    )
+
+
 class QueueTarget(BaseModel):
     """What is expected of a queue. Seconds."""
 
@@ -231,6 +241,7 @@ class Settings(BaseSettings):
     wrap_up: WrapUpSettings = Field(default_factory=WrapUpSettings)
     routing: RoutingSettings = Field(default_factory=RoutingSettings)
     figures: FiguresSettings = Field(default_factory=FiguresSettings)
+    supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
     not_ready_reasons: tuple[ReasonSettings, ...] = Field(
         default=tuple(ReasonSettings(name=name) for name in DEFAULT_REASONS),
         description="why agents may be not ready: names, or name, paid, limit (minutes) and chosen_by",

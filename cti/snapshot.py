@@ -10,6 +10,7 @@ from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
 from cti.people import Actor, Directory
+from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 from cti.views import PbxView, QueueView, Snapshot
 
 
@@ -26,7 +27,17 @@ class Snapshots:
         pbxs: Callable[[], Iterable[PbxView]],
         pops: Callable[[str], Iterable[Any]],
         teams_of_call: Callable[[str], frozenset[str]],
+        supervisions: Callable[[], Iterable[SupervisionView]] = lambda: (),
+        announce: bool = False,
+        messages: Callable[[], Iterable[MessageView]] = lambda: (),
+        help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
+        alarms: Callable[[frozenset[str]], Iterable[AlarmView]] = lambda topics: (),
     ) -> None:
+        self._alarms = alarms
+        self._messages = messages
+        self._help_requests = help_requests
+        self._supervisions = supervisions
+        self._announce = announce
         self._directory = directory
         self._agents = agents
         self._calls = calls
@@ -53,7 +64,15 @@ class Snapshots:
             pops=tuple(pops),
             reasons=self._agents.reasons(),
             wrap_up=self._agents.wrap_ups(),
+            messages=tuple(view for view in self._messages() if view.agent == actor.login),
+            alarms=tuple(self._alarms(topics)),
+            help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
+            supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )
+
+    def _sees_help(self, topics: frozenset[str], view: HelpView) -> bool:
+        team = self._directory.team_of(view.agent)
+        return not topics.isdisjoint({ADMIN, f"agent:{view.agent}", f"team:{team}"})
 
     @staticmethod
     def _sees_agent(topics: frozenset[str], login: str, team: str | None) -> bool:
@@ -63,6 +82,13 @@ class Snapshots:
             or f"mates:{team}" in topics
             or f"team:{team}" in topics
         )
+
+    def _sees_supervision(self, topics: frozenset[str], one: SupervisionView) -> bool:
+        if not topics.isdisjoint(
+            {ADMIN, f"team:{self._directory.team_of(one.agent)}", f"agent:{one.supervisor}"}
+        ):
+            return True
+        return self._announce and f"agent:{one.agent}" in topics
 
     def _sees_call(self, topics: frozenset[str], call: CallView) -> bool:
         if ADMIN in topics:

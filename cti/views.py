@@ -8,6 +8,7 @@ from typing import Any
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
 from cti.reasons import Reason
+from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 from cti.wrap_up import WrapUp
 
 
@@ -76,7 +77,8 @@ class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
 class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
     `reasons`: why agents may be not ready; a state's reason that is not among them was given at the PBX. `wrap_up`: what
-    follows queue calls; the rule without a queue is for all that have none of their own."""
+    follows queue calls; the rule without a queue is for all that have none of their own. `supervisions`: who listens to
+    whom. `messages`: those that you have not read. `help`: open requests for it."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -86,3 +88,7 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     pops: tuple[Any, ...] = ()
     reasons: tuple[Reason, ...] = ()
     wrap_up: tuple[WrapUp, ...] = ()
+    supervisions: tuple[SupervisionView, ...] = ()
+    messages: tuple[MessageView, ...] = ()
+    help: tuple[HelpView, ...] = ()
+    alarms: tuple[AlarmView, ...] = ()

@@ -165,7 +165,23 @@ def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
         what = "trying again; below is what was last known" if seat.ever else "no answer yet"
         banner = f" {state} to {plain(seat.url, 60)} - {what} "
         troubles.insert(0, Text(padded(banner, width), "bold white on red", no_wrap=True))
-    return [_cut(line, width), *troubles[:2]]
+    return [_cut(line, width), *troubles[:2], *attention(picture, seat.now, width)]
+
+
+def attention(picture: Picture, now: datetime, width: int) -> list[Text]:
+    """A line for each alarm and each request for help, those that nobody sees to first; three at most."""
+    found: list[tuple[bool, str, str]] = []
+    for alarm in picture.alarms.values():
+        by = alarm["acknowledged_by"]
+        about = next((str(alarm[name]) for name in ("agent", "queue", "team", "pbx") if alarm[name]), "")
+        said = f" ALARM {clock(age(alarm['since'], now))} {plain(alarm['name'], 60)}: {plain(about, 60)}"
+        found.append((by is not None, "bold red", said + (f", seen to by {plain(by, 40)}" if by else "")))
+    for request in picture.help.values():
+        by, who = request["taken_by"], _agent_name(picture, request["agent"])
+        said = f" HELP {clock(age(request['since'], now))} {plain(who, 40)}: {plain(request['text'] or '-', 200)}"
+        found.append((by is not None, "bold yellow", said + (f", {plain(by, 40)} sees to it" if by else "")))
+    found.sort(key=lambda one: one[0])
+    return [Text(fit(said, width), "dim" if seen else style, no_wrap=True) for seen, style, said in found[:3]]
 
 
 # --------------------------------------------------------------------------------------------------- tables
@@ -713,6 +729,23 @@ SENTENCES: dict[str, Say] = {
     "pop.updated": lambda d, p: (
         f"pop of {_agent_name(p, d['agent'])} is {d['view']['state']}: {plain(pop_name(d['view'])[0], 60)}"
     ),
+    "supervision.started": lambda d, p: (
+        f"{d['supervisor']} is with {_agent_name(p, d['agent'])}: {d['mode']}"
+    ),
+    "supervision.changed": lambda d, p: (
+        f"{d['supervisor']} is with {_agent_name(p, d['agent'])}: {d['mode']}"
+    ),
+    "supervision.ended": lambda d, p: (
+        f"{d['supervisor']} is no longer with {_agent_name(p, d['agent'])}: {d['reason']}"
+    ),
+    "message.sent": lambda d, p: f"{d['sender_name']} writes to {', '.join(d['agents'][:5])}: {d['text']}",
+    "message.read": lambda d, p: f"{_agent_name(p, d['agent'])} has read message {d['message']}",
+    "help.requested": lambda d, p: f"HELP for {_agent_name(p, d['agent'])}: {d['text'] or '-'}",
+    "help.accepted": lambda d, p: f"{d['by']} helps {_agent_name(p, d['agent'])}",
+    "help.closed": lambda d, p: f"help for {_agent_name(p, d['agent'])}: {d['reason']} by {d['by']}",
+    "alarm.raised": lambda d, p: f"ALARM {d['name']}: {d['value']:g}, threshold {d['threshold']:g}",
+    "alarm.acknowledged": lambda d, p: f"alarm {d['alarm']} is seen to by {d['by']}",
+    "alarm.cleared": lambda d, p: f"alarm {d['alarm']} is over after {clock(d['lasted'])}",
     "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
 }
 """Facts in words. Those that are missing here are told by their ids."""

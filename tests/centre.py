@@ -334,7 +334,8 @@ class Screen:
             answer = await self.ask("state.get")
         now = Picture(me=self.picture.me, mine_only=self.picture.mine_only)
         now.show(answer["data"])
-        for noun in ("calls", "queues", "pbxs", "agents", "pops"):
+        nouns = ("calls", "queues", "pbxs", "agents", "pops", "supervisions", "messages", "help", "alarms")
+        for noun in nouns:
             told, is_so = (_settled(getattr(picture, noun), but) for picture in (self.picture, now))
             for id in {*told, *is_so}:
                 assert told.get(id) == is_so.get(id), (

@@ -76,6 +76,12 @@ def newchannel(*lines: str, without: str = "", encoding: str = "utf-8", **change
 # ------------------------------------------------------------------------------------------------ recordings
 
 
+def test_a_supervisor_begins_to_listen() -> None:
+    spies = [parse(raw) for raw in messages("22_chanspy") if raw.startswith(b"Event: ChanSpyStart")]
+    assert [spy.spyer for spy in spies[:3]] == ["spy-listen", "spy-whisper", "spy-barge"]
+    assert all(spy.spied and spy.channel.startswith("Local/") for spy in spies)
+
+
 @pytest.mark.parametrize("name", TRACES)
 def test_every_recorded_event_parses(name: str) -> None:
     for raw in messages(name):

@@ -202,6 +202,34 @@ def test_a_pbx_that_is_down_is_said_with_the_reason() -> None:
     assert "main down 0:07: Nothing listens" in lines[1]
 
 
+def test_alarms_and_requests_for_help_stand_above_everything() -> None:
+    what = picture(agents=(agent("anna"),))
+    at = ago(65).isoformat()
+    about = {"rule": 1, "queue": "main:sales", "team": None, "agent": None, "pbx": None}
+    raised = {"name": "Sales\x1b[2J waits", "kind": "longest_wait", "value": 40.0, "threshold": 30.0}
+    asked = {"help": "h1", "agent": "anna", "call": None, "text": "A discount?"}
+    what.fold({"type": "alarm.raised", "at": at, "data": {"alarm": "a1", **about, **raised}})
+    what.fold({"type": "help.requested", "at": at, "data": asked})
+    what.fold({"type": "alarm.acknowledged", "at": at, "data": {"alarm": "a1", "by": "sue", **about}})
+    lines = drawn(what)
+    assert "HELP 1:05" in lines[1]
+    assert lines[1].endswith(": A discount?")
+    assert "ALARM 1:05 Sales" in lines[2]
+    assert lines[2].endswith("main:sales, seen to by sue")
+    assert "\x1b" not in lines[2]
+    what.fold(
+        {
+            "type": "help.closed",
+            "at": at,
+            "data": {"help": "h1", "agent": "anna", "by": "sue", "reason": "closed"},
+        }
+    )
+    what.fold(
+        {"type": "alarm.cleared", "at": at, "data": {"alarm": "a1", "reason": "over", "lasted": 9.0, **about}}
+    )
+    assert not any("ALARM" in line or "HELP" in line for line in drawn(what))
+
+
 def test_an_agent_sees_the_customer_in_full() -> None:
     what = picture(agents=(agent("anna", AgentState.RESERVED),), pops=(pop("anna"), pop("ben", "Secret Ltd")))
     what.me = "anna"

@@ -1,0 +1,133 @@
+"""Looks at the live state once a second and tells what alarms it calls for. The rules come from the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import fields
+from datetime import datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from cti.alarms import Alarms, Kind, Now, Rule
+from cti.facts import Fact
+
+if TYPE_CHECKING:
+    from cti.database import Queryable
+
+log = structlog.get_logger(__name__)
+
+LOOKS = 1.0
+"""Seconds between two looks."""
+
+LEVELS = 15.0
+"""Seconds between two readings of today's service levels, which come from the database."""
+
+
+class AlarmWatch:
+    """Evaluates the alarms. `floor` makes what one look measures by; `levels`: queue → today's service level in percent."""
+
+    def __init__(
+        self,
+        alarms: Alarms,
+        *,
+        floor: Callable[[Callable[[str], float | None]], Now],
+        levels: Callable[[], Awaitable[dict[str, float]]],
+        db: Callable[[], Queryable],
+        publish: Callable[[Iterable[Fact]], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._alarms = alarms
+        self._floor = floor
+        self._levels = levels
+        self._db = db
+        self._publish = publish
+        self._now = now
+        self._level: dict[str, float] = {}
+        self._level_at = -LEVELS
+
+    def _level_of(self, queue: str) -> float | None:
+        return self._level.get(queue)
+
+    async def refresh(self) -> None:
+        """Takes over the rules as they are in the database now."""
+        self._publish(self._alarms.load(await load_rules(self._db()), self._now()))
+
+    async def run(self) -> None:
+        """Looks, until cancelled. One look that fails does not end it."""
+        failing = False
+        while True:
+            await asyncio.sleep(LOOKS)
+            try:
+                if self._alarms.wants(Kind.SERVICE_LEVEL) and monotonic() - self._level_at >= LEVELS:
+                    self._level_at = monotonic()
+                    self._level = await self._levels()
+                self._publish(self._alarms.look(self._floor(self._level_of), self._now()))
+                failing = False
+            except Exception:
+                if not failing:
+                    log.exception("alarms could not be evaluated")
+                failing = True
+
+
+FIELDS = tuple(field.name for field in fields(Rule))
+
+
+async def load_rules(db: Queryable) -> list[Rule]:
+    """All rules, in the order they were made."""
+    return [_rule(row) for row in await db.fetch("SELECT * FROM alarm_rules ORDER BY id")]
+
+
+async def read_rule(db: Queryable, id: int) -> Rule | None:
+    """One rule."""
+    row = await db.fetchrow("SELECT * FROM alarm_rules WHERE id = $1", id)
+    return _rule(row) if row is not None else None
+
+
+async def add_rule(db: Queryable, rule: Rule, by: str) -> Rule:
+    """Writes a new rule down; its id and version are given here."""
+    row = await db.fetchrow(
+        """INSERT INTO alarm_rules (name, kind, queue, team, pbx, reason, threshold, raise_after, clear_after, margin,
+                                     enabled, changed_by)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING *""",
+        *_values(rule),
+        by,
+    )
+    assert row is not None
+    return _rule(row)
+
+
+async def change_rule(db: Queryable, rule: Rule, by: str) -> Rule | None:
+    """Writes a rule over the version it says; None if there is another by now, or none."""
+    row = await db.fetchrow(
+        """UPDATE alarm_rules SET version = version + 1, name = $1, kind = $2, queue = $3, team = $4, pbx = $5,
+                reason = $6, threshold = $7, raise_after = $8, clear_after = $9, margin = $10, enabled = $11,
+                changed_by = $12, changed = now()
+            WHERE id = $13 AND version = $14 RETURNING *""",
+        *_values(rule),
+        by,
+        rule.id,
+        rule.version,
+    )
+    return _rule(row) if row is not None else None
+
+
+async def remove_rule(db: Queryable, id: int, version: int) -> bool:
+    """Removes a rule of this version; False if there is another by now, or none."""
+    row = await db.fetchrow(
+        "DELETE FROM alarm_rules WHERE id = $1 AND version = $2 RETURNING id", id, version
+    )
+    return row is not None
+
+
+def _values(rule: Rule) -> tuple[Any, ...]:
+    return (
+        *(rule.name, rule.kind.value, rule.queue, rule.team, rule.pbx, rule.reason),
+        *(rule.threshold, rule.raise_after, rule.clear_after, rule.margin, rule.enabled),
+    )
+
+
+def _rule(row: Any) -> Rule:
+    return Rule(**{**{name: row[name] for name in FIELDS}, "kind": Kind(row["kind"])})
