@@ -62,8 +62,8 @@ class Rule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now:
     """What can be measured. `waits`: how many seconds each caller of a queue has waited, `ready`: how many agents of a queue
-    are ready, `service_level`: today's percentage; None where it is not known. `down`: seconds since a PBX is out of reach,
-    0 while it is not."""
+    are ready, `service_level`: today's percentage; None where it is not known. `down`: seconds since a PBX is out of reach
+    or late with its events, 0 while it is neither."""
 
     waits: Callable[[str], list[float] | None]
     ready: Callable[[str], int | None]

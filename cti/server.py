@@ -435,7 +435,7 @@ class Server:
             return sum(view.state is AgentState.READY and queue in view.queues for view in agents())
 
         def down(pbx: str) -> float:
-            return 0.0 if self.switches[pbx].synced else (now - self._down_since(pbx)).total_seconds()
+            return 0.0 if self.switches[pbx].timely else (now - self._down_since(pbx)).total_seconds()
 
         return Measures(
             waits=waits,
@@ -450,8 +450,8 @@ class Server:
         return self._not_up.setdefault(pbx, datetime.now(UTC))
 
     def _pbx_heard(self, fact: PbxStatusChanged) -> None:
-        """Remembers since when a PBX is out of reach: each attempt to connect begins a phase of its own."""
-        if fact.phase == "up":
+        """Remembers since when a PBX is out of reach or late: each attempt to connect begins a phase of its own."""
+        if fact.phase == "up" and fact.code != "late":
             self._not_up.pop(fact.pbx, None)
         else:
             self._not_up.setdefault(fact.pbx, fact.at)
