@@ -34,9 +34,9 @@ from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents, Session
+from cti.alarm_measures import AlarmMeasures
 from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
-from cti.alarms import Now as Measures
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
 from cti.ami_events import PARSERS, RouteAsked
@@ -49,13 +49,11 @@ from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.control import Control
-from cti.control.ports import Port
+from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
-from cti.control.targets import Targets, outside_digits
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
-    AgentState,
     AgentStateChanged,
     CallCleared,
     CallFact,
@@ -94,10 +92,10 @@ from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
-from cti.views import AgentView, QueueView
 from cti.websocket import Websocket
 from routing.book import RuleBook
-from routing.decide import AgentNow, Customer, Floor
+from routing.decide import Customer
+from routing.floor import Floors
 from routing.invitation import Invitation
 from routing.questions import CallerFacts, Decided, Questions
 from routing.waiting import Ageing, OnTheWay
@@ -141,7 +139,6 @@ class Server:
         self._pbx_tasks: list[asyncio.Task[None]] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._port = settings.port
-        self._not_up: dict[str, datetime] = {}
 
     @property
     def url(self) -> str:
@@ -261,7 +258,10 @@ class Server:
             publish=self.bus.publish,
         )
         self.waits = Waits()
-        ports = {name: self._port_of(name, pbx) for name, pbx in self.settings.pbx.items()}
+        ports = {
+            name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
+            for name, pbx in self.settings.pbx.items()
+        }
         self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
         self.supervising = Supervising(
             ports,
@@ -270,10 +270,11 @@ class Server:
             publish=self.bus.publish,
             spawn=self._spawn,
         )
+        self.alarm_measures = AlarmMeasures(self.switches, self.agents)
         self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")
         self.alarm_watch = AlarmWatch(
             self.alarms,
-            floor=self._measures,
+            floor=self.alarm_measures,
             levels=self._service_levels,
             db=lambda: self.database.pool,
             publish=self.bus.publish,
@@ -351,43 +352,6 @@ class Server:
         switch.link = link
         return switch, link
 
-    def _port_of(self, name: str, pbx: PbxSettings) -> Port:
-        """A PBX as call control needs it."""
-        switch, link = self.switches[name], self.links[name]
-
-        def caller_id(agent: str, number: str) -> str:
-            team, number = self.directory.team_of(agent), outside_digits(number, pbx.outside_prefix)
-            fits = (
-                rule.show
-                for rule in pbx.caller_ids
-                if rule.team in ("", team) and number.startswith(rule.prefix)
-            )
-            return next(fits, "")
-
-        targets = Targets(
-            name,
-            send=link.send,
-            query=link.query,
-            knows_queue=switch.queues.knows,
-            directory=self.directory,
-            region=pbx.region,
-            outside_prefix=pbx.outside_prefix,
-        )
-        return Port(
-            name=name,
-            calls=switch.calls,
-            send=link.send,
-            originate=link.originate,
-            query=link.query,
-            up=lambda: switch.synced,
-            targets=targets,
-            caller_id=caller_id,
-            ring_seconds=pbx.ring_seconds,
-            auto_answer=pbx.auto_answer,
-            recordings=pbx.recordings,
-            recordings_seen_at=pbx.recordings_seen_at,
-        )
-
     def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
@@ -400,61 +364,6 @@ class Server:
 
     def _raised_for(self, actor: Actor) -> list[AlarmView]:
         return self._alarms_for(subscriptions(actor, self.directory))
-
-    def _measures(self, level: Callable[[str], float | None]) -> Measures:
-        """What alarms are measured by at one look: views are made once for all rules."""
-        now = datetime.now(UTC)
-
-        @functools.cache
-        def queues_of(pbx: str) -> dict[str, QueueView]:
-            switch = self.switches.get(pbx)
-            return (
-                {view.id: view for view in switch.queues.views()}
-                if switch is not None and switch.synced
-                else {}
-            )
-
-        @functools.cache
-        def agents() -> list[AgentView]:
-            return self.agents.views(now)
-
-        @functools.cache
-        def teams() -> dict[str | None, list[AgentView]]:
-            by_team: dict[str | None, list[AgentView]] = {}
-            for view in agents():
-                by_team.setdefault(view.team, []).append(view)
-            return by_team
-
-        def waits(queue: str) -> list[float] | None:
-            view = queues_of(queue.partition(":")[0]).get(queue)
-            return [(now - one.since).total_seconds() for one in view.waiting] if view is not None else None
-
-        def ready(queue: str) -> int | None:
-            if queue not in queues_of(queue.partition(":")[0]):
-                return None
-            return sum(view.state is AgentState.READY and queue in view.queues for view in agents())
-
-        def down(pbx: str) -> float:
-            return 0.0 if self.switches[pbx].timely else (now - self._down_since(pbx)).total_seconds()
-
-        return Measures(
-            waits=waits,
-            ready=ready,
-            service_level=level,
-            agents=lambda team: teams().get(team, ()),
-            pbxs=lambda: self.switches,
-            down=down,
-        )
-
-    def _down_since(self, pbx: str) -> datetime:
-        return self._not_up.setdefault(pbx, datetime.now(UTC))
-
-    def _pbx_heard(self, fact: PbxStatusChanged) -> None:
-        """Remembers since when a PBX is out of reach or late: each attempt to connect begins a phase of its own."""
-        if fact.phase == "up" and fact.code != "late":
-            self._not_up.pop(fact.pbx, None)
-        else:
-            self._not_up.setdefault(fact.pbx, fact.at)
 
     async def _service_levels(self) -> dict[str, float]:
         system = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
@@ -560,12 +469,13 @@ class Server:
         send = {name: link.send for name, link in self.links.items()}
         self.book = RuleBook(lambda: self.database.pool, changed=lambda rules: self.invitation.changed())
         self.queue_waits, self.on_the_way = QueueWaits(), OnTheWay()
+        self.floors = Floors(self.switches, self.agents, waits=self.queue_waits, on_the_way=self.on_the_way)
         self.ageing = Ageing(send=send)
         self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
         self.questions = Questions(
             rules=lambda: self.book.active,
             caller_facts=self._caller_facts,
-            floor=self._floor,
+            floor=self.floors,
             send=send,
             spawn=self._spawn,
             now=lambda: datetime.now(UTC),
@@ -620,31 +530,6 @@ class Server:
                     for login in contact.agents[-1:]
                 ),
             ),
-        )
-
-    def _floor(self, pbx: str) -> Floor:
-        queues = self.switches[pbx].queues
-        return Floor(
-            exists=lambda queue: queues.knows(f"{pbx}:{queue}"),
-            waiting=lambda queue: queues.waiting(f"{pbx}:{queue}") + self.on_the_way.to(f"{pbx}:{queue}"),
-            wait=lambda queue: self.queue_waits.of(f"{pbx}:{queue}"),
-            agent=lambda login, direct: self._agent_now(login, f"{pbx}:{direct}"),
-        )
-
-    def _agent_now(self, login: str, direct_queue: str) -> AgentNow | None:
-        """An agent for the routing; their number in the direct queue is a penalty there that nobody else has."""
-        view = self.agents.view(login, datetime.now(UTC))
-        if view is None:
-            return None
-        members = self.switches[direct_queue.partition(":")[0]].queues.members(direct_queue).values()
-        mine = [m for m in members if m.agent == login]
-        own = len(mine) == 1 and sum(m.penalty == mine[0].penalty for m in members) == 1
-        ready = view.state is AgentState.READY and bool(mine) and not mine[0].paused
-        return AgentNow(
-            ready=ready,
-            busy=view.state in (AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP),
-            number=mine[0].penalty if own else None,
-            why=view.state.value.replace("_", " "),
         )
 
     # ------------------------------------------------------------------------------------------ figures
@@ -774,7 +659,7 @@ class Server:
                     caller_facts=functools.partial(
                         self._caller_facts, within=2.0
                     ),  # a person waits, no caller
-                    floor=self._floor,
+                    floor=self.floors,
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
                 ),
@@ -881,7 +766,7 @@ class Server:
             listen(kind, self.supervising.hear_call)
         listen(PbxStatusChanged, self.waits.hear)
         listen(PbxStatusChanged, self.supervising.hear_pbx)
-        listen(PbxStatusChanged, self._pbx_heard)
+        listen(PbxStatusChanged, self.alarm_measures.hear)
         listen(CallCleared, self.control.forget)
         for kind in (
             PbxStatusChanged,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cti.ami import ActionRefused, AmiError, BadValue, Busy, NotConnected
+from cti.ami import ActionRefused, AmiError, AmiLink, BadValue, Busy, NotConnected
 from cti.calls import Calls
 from cti.commands import CommandError
-from cti.control.targets import Targets
+from cti.control.targets import Targets, outside_digits
 from cti.facts import CallView
+from cti.people import Directory
+from cti.settings import PbxSettings
+from cti.switch import Switch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,38 @@ class CallAnswer:
     agent: str | None
     view: CallView | None
     slot: str | None = None
+
+
+def port_of(name: str, switch: Switch, link: AmiLink, directory: Directory, pbx: PbxSettings) -> Port:
+    """Returns a PBX as call control needs it, by its settings."""
+
+    def caller_id(agent: str, number: str) -> str:
+        team, number = directory.team_of(agent), outside_digits(number, pbx.outside_prefix)
+        fits = (r.show for r in pbx.caller_ids if r.team in ("", team) and number.startswith(r.prefix))
+        return next(fits, "")
+
+    return Port(
+        name=name,
+        calls=switch.calls,
+        send=link.send,
+        originate=link.originate,
+        query=link.query,
+        up=lambda: switch.synced,
+        targets=Targets(
+            name,
+            send=link.send,
+            query=link.query,
+            knows_queue=switch.queues.knows,
+            directory=directory,
+            region=pbx.region,
+            outside_prefix=pbx.outside_prefix,
+        ),
+        caller_id=caller_id,
+        ring_seconds=pbx.ring_seconds,
+        auto_answer=pbx.auto_answer,
+        recordings=pbx.recordings,
+        recordings_seen_at=pbx.recordings_seen_at,
+    )
 
 
 RIGHTS = {
