@@ -152,6 +152,17 @@ def test_no_time_at_all_but_a_disposition() -> None:
     assert house.tick(61)[0].new == "ready"
 
 
+def test_more_time_does_not_take_back_a_break() -> None:
+    house = ready(House())
+    house.answers(queue="main:other")
+    house.do("make_not_ready", "Lunch")
+    house.leaves()
+    house.do("extend_wrap_up", 30.0, by="ruth")
+    (over,) = house.tick(51)
+    assert (over.new, over.reason) == ("not_ready", "Lunch")
+    assert over.why == "wrap-up time is over; not ready as anna asked"
+
+
 def test_two_calls_owe_two_dispositions() -> None:
     house = ready(House())
     house.answers("main:1")
