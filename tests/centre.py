@@ -771,7 +771,7 @@ class Centre:
         finally:
             await db.close()
 
-    async def interaction_of(self, call: str, within: float = 10.0) -> dict[str, Any]:
+    async def interaction_of(self, call: str, within: float = 20.0) -> dict[str, Any]:
         """The record of a call once it is closed; asserts that there is one only."""
         deadline = time.monotonic() + within
         while True:

@@ -18,8 +18,8 @@ from cti.embedded.postgres import Postgres
 from cti.facts import AgentState, Fact
 from cti.supervision import AlarmCleared, AlarmRaised
 from cti.views import AgentView
+from tests.call_desk import in_talk, refused
 from tests.centre import Centre, centre_of
-from tests.test_control import in_talk, refused
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

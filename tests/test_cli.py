@@ -18,7 +18,14 @@ import structlog
 from pydantic import BaseModel
 
 from cti.__main__ import main
-from cti.settings import FiguresSettings, PbxSettings, RoutingSettings, Settings, WrapUpSettings
+from cti.settings import (
+    FiguresSettings,
+    PbxSettings,
+    RoutingSettings,
+    Settings,
+    SupervisionSettings,
+    WrapUpSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -189,13 +196,13 @@ def fields(model: type[BaseModel], prefix: str) -> dict[str, str]:
     """The environment's names of a model's settings, with their defaults as the documentation writes them."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        if name in ("pbx", "wrap_up", "figures", "queues", "routing"):
+        if name in ("pbx", "wrap_up", "figures", "queues", "routing", "supervision"):
             continue
-        default = field.default
+        default = field.default if field.default_factory is None else ()
         if field.is_required():
             shown = "required"
         elif isinstance(default, tuple):
-            shown = ", ".join(default)
+            shown = ", ".join(getattr(item, "name", item) for item in default)
         elif hasattr(default, "get_secret_value"):
             shown = default.get_secret_value()
         else:
@@ -211,6 +218,7 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
         **fields(Settings, "CTI_"),
         **fields(WrapUpSettings, "CTI_WRAP_UP__"),
         **fields(RoutingSettings, "CTI_ROUTING__"),
+        **fields(SupervisionSettings, "CTI_SUPERVISION__"),
         **fields(FiguresSettings, "CTI_FIGURES__"),
         **fields(PbxSettings, "CTI_PBX__<NAME>__"),
     }

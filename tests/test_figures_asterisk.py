@@ -189,7 +189,7 @@ async def test_agents_times_are_those_of_their_states(centre: Centre) -> None:
     assert anna["logged_on"] == pytest.approx(sum(anna[name] for name in states))
     assert anna["busy"] == pytest.approx(anna["talk"] + anna["hold"], abs=1)
     assert anna["wrapping_up"] == anna["wrap_up"]
-    assert anna["reserved"] >= 2 * 1.9
+    assert anna["reserved"] >= 2 * 1.5  # two calls that rang for two seconds
     assert 0 < anna["occupancy"] < 1
     assert told["ben"]["handled_of_queues"] == 0
     assert told["ben"]["handled"] == 1

@@ -11,8 +11,8 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
+from tests.call_desk import in_talk, refused
 from tests.centre import Centre, Refusal, centre_of
-from tests.test_control import in_talk, refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

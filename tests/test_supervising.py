@@ -13,8 +13,8 @@ import pytest_asyncio
 from cti import users
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
+from tests.call_desk import ANNA, CLEO, TRUNK, apps, become, in_talk, refused, states
 from tests.centre import Centre, Screen, centre_of
-from tests.test_control import ANNA, CLEO, TRUNK, apps, become, in_talk, refused, states
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
