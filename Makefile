@@ -30,7 +30,7 @@ demo: setup asterisk
 	@exec $(BIN)/cti demo $(DEMO_ARGS)
 
 test: setup sipp asterisk
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -709,7 +709,14 @@ class Centre:
             await (await self.ami("world")).send("Hangup", {"Channel": id, "Cause": "16"})
 
     async def phone_hangs_up(self, phone: str) -> None:
-        """The agent puts the receiver down."""
+        """The agent puts the receiver down, or rejects the call; once it has begun to ring, as people do."""
+        deadline = time.monotonic() + 5.0
+        while not any(
+            row["Channel"].startswith(f"PJSIP/{phone}-") and row["ChannelStateDesc"] != "Down"
+            for row in await self.channels()
+        ):
+            assert time.monotonic() < deadline, f"{phone} does not ring"
+            await asyncio.sleep(0.03)
         await self.admin("Hangup", Channel=f"/^PJSIP.{phone}-/", Cause="16")
 
     async def channel_of(self, phone: str, within: float = 5.0) -> str:

@@ -102,6 +102,10 @@ def command_error(port: Port, action: str, error: AmiError) -> CommandError:
             or "channel not" in said
         ):
             return CommandError("caller_gone", "one of the parties has hung up meanwhile")
+        if "transfer invalid" in said:  # they are not in conversation any more, or not yet
+            return CommandError(
+                "wrong_state", "the call has changed at this very moment: see how it stands now"
+            )
         return CommandError("refused", f"{port.name} refused {action}: {error}")
     if isinstance(error, NotConnected | Busy):
         return CommandError("pbx_down", f"{port.name} cannot be reached at the moment: nothing was done")
