@@ -85,6 +85,10 @@ RIGHTS = {
 """Action → the right in write= that it needs beyond those of asterisk-config/include/manager_cti.conf."""
 
 
+ON_A_CALL = frozenset({"Bridge", "BlindTransfer", "Redirect", "Park"})
+"""Actions on channels that were there when they were sent: what refuses them is that somebody has hung up or moved."""
+
+
 def command_error(port: Port, action: str, error: AmiError) -> CommandError:
     """An AMI error in the words of who asked."""
     if isinstance(error, ActionRefused):
@@ -102,9 +106,9 @@ def command_error(port: Port, action: str, error: AmiError) -> CommandError:
             or "channel not" in said
         ):
             return CommandError("caller_gone", "one of the parties has hung up meanwhile")
-        if "transfer invalid" in said:  # they are not in conversation any more, or not yet
+        if action in ON_A_CALL:
             return CommandError(
-                "wrong_state", "the call has changed at this very moment: see how it stands now"
+                "wrong_state", f"the call has changed at this very moment ({error}): see how it stands now"
             )
         return CommandError("refused", f"{port.name} refused {action}: {error}")
     if isinstance(error, NotConnected | Busy):
