@@ -308,7 +308,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
              (SELECT coalesce(json_agg(json_build_object(
                   'login', u.login, 'name', u.name,
                   'team', (SELECT m.team FROM team_members m WHERE m.login = u.login AND NOT m.supervisor),
-                  'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface), '{}')
+                  'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface ORDER BY i.pbx), '{}')
                                  FROM agent_interfaces i WHERE i.login = u.login),
                   'queues', (SELECT coalesce(json_agg(json_build_array(q.queue, q.penalty) ORDER BY q.queue), '[]')
                              FROM agent_queues q WHERE q.login = u.login)) ORDER BY u.login), '[]')
