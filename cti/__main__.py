@@ -117,9 +117,9 @@ def database_url() -> str:
 
 def show_json(value: Any) -> None:
     """Writes a value for scripts."""
-    import orjson
+    import msgspec
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
 # --------------------------------------------------------------------------------------------------- serving

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
-import orjson
+import msgspec
 
 from cti.passwords import SHORTEST, BadInput, Passwords, check_password
 from cti.people import Actor, Agent, QueueAssignment, Role, Team
@@ -328,11 +328,11 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             interfaces=agent["interfaces"],
             queues=tuple(QueueAssignment(queue=queue, penalty=penalty) for queue, penalty in agent["queues"]),
         )
-        for agent in orjson.loads(found["agents"])
+        for agent in msgspec.json.decode(found["agents"])
     ]
     teams = [
         Team(id=team["id"], name=team["name"], queues=frozenset(team["queues"]))
-        for team in orjson.loads(found["teams"])
+        for team in msgspec.json.decode(found["teams"])
     ]
     return agents, teams
 

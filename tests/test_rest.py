@@ -433,9 +433,12 @@ async def test_readiness_says_which_part_is_wrong(site: Site) -> None:
 def test_cursors_come_back_as_they_went_and_no_others_do() -> None:
     assert decode(encode("main:1"), str) == "main:1"
     assert decode(encode(["a", 7]), str, int) == ["a", 7]
-    for wrong in ("", "?", "e30", encode(7), encode(["a"]), encode("a\0b"), "é"):
+    for wrong in ("", "?", "e30", encode(7), encode(["a"]), encode("a\0b"), "é", encode(1 << 64), "W" * 512):
         with pytest.raises(Problem):
             decode(wrong, str)
+    for beyond in (1 << 63, -(1 << 63), 1 << 64):
+        with pytest.raises(Problem):
+            decode(encode(beyond), int)
 
 
 # ------------------------------------------------------------------------------------------------ CRM

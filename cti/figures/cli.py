@@ -173,12 +173,12 @@ async def _report(
 
 
 def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:
-    import orjson
+    import msgspec
 
     from cti.figures.table import csv_of, lines_of
 
     if json:
-        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n")
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     elif csv:
         sys.stdout.write(csv_of(report.items, kind))
     else:

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from cti import api_keys, audit, users
@@ -395,9 +394,7 @@ async def _read_on(asked: Paging, read: Callable[[str, int], Awaitable[list[Any]
 
 
 def _fingerprint(shown: UserRead) -> str:
-    told = orjson.loads(pack(shown))
-    told.pop("locked_until")
-    return hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
+    return hashlib.sha256(pack(shown.model_dump(exclude={"locked_until"}))).hexdigest()[:16]
 
 
 def _bad_input(error: Exception) -> Problem:
