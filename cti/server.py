@@ -48,6 +48,7 @@ from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
+from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
@@ -262,14 +263,9 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
-        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
-        self.supervising = Supervising(
-            ports,
-            waits=self.waits,
-            phone_of=self._phone_of,
-            publish=self.bus.publish,
-            spawn=self._spawn,
-        )
+        means = Means(ports=ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.control = Control(means)
+        self.supervising = Supervising(means, spawn=self._spawn)
         self.alarm_measures = AlarmMeasures(self.switches, self.agents)
         self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")
         self.alarm_watch = AlarmWatch(

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import consulting, in_talk
-from tests.centre import Centre, Refusal, centre_of
+from tests.centre import Centre, Refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GONE = {"caller_gone", "unknown_call", "not_your_call", "wrong_state", "not_confirmed", "target_not_reached"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 3}) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
+CENTRE = {"main": {"ring_seconds": 3}}
 
 
 async def empty(centre: Centre, within: float = 12.0) -> None:
