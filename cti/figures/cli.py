@@ -141,14 +141,8 @@ def _settings() -> Any:
 
 def _database() -> Any:
     from cti.database import connection
-    from cti.settings import WrongSettings
 
-    url = _settings().database_url.get_secret_value()
-    if not url:
-        raise WrongSettings(
-            "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
-        )
-    return connection(url, name="cti figures", jit="off")
+    return connection(_settings().dsn, name="cti figures", jit="off")
 
 
 async def _report(
