@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
-import orjson
+import msgspec
 import structlog
 import uvloop
 
@@ -188,7 +188,7 @@ def main() -> None:
             dsn = server.create_database("bench")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop that the server runs on
             result = runner.run(measure(dsn, given.accounts, given.calls))
-    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result)).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 import structlog
 
 from crm.sample_data import load_synthetic, synthetic_number
@@ -327,7 +327,7 @@ def main() -> None:
                 pbx.cli(command)
         result = asyncio.run(measure(pbx, server.create_database("bench"), given, agi_port))
         result["asterisk"] = installation.version
-    sys.stdout.write(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(result)).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
-import orjson
+import msgspec
 import structlog
 import uvloop
 from aiohttp import web
@@ -276,7 +276,7 @@ async def bare_loop(port: int, ami: int, dsn: str) -> None:
             "data": {"agent": channel, "view": {"candidates": [dict(row)] if row else []}},
         }
         for socket_ in sockets:
-            await socket_.send_str(orjson.dumps(pop).decode())
+            await socket_.send_str(msgspec.json.encode(pop).decode())
 
 
 # ------------------------------------------------------------------------------------------------ the reading process
@@ -339,7 +339,7 @@ class Reader:
             at += head + size
             self.frames += 1
             if b'"type":"pop.' in payload[:60]:
-                self._pop(orjson.loads(payload), now)
+                self._pop(msgspec.json.decode(payload), now)
         return data[at:]
 
     def _pop(self, frame: dict[str, Any], now: float) -> None:

@@ -20,7 +20,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
+import msgspec
 import structlog
 
 from crm.numbers import Caller, Kind, read_caller
@@ -469,7 +469,7 @@ class CallerLookup:
         found: list[list[Candidate]] = [[] for _ in requests]
         for place, how, body in rows:
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                found[place - 1].append(candidate(how, orjson.loads(body)))
+                found[place - 1].append(candidate(how, msgspec.json.decode(body)))
         for request, candidates in zip(requests, found, strict=True):
             request.tell(_identification(request, tuple(candidates)))
 

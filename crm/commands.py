@@ -46,9 +46,9 @@ class EditNoteArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    note: int = Field(ge=1)
+    note: int = Field(ge=1, lt=1 << 63)
     text: Text
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, lt=1 << 31)
 
 
 class DisposeArgs(BaseModel):
@@ -66,7 +66,7 @@ class IdentifyArgs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     call: CallId
-    account: int = Field(ge=1)
+    account: int = Field(ge=1, lt=1 << 63)
     remember: bool = False
 
 

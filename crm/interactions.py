@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
+import msgspec
 import structlog
 
 from crm.accounts import ChangedMeanwhile as ChangedMeanwhile
@@ -694,7 +694,7 @@ def _of_row(row: asyncpg.Record, notes: tuple[Note, ...] = ()) -> Interaction:
 
 
 async def _upsert(connection: PoolConnection, records: Sequence[_Record]) -> list[asyncpg.Record]:
-    body = orjson.dumps([record.row() for record in records]).decode()
+    body = msgspec.json.encode([record.row() for record in records]).decode()
     rows: list[asyncpg.Record] = await connection.fetch(UPSERT, body)
     return rows
 

@@ -6,7 +6,9 @@ import base64
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import orjson
+import msgspec
+
+from cti.json_in import read_json
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ class Page(Generic[T]):
 
 def cursor_of(*key: str | int) -> str:
     """Makes an opaque cursor of a row's sort key."""
-    return base64.urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
 def key_of(cursor: str, *kinds: type) -> tuple[str | int, ...]:
@@ -36,7 +38,7 @@ def key_of(cursor: str, *kinds: type) -> tuple[str | int, ...]:
     try:
         if len(cursor) > 1000:
             raise WrongCursor("the cursor is too long")
-        key = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key = read_json(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError:
         raise WrongCursor("the cursor cannot be read") from None
     if not isinstance(key, list) or len(key) != len(kinds):

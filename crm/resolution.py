@@ -7,14 +7,22 @@ each day is settled then, once, into figures_resolutions, counted for the queue 
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+import asyncio
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import structlog
 
 if TYPE_CHECKING:
     from cti.database import Pool
 
+log = structlog.get_logger(__name__)
+
 AT_ONCE = 31
 """Days settled in one go."""
+
+EVERY = 3600.0
+"""Seconds between two looks for days that can be settled by now."""
 
 _SETTLE = """
 WITH contacts AS (
@@ -65,3 +73,14 @@ async def settle(pool: Pool, *, days: int, now: datetime) -> list[date]:
             )
         settled.append(day)
     return settled
+
+
+async def keep_settling(pool: Pool, *, days: int) -> None:
+    """Settles, until cancelled, each day once its time is over; what fails is logged and tried again at the next look."""
+    while True:
+        try:
+            more = await settle(pool, days=days, now=datetime.now(UTC))
+        except Exception as error:
+            more = []
+            log.warning("contacts could not be settled", why=f"{type(error).__name__}: {error}"[:200])
+        await asyncio.sleep(1.0 if more else EVERY)

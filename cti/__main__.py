@@ -105,21 +105,14 @@ def settings() -> Settings:
 
 def database_url() -> str:
     """Where the database is. Raises WrongSettings when that is not set."""
-    from cti.settings import WrongSettings
-
-    url = settings().database_url.get_secret_value()
-    if not url:
-        raise WrongSettings(
-            "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
-        )
-    return url
+    return settings().dsn
 
 
 def show_json(value: Any) -> None:
     """Writes a value for scripts."""
-    import orjson
+    import msgspec
 
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value)).decode() + "\n")
 
 
 # --------------------------------------------------------------------------------------------------- serving

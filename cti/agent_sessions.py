@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import orjson
+import msgspec
 
 from cti.agents import Session
 from cti.facts import AgentState
@@ -49,8 +49,8 @@ async def save_agent_sessions(db: Queryable, sessions: Iterable[Session]) -> Non
         [s.log_off_by for s in ordered],
         [s.wrap_call for s in ordered],
         [s.wrap_queue for s in ordered],
-        [orjson.dumps(s.owed).decode() for s in ordered],
-        [orjson.dumps(s.worked).decode() for s in ordered],
+        [msgspec.json.encode(s.owed).decode() for s in ordered],
+        [msgspec.json.encode(s.worked).decode() for s in ordered],
     )
 
 
@@ -80,9 +80,10 @@ async def load_agent_sessions(db: Queryable) -> dict[str, Session]:
             log_off_by=row["log_off_by"],
             wrap_call=row["wrap_call"],
             wrap_queue=row["wrap_queue"],
-            owed=orjson.loads(row["owed"]),
+            owed=msgspec.json.decode(row["owed"]),
             worked={
-                call: (queue, disposed) for call, (queue, disposed) in orjson.loads(row["worked"]).items()
+                call: (queue, disposed)
+                for call, (queue, disposed) in msgspec.json.decode(row["worked"]).items()
             },
         )
         for row in rows

@@ -26,12 +26,15 @@ _ROLES = (Role.INTEGRATION, Role.SUPERVISOR, Role.ADMIN)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key as lists show it: `prefix` is how it begins, enough to recognise it by and useless to anybody else."""
+    """A key as lists show it: `prefix` is how it begins, enough to recognise it by and useless to anybody else.
+
+    `teams` are in the order of their ids.
+    """
 
     id: str
     name: str
     role: Role
-    teams: frozenset[str]
+    teams: tuple[str, ...]
     created: datetime
     created_by: str
     expires: datetime | None
@@ -137,7 +140,7 @@ def _api_key(row: asyncpg.Record) -> ApiKey:
         id=row["id"],
         name=row["name"],
         role=Role(row["role"]),
-        teams=frozenset(row["teams"]),
+        teams=tuple(sorted(row["teams"])),
         created=row["created"],
         created_by=row["created_by"],
         expires=row["expires"],

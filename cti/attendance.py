@@ -10,17 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
-import structlog
-
 from cti.agents import Agents, Session
+from cti.backlog import Backlog
 from cti.facts import AgentStateChanged
-
-log = structlog.get_logger(__name__)
 
 LINGER = 0.1
 """Seconds a change waits for others to be written with it."""
-
-PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class Attendance:
@@ -30,9 +25,7 @@ class Attendance:
         self._agents = agents
         self._save = save
         self._due: dict[str, None] = {}
-        self._wake = asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._backlog = Backlog("agent sessions")
 
     @property
     def unwritten(self) -> int:
@@ -46,17 +39,13 @@ class Attendance:
     def note(self, login: str) -> None:
         """Notes that something of this agent's session is to be written."""
         self._due[login] = None
-        self._written.clear()
-        self._wake.set()
+        self._backlog.more()
 
     async def run(self) -> None:
         """Writes what is due, until cancelled."""
-        failures = 0
         while True:
             if not self._due:
-                self._written.set()
-                self._wake.clear()
-                await self._wake.wait()
+                await self._backlog.idle()
                 await asyncio.sleep(LINGER)
             batch, self._due = self._due, {}
             now = datetime.now(UTC)
@@ -70,20 +59,10 @@ class Attendance:
                 )
             except Exception as error:
                 self._due = {**batch, **self._due}
-                if failures == 0:
-                    log.warning(
-                        "agent sessions cannot be written", why=f"{type(error).__name__}: {error}"[:200]
-                    )
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
+                await self._backlog.failed(f"{type(error).__name__}: {error}"[:200])
             else:
-                failures = 0
+                self._backlog.succeeded()
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until everything is written; False if it is not after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._written.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._backlog.flush(timeout)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
+import msgspec
 
 from cti.people import Actor
 
@@ -48,7 +48,7 @@ class Entry:
 def without_secrets(detail: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the detail as it may be kept: secrets, by name or by looks, replaced; long texts cut; NUL replaced."""
     cleaned = _clean(detail, 0)
-    if len(orjson.dumps(cleaned, default=str)) > LONGEST_DETAIL:
+    if len(msgspec.json.encode(cleaned)) > LONGEST_DETAIL:
         return {"too_long": True, "fields": sorted(str(name)[:50] for name in detail)[:50]}
     assert isinstance(cleaned, dict)
     return cleaned
@@ -102,7 +102,7 @@ async def record(
             actor.via,
             action,
             _clean(target, 0),
-            orjson.dumps(without_secrets(detail or {}), default=str).decode(),
+            msgspec.json.encode(without_secrets(detail or {})).decode(),
             None if address is None else _clean(address, 0),
         )
     )
@@ -145,6 +145,6 @@ def _entry(row: asyncpg.Record) -> Entry:
         via=row["via"],
         action=row["action"],
         target=row["target"],
-        detail=orjson.loads(row["detail"]),
+        detail=msgspec.json.decode(row["detail"]),
         address=row["address"],
     )

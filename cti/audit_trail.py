@@ -6,25 +6,20 @@ entries wait, at most `most` of them; what had to be given up is counted and its
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from cti import audit
+from cti.backlog import Backlog
 from cti.people import Actor, Role
 
 if TYPE_CHECKING:
     from cti.database import Pool
 
-log = structlog.get_logger(__name__)
-
 PRIVATE = frozenset({"text", "token", "password"})
 """Arguments whose content is not the audit's business: what was written, not that it was."""
 
-PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 SYSTEM = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
 
 _Entry = tuple[Actor, str, str, dict[str, Any]]
@@ -37,9 +32,7 @@ class AuditTrail:
         self._pool = pool
         self._most = most
         self._waiting: deque[_Entry] = deque()
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._backlog = Backlog("the audit")
         self.dropped = 0
 
     def note(self, actor: Actor, op: str, args: Mapping[str, Any], told: str) -> None:
@@ -50,17 +43,13 @@ class AuditTrail:
             self._waiting.popleft()
             self.dropped += 1
         self._waiting.append((actor, op, target, {**kept, "outcome": told}))
-        self._idle.clear()
-        self._wake.set()
+        self._backlog.more()
 
     async def run(self) -> None:
         """Writes, until cancelled."""
-        failures = 0
         while True:
             if not self._waiting:
-                self._idle.set()
-                self._wake.clear()
-                await self._wake.wait()
+                await self._backlog.idle()
             actor, op, target, detail = self._waiting[0]
             try:
                 if self.dropped:
@@ -68,20 +57,12 @@ class AuditTrail:
                     self.dropped = 0
                 await audit.record(self._pool, actor, op, target, detail)
             except Exception as error:
-                if failures == 0:
-                    log.warning("the audit cannot be written", why=type(error).__name__)
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
+                await self._backlog.failed(type(error).__name__)
             else:
-                failures = 0
+                self._backlog.succeeded()
                 if self._waiting and self._waiting[0][3] is detail:
                     self._waiting.popleft()
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until everything is written; False if it is not after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._backlog.flush(timeout)

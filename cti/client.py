@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 
 from cti.protocol import CLOSE_CODES, NOT_AUTHENTICATED, SUBPROTOCOL
 
@@ -324,7 +324,7 @@ class Client:
         async for message in socket:
             if message.type is not aiohttp.WSMsgType.TEXT:
                 continue
-            frame: Frame = orjson.loads(message.data)
+            frame: Frame = msgspec.json.decode(message.data)
             await self._take(socket, frame)
             yield frame
 
@@ -370,4 +370,4 @@ class Client:
 
     @staticmethod
     async def _send(socket: aiohttp.ClientWebSocketResponse, frame: Frame) -> None:
-        await socket.send_str(orjson.dumps(frame).decode())
+        await socket.send_str(msgspec.json.encode(frame).decode())

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, TypeVar
 
-import orjson
+import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cti.json_in import DEEPEST, has_nul, too_deep
 from cti.people import Actor, Role
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,6 @@ Clock = Callable[[], float]
 EVERYBODY = frozenset(Role)
 REMEMBERED_SECONDS = 60.0
 REMEMBERED_AT_MOST = 50_000
-DEEPEST = 32
 
 
 class CommandError(Exception):
@@ -360,35 +360,8 @@ def sentence(error: ValidationError) -> str:
     return "; ".join(faults)
 
 
-def too_deep(value: Any, levels: int = DEEPEST) -> bool:
-    """Whether lists and objects are nested more than `levels` deep."""
-    layer = [value]
-    for _ in range(levels + 1):
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not layer:
-            return False
-    return True
-
-
-def has_nul(value: Any) -> bool:
-    """Whether any text in it holds U+0000, which PostgreSQL's text cannot keep. `value` must not be too deep."""
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any("\0" in key or has_nul(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return any(has_nul(inner) for inner in value)
-    return False
-
-
 def _fingerprint(op: str, args: Any) -> bytes:
-    packed = orjson.dumps(args, option=orjson.OPT_SORT_KEYS)
+    packed = msgspec.json.encode(args, order="deterministic")
     return hashlib.sha256(op.encode() + b"\0" + packed).digest()
 
 

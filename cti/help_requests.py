@@ -5,7 +5,6 @@ An agent can call for help with the database down; while it is away the changes 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,17 +12,13 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import msgspec
-import structlog
 
+from cti.backlog import Backlog
 from cti.facts import AgentState, AgentStateChanged, Fact
 from cti.supervision import HelpAccepted, HelpClosed, HelpRequested, HelpView
 
 if TYPE_CHECKING:
     from cti.database import Pool
-
-log = structlog.get_logger(__name__)
-
-PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class NotPossible(Exception):
@@ -49,9 +44,7 @@ class HelpRequests:
         self._pool = pool
         self._open: dict[str, HelpView] = {}
         self._due: dict[str, _Row] = {}
-        self._wake = asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._backlog = Backlog("requests for help")
 
     async def load(self) -> None:
         """Reads the open requests; called once, at the start."""
@@ -114,27 +107,20 @@ class HelpRequests:
     def _write(self, row: _Row) -> None:
         self._due.pop(row.view.id, None)
         self._due[row.view.id] = row
-        self._written.clear()
-        self._wake.set()
+        self._backlog.more()
 
     async def run(self) -> None:
         """Writes what is due, in order, until cancelled."""
-        failures = 0
         while True:
             if not self._due:
-                self._written.set()
-                self._wake.clear()
-                await self._wake.wait()
+                await self._backlog.idle()
             id, row = next(iter(self._due.items()))
             try:
                 await self._save(row)
             except Exception as error:
-                if failures == 0:
-                    log.warning("requests for help cannot be written", why=type(error).__name__)
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
+                await self._backlog.failed(type(error).__name__)
             else:
-                failures = 0
+                self._backlog.succeeded()
                 if self._due.get(id) is row:
                     del self._due[id]
 
@@ -151,9 +137,4 @@ class HelpRequests:
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until everything is written; False if it is not after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._written.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._backlog.flush(timeout)

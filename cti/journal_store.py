@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
+import msgspec
 
 from cti.bus import Envelope
 
@@ -348,13 +348,13 @@ def fact_of(row: asyncpg.Record) -> JournalFact:
         type=row["type"],
         call=row["call"],
         topics=tuple(row["topics"]),
-        data=orjson.loads(row["data"]),
+        data=msgspec.json.decode(row["data"]),
     )
 
 
 def frame(seq: int, at: datetime, type_: str, data: str) -> bytes:
     """Returns the frame exactly as it was sent when the fact was published."""
-    when = orjson.dumps(at.astimezone(UTC), option=orjson.OPT_UTC_Z)
+    when = msgspec.json.encode(at.astimezone(UTC))
     return b'{"seq":%d,"type":"%s","at":%s,"data":%s}' % (seq, type_.encode(), when, data.encode())
 
 
@@ -406,5 +406,5 @@ def journal_fact(envelope: Envelope) -> JournalFact:
         type=envelope.fact.TYPE,
         call=getattr(envelope.fact, "call", None),
         topics=tuple(sorted(envelope.topics)),
-        data=orjson.loads(without_nul(envelope.data)),
+        data=msgspec.json.decode(without_nul(envelope.data)),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import orjson
+import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,7 +68,7 @@ class Problem(Exception):
         """Returns the problem as a response."""
         return web.Response(
             status=self.status,
-            body=orjson.dumps(self.body),
+            body=msgspec.json.encode(self.body),
             content_type=CONTENT_TYPE,
             headers=self.headers,
         )

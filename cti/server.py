@@ -11,9 +11,8 @@ import contextlib
 import functools
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -22,18 +21,18 @@ from aiohttp import web
 
 import crm.rest
 import routing.rest
-from crm.ani import CallerLookup, LookupUnavailable
+from crm.ani import CallerLookup
 from crm.commands import add_crm_commands
 from crm.interactions import Interactions
-from crm.numbers import Kind, read_caller
+from crm.numbers import read_caller
 from crm.pop_url import PopUrl
-from crm.resolution import settle
+from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
-from cti import audit, messages, metrics, users
+from cti import gauges, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
-from cti.agents import Agents, Session
+from cti.agents import Agents
 from cti.alarm_measures import AlarmMeasures
 from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
@@ -46,8 +45,10 @@ from cti.audience import Audience, subscriptions
 from cti.audit_trail import AuditTrail
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
+from cti.callers_for_routing import caller_facts
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
+from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
@@ -70,15 +71,18 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.figures.commands import add_figures_commands
-from cti.figures.desk import Desk, QueuesAsked
+from cti.figures.desk import Desk
 from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
 from cti.help_requests import HelpRequests
+from cti.housekeeping import keep_house
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
-from cti.people import Actor, Directory, Role
+from cti.metrics import Gauge
+from cti.people import Actor, Directory
+from cti.people_watch import PeopleWatch
 from cti.protocol import StateNow
 from cti.queues import Queues
 from cti.reasons import Reason
@@ -92,12 +96,14 @@ from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
+from cti.tasks import Tasks
+from cti.views import QueueView
 from cti.websocket import Websocket
+from cti.whose_call import WhoseCall
 from routing.book import RuleBook
-from routing.decide import Customer
 from routing.floor import Floors
 from routing.invitation import Invitation
-from routing.questions import CallerFacts, Decided, Questions
+from routing.questions import Decided, Questions
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
 
@@ -107,14 +113,8 @@ VERSION = "0.1.0"
 POP_PATIENCE = 10.0
 """Seconds that a look-up for a pop may take; the pop is shown without it meanwhile."""
 
-HOUSE_EVERY = 6 * 3600.0
-"""Seconds between two clean-ups of old data."""
-
-SETTLE_EVERY = 3600.0
-"""Seconds between two looks for days whose first-call resolution is known by now."""
-
-PEOPLE_EVERY = 3.0
-"""Seconds between two looks at the tables of users, teams and phones."""
+PERSON_WAITS = 2.0
+"""Seconds that a look-up may take which a person has asked for."""
 
 TICK = 0.25
 """Seconds between two looks at what only time can tell: wrap-ups that end, callers whom a queue gave up."""
@@ -128,14 +128,11 @@ class Server:
             raise WrongSettings(
                 "no PBX is configured: set CTI_PBX__MAIN__HOST, CTI_PBX__MAIN__USERNAME, CTI_PBX__MAIN__SECRET"
             )
-        if not settings.database_url.get_secret_value():
-            raise WrongSettings(
-                "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
-            )
         self.settings = settings
+        self._dsn = settings.dsn
         self.stopped = asyncio.Event()
         self.why_stopped = ""
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
         self._pbx_tasks: list[asyncio.Task[None]] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._port = settings.port
@@ -168,52 +165,21 @@ class Server:
     # ------------------------------------------------------------------------------------------ people
 
     async def _people(self, wait: float) -> None:
-        dsn = self.settings.database_url.get_secret_value()
-        self.database = Database(dsn, size=self.settings.database_pool)
+        self.database = Database(self._dsn, size=self.settings.database_pool)
         self._cleanup.push_async_callback(self.database.close)
         await self.database.open(wait=wait)
-        await migrate(dsn)
+        await migrate(self._dsn)
         self.directory = Directory()
         self.directory.load(*await users.load_directory(self.database.pool))
 
-    async def refresh_people(self) -> None:
-        """Reads agents, teams and phones again; when they have changed, brings everything in line that depends on them."""
-        agents, teams = await users.load_directory(self.database.pool)
-        if not self.directory.differs(agents, teams):
-            return
-        now = datetime.now(UTC)
-        phones = {agent.login: agent.interfaces for agent in agents}
-        gone = [
-            login for login, agent in self.directory.agents.items() if phones.get(login) != agent.interfaces
-        ]
-        for login in gone:
-            why = "the user's phone was changed or taken away"
-            self.bus.publish(self.agents.dismiss(login, at=now, why=why))
-        self.directory.load(agents, teams)
-        self.audience.people_changed()
-        self.bus.publish(self.agents.people_changed(now))
-        for switch in self.switches.values():
-            self.bus.publish(switch.queues.reassign(now.timestamp()))
-        self.membership.people_changed()
-        self.hub.refresh()
-
     async def _people_changed(self, _login: str | None) -> None:
-        await self.refresh_people()
-
-    async def _watch_people(self) -> None:
-        """Notices within seconds what was changed by REST, by the `cti` command or by hand."""
-        while True:
-            await asyncio.sleep(PEOPLE_EVERY)
-            try:
-                await self.refresh_people()
-            except Exception as error:
-                log.debug("people could not be read", why=type(error).__name__)
+        await self.people_watch.refresh()
 
     # ------------------------------------------------------------------------------------------ journal and bus
 
     async def _journal_and_bus(self) -> None:
         self.journal = Journal(
-            self.settings.database_url.get_secret_value(),
+            self._dsn,
             buffer_max=self.settings.journal_buffer,
             on_gap=lambda first, last, lost: self.bus.publish(
                 [JournalGap(at=datetime.now(UTC), first=first, last=last, lost=lost)]
@@ -262,32 +228,35 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
-        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
-        self.supervising = Supervising(
-            ports,
-            waits=self.waits,
-            phone_of=self._phone_of,
-            publish=self.bus.publish,
-            spawn=self._spawn,
+        means = Means(ports=ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.control = Control(means)
+        self.supervising = Supervising(means, spawn=self._tasks.spawn)
+        self.desk = Desk(
+            pool=lambda: self.database.pool,
+            directory=self.directory,
+            zone=self.settings.figures.time_zone,
+            queues=self._queue_views,
         )
         self.alarm_measures = AlarmMeasures(self.switches, self.agents)
         self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")
         self.alarm_watch = AlarmWatch(
             self.alarms,
             floor=self.alarm_measures,
-            levels=self._service_levels,
+            levels=self.desk.service_levels,
             db=lambda: self.database.pool,
             publish=self.bus.publish,
             now=lambda: datetime.now(UTC),
         )
         self.messages = Messages(lambda: self.database.pool)
         self.help_requests = HelpRequests(lambda: self.database.pool)
-        self.attendance = Attendance(agents=self.agents, save=self._save_sessions)
+        self.attendance = Attendance(
+            agents=self.agents, save=lambda sessions: save_agent_sessions(self.database.pool, sessions)
+        )
         self.snapshots = Snapshots(
             directory=self.directory,
             agents=self.agents,
             calls=lambda: (view for switch in self.switches.values() for view in switch.calls.views()),
-            queues=lambda: (view for switch in self.switches.values() for view in switch.queues.views()),
+            queues=self._queue_views,
             pbxs=lambda: (switch.view for switch in self.switches.values()),
             pops=self._pops_of,
             teams_of_call=self.audience.teams_of_call,
@@ -352,6 +321,9 @@ class Server:
         switch.link = link
         return switch, link
 
+    def _queue_views(self) -> Iterable[QueueView]:
+        return (view for switch in self.switches.values() for view in switch.queues.views())
+
     def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
@@ -365,35 +337,20 @@ class Server:
     def _raised_for(self, actor: Actor) -> list[AlarmView]:
         return self._alarms_for(subscriptions(actor, self.directory))
 
-    async def _service_levels(self) -> dict[str, float]:
-        system = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
-        report = await self.desk.queues(system, QueuesAsked())
-        return {
-            item.queue: item.service_level * 100 for item in report.items if item.service_level is not None
-        }
-
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
         return agent.interfaces.get(pbx) if agent else None
-
-    def healthy(self, pbx: str) -> bool:
-        """Whether the PBX's state is known and its events come in time: to be asked before deciding on live state."""
-        return pbx in self.switches and self.switches[pbx].timely
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
         return switch.calls.agents_in(call) if switch else ()
 
-    async def _save_sessions(self, sessions: Sequence[Session]) -> None:
-        await save_agent_sessions(self.database.pool, sessions)
-
     async def _take_up_sessions(self) -> None:
         await self.messages.load()
         await self.help_requests.load()
         await self.alarm_watch.refresh()
-        self.bus.publish(
-            [switch.status() for switch in self.switches.values()]
-        )  # none is up yet: agents are unknown
+        # None is up yet: agents are unknown.
+        self.bus.publish([switch.status() for switch in self.switches.values()])
         now = datetime.now(UTC)
         facts: list[Fact] = []
         for session in (await load_agent_sessions(self.database.pool)).values():
@@ -403,12 +360,18 @@ class Server:
     # ------------------------------------------------------------------------------------------ the customers' side
 
     async def _customers(self) -> None:
-        dsn = self.settings.database_url.get_secret_value()
-        self.lookup = CallerLookup(dsn)
+        self.lookup = CallerLookup(self._dsn)
         self._cleanup.push_async_callback(self.lookup.close)
         await self.lookup.start()
         for pbx in self.settings.pbx.values():
             read_caller("0000", pbx.region)  # reads the country's number plan now, not at the first call
+        self.whose_call = WhoseCall(
+            directory=self.directory,
+            agents_in=self._agents_in,
+            shown_to=lambda login: (pop.call for pop in self.pops.for_agent(login)),
+            had_by=lambda call: (*self.interactions.agents_of(call), *self.agents.wrapping_up(call)),
+            teams_of=self.audience.teams_of_call,
+        )
         self.interactions = Interactions(
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
@@ -418,10 +381,10 @@ class Server:
             publish=self.bus.publish,
             region_of=self._region_of,
             clock=lambda: datetime.now(UTC),
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             url=PopUrl(self.settings.pop_url),
             choose=self.interactions.choose,
-            oversees=lambda actor, agent: self.directory.team_of(agent) in actor.teams,
+            oversees=self.whose_call.oversees,
             outside_number=self._outside_number,
         )
 
@@ -437,31 +400,11 @@ class Server:
     def _disposed(self, actor: Actor, call: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
         now = datetime.now(UTC)
-        speaks_for = [
-            login
-            for login in self.agents.owing(call)
-            if actor.is_admin
-            or (actor.role is Role.SUPERVISOR and self.directory.team_of(login) in actor.teams)
-        ]
+        speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:
             self.bus.publish(self.agents.disposed(login, call, by=actor.login, at=now))
             if login in self.directory.agents:
                 self.attendance.note(login)
-
-    def _works_on(self, actor: Actor, call: str) -> bool:
-        """Whether a call is, or has just been, somebody's or their team's."""
-        if actor.is_admin or actor.login in self._agents_in(call):
-            return True
-        if any(pop.call == call for pop in self.pops.for_agent(actor.login)):
-            return True
-        had = {*self.interactions.agents_of(call), *self.agents.wrapping_up(call)}
-        if actor.login in had:
-            return True
-        if actor.role is Role.SUPERVISOR and any(
-            self.directory.team_of(agent) in actor.teams for agent in had
-        ):
-            return True
-        return actor.role is Role.SUPERVISOR and bool(actor.teams & self.audience.teams_of_call(call))
 
     # ------------------------------------------------------------------------------------------ routing
 
@@ -474,10 +417,12 @@ class Server:
         self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
         self.questions = Questions(
             rules=lambda: self.book.active,
-            caller_facts=self._caller_facts,
+            caller_facts=caller_facts(
+                self.lookup, self._region_of, limit=self.settings.routing.lookup_seconds
+            ),
             floor=self.floors,
             send=send,
-            spawn=self._spawn,
+            spawn=self._tasks.spawn,
             now=lambda: datetime.now(UTC),
             decided=self._decided,
             limit=self.settings.routing.limit_seconds,
@@ -489,61 +434,12 @@ class Server:
         self.on_the_way.decided(decided)
         self.ageing.decided(decided)
 
-    async def _caller_facts(self, number: str, pbx: str, *, within: float | None = None) -> CallerFacts:
-        """What routing may know of a caller, found within its time or not at all."""
-        region = self._region_of(pbx)
-        caller = read_caller(number, region)
-        about = CallerFacts(
-            e164=caller.e164 or "",
-            country=caller.country,
-            withheld=caller.kind is Kind.WITHHELD,
-        )
-        try:
-            found = await self.lookup.find(
-                number, region, limit=within or self.settings.routing.lookup_seconds
-            )
-        except LookupUnavailable as error:
-            return replace(about, why=str(error))
-        settled = found.settled
-        if settled is None:
-            why = "the number belongs to several customers" if found.candidates else "nobody has this number"
-            return replace(about, why=why)
-        account, today = settled.account, datetime.now(UTC).date()
-        return replace(
-            about,
-            customer=Customer(
-                account=account.id,
-                classification=account.classification,
-                language=account.language,
-                country=account.country,
-                status=account.status,
-                open_items=frozenset(item.kind for item in settled.open_items),
-                overdue_invoice=any(
-                    item.kind == "invoice" and item.due is not None and item.due < today
-                    for item in settled.open_items
-                ),
-                own_agent=account.own_agent or None,
-                last_agents=tuple(
-                    (login, contact.started)
-                    for contact in settled.interactions
-                    if contact.outcome == "answered"
-                    for login in contact.agents[-1:]
-                ),
-            ),
-        )
-
     # ------------------------------------------------------------------------------------------ figures
 
     async def _sums(self) -> None:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
-        self.desk = Desk(
-            pool=lambda: self.database.pool,
-            directory=self.directory,
-            zone=self.settings.figures.time_zone,
-            queues=lambda: (view for switch in self.switches.values() for view in switch.queues.views()),
-        )
 
     # ------------------------------------------------------------------------------------------ commands and doors
 
@@ -560,7 +456,7 @@ class Server:
             control=self.control,
             directory=self.directory,
             agents_in=self._agents_in,
-            works_on=self._works_on,
+            works_on=self.whose_call.works_on,
             set_data=self._set_data,
         )
         add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
@@ -583,7 +479,7 @@ class Server:
             self.commands,
             pops=self.pops,
             interactions=self.interactions,
-            works_on=self._works_on,
+            works_on=self.whose_call.works_on,
             publish=self.bus.publish,
             choice=self.agents.dispositions,
             disposed=self._disposed,
@@ -606,6 +502,16 @@ class Server:
             still_valid=self.access.still_valid,
             now=lambda: datetime.now(UTC),
             version=VERSION,
+        )
+        self.people_watch = PeopleWatch(
+            pool=lambda: self.database.pool,
+            directory=self.directory,
+            audience=self.audience,
+            agents=self.agents,
+            switches=self.switches,
+            membership=self.membership,
+            hub=self.hub,
+            publish=self.bus.publish,
         )
         origins = (s.public_url.rstrip("/"),) if s.public_url else ()
         self.websocket = Websocket(
@@ -644,7 +550,7 @@ class Server:
                 ),
                 *crm.rest.routes(
                     pool=lambda: self.database.pool,
-                    find=lambda number, region: self.lookup.find(number, region, limit=2.0),
+                    find=functools.partial(self.lookup.find, limit=PERSON_WAITS),
                     add_note=lambda actor, text, about: self.interactions.add_note(
                         actor, text, interaction=about
                     ),
@@ -656,9 +562,7 @@ class Server:
                 *routing.rest.routes(
                     pool=lambda: self.database.pool,
                     rules=lambda: self.book.active,
-                    caller_facts=functools.partial(
-                        self._caller_facts, within=2.0
-                    ),  # a person waits, no caller
+                    caller_facts=caller_facts(self.lookup, self._region_of, limit=PERSON_WAITS),
                     floor=self.floors,
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
@@ -670,7 +574,10 @@ class Server:
                     changed=self._people_changed,
                     end_sessions=self.access.tokens.revoke_all,
                 ),
-                *health.routes(checks=self._checks(), registry=metrics.registry(self._figures())),
+                *health.routes(
+                    checks=gauges.checks(self.switches, self.database, self.journal),
+                    registry=metrics.registry(self._gauges()),
+                ),
             ],
             websocket=self.websocket,
             commands=self.commands,
@@ -692,66 +599,24 @@ class Server:
         await site.start()
         self._port = runner.addresses[0][1]
 
-    def _checks(self) -> Mapping[str, Callable[[], str | None]]:
-        def link(switch: Switch) -> Callable[[], str | None]:
-            return lambda: None if switch.timely else switch.view.why or "its state is being asked for"
-
-        return {
-            **{f"pbx {name}": link(switch) for name, switch in self.switches.items()},
-            "database": lambda: None if self.database.healthy else "the database does not answer",
-            "journal": lambda: (
-                None if self.journal.lag < 10 else f"the journal is {self.journal.lag:.0f} s behind"
-            ),
-        }
-
-    def _figures(self) -> Iterable[metrics.Gauge]:
-        switches, gauge = self.switches, metrics.Gauge
+    def _gauges(self) -> Iterable[Gauge]:
         return (
-            gauge("cti_pbx_up", "1 while the PBX is connected and its state known",
-                  lambda: {n: float(s.synced) for n, s in switches.items()}, "pbx"),
-            gauge("cti_pbx_events_late", "1 while the PBX's events come too late",
-                  lambda: {n: float(c.late) for n, c in self.canaries.items()}, "pbx"),
-            gauge("cti_pbx_event_delay_seconds", "how long the last canary was on its way",
-                  lambda: {n: c.delay for n, c in self.canaries.items()}, "pbx"),
-            gauge("cti_calls", "calls now", lambda: {n: float(len(s.calls)) for n, s in switches.items()}, "pbx"),
-            gauge("cti_ami_events_total", "AMI events folded",
-                  lambda: {n: float(s.events) for n, s in switches.items()}, "pbx", counter=True),
-            gauge("cti_ami_messages_total", "AMI messages received",
-                  lambda: {n: float(link.stats().messages) for n, link in self.links.items()}, "pbx", counter=True),
-            gauge("cti_ami_reconnects_total", "AMI connections made again",
-                  lambda: {n: float(link.stats().reconnects) for n, link in self.links.items()}, "pbx", counter=True),
-            gauge("cti_drift_total", "things found different when a PBX was asked again",
-                  lambda: {n: float(sum(s.drift.values())) for n, s in switches.items()}, "pbx", counter=True),
-            gauge("cti_drift_kinds_total", "the same by what it was: calls, connections, queues, members",
-                  self._drift_by_kind, "kind", counter=True),
-            gauge("cti_facts_total", "facts published", lambda: float(self.bus.seq), counter=True),
-            gauge("cti_listener_failures_total", "reactions that failed", lambda: float(self.bus.failures), counter=True),
-            gauge("cti_clients", "websocket clients", lambda: float(len(self.hub))),
-            gauge("cti_journal_buffered", "facts not yet written", lambda: float(self.journal.buffered)),
-            gauge("cti_journal_lag_seconds", "since when facts wait", lambda: self.journal.lag),
-            gauge("cti_journal_dropped_total", "facts given up", lambda: float(self.journal.dropped), counter=True),
-            gauge("cti_interactions_unwritten", "interaction records not yet written",
+            *gauges.of_pbxs(self.switches, self.links, self.canaries),
+            *gauges.of_server(
+                bus=self.bus,
+                hub=self.hub,
+                journal=self.journal,
+                database=self.database,
+                roll_up=self.roll_up,
+                membership=self.membership,
+            ),
+            Gauge("cti_interactions_unwritten", "interaction records not yet written",
                   lambda: float(self.interactions.unwritten)),
-            gauge("cti_routing_questions_total", "calls that asked where to go, by what became of it",
+            Gauge("cti_routing_questions_total", "calls that asked where to go, by what became of it",
                   lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
-            gauge("cti_routing_version", "the active version of the routing rules",
+            Gauge("cti_routing_version", "the active version of the routing rules",
                   lambda: float(self.book.active.version)),
-            gauge("cti_figures_facts_total", "facts summed up in figures", lambda: float(self.roll_up.facts), counter=True),
-            gauge("cti_figures_failing", "1 while figures cannot be summed up",
-                  lambda: float(self.roll_up.failing is not None)),
-            gauge("cti_database_healthy", "1 while the database answers", lambda: float(self.database.healthy)),
-            gauge("cti_membership_failures_total", "queue member changes that Asterisk refused",
-                  lambda: float(self.membership.failures), counter=True),
-            gauge("cti_membership_contested_total", "agents whose queue members were left to another program",
-                  lambda: float(self.membership.contested), counter=True),
         )  # fmt: skip
-
-    def _drift_by_kind(self) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        for switch in self.switches.values():
-            for kind, count in switch.drift.items():
-                sums[kind] = sums.get(kind, 0.0) + count
-        return sums
 
     # ------------------------------------------------------------------------------------------ who reacts to what
 
@@ -805,50 +670,32 @@ class Server:
     # ------------------------------------------------------------------------------------------ running
 
     def _links(self) -> None:
-        self._spawn(self._tick())
-        self._spawn(self._watch_people())
-        self._spawn(self._keep_house())
-        self._spawn(self.membership.run())
-        self._spawn(self.attendance.run())
-        self._spawn(self.help_requests.run())
-        self._spawn(self.alarm_watch.run())
-        self._spawn(self.interactions.run())
-        self._spawn(self.trail.run())
-        self._spawn(self.book.run())
-        self._spawn(self.invitation.run())
-        self._spawn(self.ageing.run())
-        self._spawn(self.roll_up.run())
-        self._spawn(self._settle_contacts())
+        self._tasks.spawn(self._tick())
+        self._tasks.spawn(self.people_watch.run())
+        self._tasks.spawn(
+            keep_house(
+                self.database,
+                self.journal,
+                self.access.tokens,
+                keep_journal_days=self.settings.keep_journal_days,
+                keep_audit_days=self.settings.keep_audit_days,
+            )
+        )
+        self._tasks.spawn(self.membership.run())
+        self._tasks.spawn(self.attendance.run())
+        self._tasks.spawn(self.help_requests.run())
+        self._tasks.spawn(self.alarm_watch.run())
+        self._tasks.spawn(self.interactions.run())
+        self._tasks.spawn(self.trail.run())
+        self._tasks.spawn(self.book.run())
+        self._tasks.spawn(self.invitation.run())
+        self._tasks.spawn(self.ageing.run())
+        self._tasks.spawn(self.roll_up.run())
+        self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         for name, link in self.links.items():
-            self._pbx_tasks += [self._spawn(link.run()), self._spawn(self.switches[name].run())]
+            self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:
-                self._pbx_tasks.append(self._spawn(self.canaries[name].run()))
-
-    async def _keep_house(self) -> None:
-        """Lets go of what has been kept long enough: old facts, ended sessions, old audit entries."""
-        while True:
-            await asyncio.sleep(HOUSE_EVERY)
-            try:
-                await self.journal.expire(self.settings.keep_journal_days)
-                left = datetime.now(UTC) - timedelta(days=self.settings.keep_journal_days)
-                await messages.expire(self.database.pool, left)
-                await self.access.tokens.forget_old()
-                old = datetime.now(UTC) - timedelta(days=self.settings.keep_audit_days)
-                await audit.expire(self.database.pool, old)
-            except Exception as error:
-                log.warning("old data could not be let go of", why=f"{type(error).__name__}: {error}"[:200])
-
-    async def _settle_contacts(self) -> None:
-        """Finds out, when the days for it are over, which contacts were the last that a matter needed."""
-        while True:
-            try:
-                more = await settle(
-                    self.database.pool, days=self.settings.figures.first_call_days, now=datetime.now(UTC)
-                )
-            except Exception as error:
-                more = []
-                log.warning("contacts could not be settled", why=f"{type(error).__name__}: {error}"[:200])
-            await asyncio.sleep(1.0 if more else SETTLE_EVERY)
+                self._pbx_tasks.append(self._tasks.spawn(self.canaries[name].run()))
 
     async def _tick(self) -> None:
         swept = 0.0
@@ -865,23 +712,11 @@ class Server:
             except Exception:
                 log.exception("a tick failed")
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.append(task)
-        task.add_done_callback(self._task_done)
-        return task
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        if task in self._tasks:
-            self._tasks.remove(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a task of the server failed", task=task.get_name(), exc_info=error)
-
     async def stop(self) -> None:
         """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
         if self._pbx_tasks:
             await self.invitation.withdraw()
-        await _end(self._pbx_tasks)
+        await self._tasks.end(self._pbx_tasks)
         if self._pbx_tasks:
             await asyncio.gather(
                 self.interactions.flush(),
@@ -889,15 +724,8 @@ class Server:
                 self.help_requests.flush(),
                 self.trail.flush(),
             )
-        await _end(self._tasks)
+        await self._tasks.end()
         await self._cleanup.aclose()
-
-
-async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    ending = tuple(tasks)
-    for task in ending:
-        task.cancel()
-    await asyncio.gather(*ending, return_exceptions=True)
 
 
 async def serve(settings: Settings, *, ready: Callable[[Server], None] = lambda server: None) -> str:

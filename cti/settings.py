@@ -265,6 +265,15 @@ class Settings(BaseSettings):
     log_json: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @property
+    def dsn(self) -> str:
+        """Where the database is, password and all; raises WrongSettings when that is not set."""
+        if not (dsn := self.database_url.get_secret_value()):
+            raise WrongSettings(
+                "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
+            )
+        return dsn
+
     @field_validator("not_ready_reasons", mode="before")
     @classmethod
     def _names(cls, given: object) -> object:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
-import orjson
+import msgspec
 
 from cti.passwords import SHORTEST, BadInput, Passwords, check_password
 from cti.people import Actor, Agent, QueueAssignment, Role, Team
@@ -308,7 +308,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
              (SELECT coalesce(json_agg(json_build_object(
                   'login', u.login, 'name', u.name,
                   'team', (SELECT m.team FROM team_members m WHERE m.login = u.login AND NOT m.supervisor),
-                  'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface), '{}')
+                  'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface ORDER BY i.pbx), '{}')
                                  FROM agent_interfaces i WHERE i.login = u.login),
                   'queues', (SELECT coalesce(json_agg(json_build_array(q.queue, q.penalty) ORDER BY q.queue), '[]')
                              FROM agent_queues q WHERE q.login = u.login)) ORDER BY u.login), '[]')
@@ -328,11 +328,11 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             interfaces=agent["interfaces"],
             queues=tuple(QueueAssignment(queue=queue, penalty=penalty) for queue, penalty in agent["queues"]),
         )
-        for agent in orjson.loads(found["agents"])
+        for agent in msgspec.json.decode(found["agents"])
     ]
     teams = [
         Team(id=team["id"], name=team["name"], queues=frozenset(team["queues"]))
-        for team in orjson.loads(found["teams"])
+        for team in msgspec.json.decode(found["teams"])
     ]
     return agents, teams
 

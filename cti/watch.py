@@ -15,12 +15,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from cti.client import Client, CommandFailed, Refused
+from cti.json_in import read_json
 from cti.terminal_text import plain
 from cti.watch_screen import UNTOLD, Seat, screen, summary, told
 
@@ -106,7 +107,7 @@ class Login:
         ) as answer:
             raw = await answer.read()
             try:
-                said = orjson.loads(raw)
+                said = read_json(raw)
             except ValueError:
                 said = {}
             if not isinstance(said, dict):
@@ -219,7 +220,7 @@ class Watch:
         elif "seq" in frame and "at" in frame:
             self.facts += 1
             if self._as_json:
-                self._out.file.write(orjson.dumps(frame).decode() + "\n")
+                self._out.file.write(msgspec.json.encode(frame).decode() + "\n")
                 self._out.file.flush()
             elif self._lines and kind not in UNTOLD:
                 self._line(datetime.fromisoformat(frame["at"]), told(frame, self._client.picture))

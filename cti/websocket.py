@@ -13,13 +13,13 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import orjson
 import structlog
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from cti.commands import Bucket, CommandError, Commands, has_nul, sentence, too_deep
+from cti.commands import Bucket, CommandError, Commands, sentence
 from cti.hub import CLOSE, PONG, SEATS_PER_AGENT, Grant, Hub, Session, Wire, farewell, frame, pack
+from cti.json_in import has_nul, read_json, too_deep
 from cti.problems import Problem
 from cti.protocol import (
     BAD_FRAME,
@@ -369,8 +369,8 @@ class Websocket:
 
     def _complain(self, session: Session, raw: bytes) -> None:
         try:
-            given = orjson.loads(raw)
-        except orjson.JSONDecodeError:
+            given = read_json(raw)
+        except ValueError:
             given = None
         known_id = given.get("id") if isinstance(given, dict) else None
         message = f"more than {FRAMES_A_SECOND:g} frames a second: slow down, or be closed"
@@ -433,8 +433,8 @@ def _parsed(message: object) -> dict[str, object]:
     if kind is not WSMsgType.TEXT or not isinstance(data, bytes):
         raise _Refused(BAD_FRAME, "frames are text, not binary")
     try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
+        value = read_json(data)
+    except ValueError as error:
         raise _Refused(BAD_FRAME, f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise _Refused(BAD_FRAME, 'a frame is a JSON object, such as {"op":"ping","id":"1"}')

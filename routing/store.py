@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import orjson
+import msgspec
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -46,7 +46,7 @@ async def active(db: Queryable) -> tuple[Version, dict[str, Any]]:
     row = await db.fetchrow(
         "SELECT version, made, made_by, note, rules::text FROM routing_versions ORDER BY version DESC LIMIT 1"
     )
-    return (_version(row), orjson.loads(row["rules"])) if row else (NONE, {})
+    return (_version(row), msgspec.json.decode(row["rules"])) if row else (NONE, {})
 
 
 async def read(db: Queryable, version: int) -> tuple[Version, dict[str, Any]]:
@@ -56,14 +56,14 @@ async def read(db: Queryable, version: int) -> tuple[Version, dict[str, Any]]:
     )
     if row is None:
         raise UnknownVersion
-    return _version(row), orjson.loads(row["rules"])
+    return _version(row), msgspec.json.decode(row["rules"])
 
 
 async def versions(db: Queryable, *, before: int | None, limit: int) -> list[Version]:
     """The versions, the newest first, those below `before`."""
     rows = await db.fetch(
         """SELECT version, made, made_by, note FROM routing_versions
-           WHERE version < coalesce($1, 2147483647) ORDER BY version DESC LIMIT $2""",
+           WHERE version < coalesce($1::bigint, 2147483647) ORDER BY version DESC LIMIT $2""",
         before,
         limit,
     )
@@ -81,7 +81,7 @@ async def add(db: Queryable, rules: dict[str, Any], *, after: int, by: str, note
             after,
             by,
             note,
-            orjson.dumps(rules).decode(),
+            msgspec.json.encode(rules).decode(),
         )
     except asyncpg.UniqueViolationError:
         row = None

@@ -10,6 +10,13 @@ import pytest
 from cti.ami_events import fields_of
 from tests.centre import SEATS, Centre, Refusal, Screen
 
+CALLER_IDS = [
+    {"show": "442079460151", "team": "service"},
+    {"show": "442079460152", "prefix": "33"},
+    {"show": "442079460153", "team": "sales"},
+]
+"""Which number calls to the outside show; as a setting of the PBX."""
+
 TRUNK, ANNA, BEN, CLEO = "PJSIP/trunk", "PJSIP/1101", "PJSIP/1102", "PJSIP/1103"
 
 

@@ -9,17 +9,21 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from cti.embedded.asterisk import AsteriskUnavailable, Installation, find_or_provision
 from cti.embedded.place import free_ports, home, remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import Behaviour, SamplePbx, World
+
+if TYPE_CHECKING:
+    from tests.centre import Centre
 
 NO_ASTERISK = "NO REAL ASTERISK: "
 NO_SIPP = "NO SIPP: "
@@ -32,8 +36,15 @@ def required(name: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a real Asterisk go first: they take longest, and at the end would leave the other workers idle."""
+    """Files with a real Asterisk go first: they take longest, and at the end would leave the other workers idle.
+
+    What Hypothesis finds it makes smaller for up to five minutes: ended in the middle of that by a time limit, it reports
+    "inconsistent data generation" in place of what it found.
+    """
     for item in items:
+        found = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if found and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
         if "asterisk_installation" in getattr(item, "fixturenames", ()):
             item.add_marker("asterisk")
     live = {item.path for item in items if item.get_closest_marker("asterisk")}
@@ -130,6 +141,28 @@ def database(postgres_server: Postgres) -> Iterator[str]:
     name = f"t_{os.urandom(6).hex()}"
     yield postgres_server.create_database(name)
     postgres_server.drop_database(name)
+
+
+# ------------------------------------------------------------------------------------------ a call centre
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_centre(
+    request: pytest.FixtureRequest, asterisk_installation: Installation, postgres_server: Postgres
+) -> AsyncIterator["Centre"]:
+    """A whole call centre, one for all tests of a module, made as the module's CENTRE says (arguments of centre_of)."""
+    from tests.centre import centre_of  # the whole server: only for those who need it
+
+    how: dict[str, Any] = getattr(request.module, "CENTRE", {})
+    async with centre_of(asterisk_installation, postgres_server, **how) as centre:
+        yield centre
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def centre(the_centre: "Centre") -> AsyncIterator["Centre"]:
+    """The module's call centre, brought to rest after each test."""
+    yield the_centre
+    await the_centre.quiet()
 
 
 # ------------------------------------------------------------------------------------------------ SIPp

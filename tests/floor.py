@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
+import msgspec
 
 from cti.agents import Agents, WrapUp
 from cti.ami_events import MemberRemoved, MemberSeen, Record
@@ -179,7 +179,7 @@ class Floor:
 
 def as_json(value: Any) -> Any:
     """What a client reads of it."""
-    return orjson.loads(pack(value))
+    return msgspec.json.decode(pack(value))
 
 
 class Viewer:
@@ -196,7 +196,7 @@ class Viewer:
     def _carry(self, envelope: Envelope) -> None:
         if envelope.topics & self.topics:
             self.seen.append(envelope.fact)
-            frame = orjson.loads(envelope.frame)
+            frame = msgspec.json.decode(envelope.frame)
             self.picture.fold(frame)
             self._fold_also(frame["type"], frame["data"])
 

@@ -196,7 +196,7 @@ def registers(sipp: Sipp, centre: Centre, port: int, *, expires: int) -> SippRun
 async def phone_of_finn(centre: Centre, interface: str) -> None:
     assert centre.server is not None
     await centre.fetch("UPDATE agent_interfaces SET interface = $1 WHERE login = 'finn'", interface)
-    await centre.server.refresh_people()
+    await centre.server.people_watch.refresh()
 
 
 async def test_a_phone_unplugged_is_not_ready_and_is_rung_again_when_back(centre: Centre, sipp: Sipp) -> None:

@@ -949,9 +949,9 @@ class AnyDay(RuleBasedStateMachine):
                 "told twice"
             )
             assert fact.since <= fact.at
-            if fact.old is not AgentState.UNKNOWN:
+            if fact.old is not AgentState.UNKNOWN:  # what was only unknown for a while goes on since it began
                 assert fact.since >= self.last_since.get(fact.agent, fact.since)
-            self.last_since[fact.agent] = max(fact.since, self.last_since.get(fact.agent, fact.since))
+            self.last_since[fact.agent] = fact.since
             self.views[fact.agent] = structs.replace(
                 old, state=fact.new, since=fact.since, reason=fact.reason, by=fact.by, why=fact.why, call=fact.call,
                 pending=fact.pending, until=fact.until, device=fact.device,
@@ -1271,7 +1271,5 @@ class AnyDay(RuleBasedStateMachine):
             assert set(agent.parties) == {leg for leg, (who, *_) in self.legs.items() if who == login}
 
 
-AnyDay.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=50, deadline=None, derandomize=True, database=None
-)
+AnyDay.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None, database=None)
 TestAnyDay = AnyDay.TestCase

@@ -13,13 +13,11 @@ import pytest
 import pytest_asyncio
 
 from cti.alarms import Alarms, Kind, Now, Rule
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from cti.facts import AgentState, Fact
 from cti.supervision import AlarmCleared, AlarmRaised
 from cti.views import AgentView
 from tests.call_desk import in_talk, refused
-from tests.centre import Centre, centre_of
+from tests.centre import Centre
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -206,12 +204,6 @@ def test_an_alarm_is_acknowledged_once() -> None:
 
 
 # ------------------------------------------------------------------------------------------ at work
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server) as centre:
-        yield centre
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -219,14 +219,14 @@ async def test_everybody_is_told_while_asterisk_is_frozen(
         server = centre.server
         assert server is not None
         await centre.eventually(lambda: server.canaries["main"].stream.ever, what="a canary")
-        assert server.healthy("main")
+        assert server.switches["main"].timely
         assert (await centre.health())[0] == 200
         centre.pbx.freeze()
         try:
             late = await anna.wait_for("pbx.status_changed", code="late", within=20)
             assert late["data"]["phase"] == "up"
             assert "late" in late["data"]["why"]
-            assert not server.healthy("main")
+            assert not server.switches["main"].timely
             status, body = await centre.health()
             assert status == 503
             assert "s late" in body
@@ -238,7 +238,7 @@ async def test_everybody_is_told_while_asterisk_is_frozen(
             centre.pbx.thaw()
         anna.mark()
         await anna.wait_for("pbx.status_changed", phase="up", code="", within=30)
-        assert server.healthy("main")
+        assert server.switches["main"].timely
         await anna.as_told()
 
 

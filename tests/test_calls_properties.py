@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -91,7 +91,7 @@ def test_rules_hold_at_every_record_of_every_trace(name: str, who: str) -> None:
 
 def as_sent(view: object) -> dict[str, Any]:
     """A call as JSON; in what order its connections are listed means nothing."""
-    sent: dict[str, Any] = orjson.loads(pack(view))
+    sent: dict[str, Any] = msgspec.json.decode(pack(view))
     sent["connections"].sort(key=lambda connection: str(connection["id"]))
     return sent
 
@@ -102,7 +102,7 @@ def test_our_own_client_has_the_models_picture_at_every_fact(name: str) -> None:
     for record in recorded(name):
         for fact in calls.apply(record):
             frame, _ = serialise(1, fact)
-            picture.fold(orjson.loads(frame))
+            picture.fold(msgspec.json.decode(frame))
         theirs = {id: as_sent(call) for id, call in picture.calls.items()}
         assert theirs == {view.id: as_sent(view) for view in calls.views()}
 

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import (
     ANNA,
     BEN,
+    CALLER_IDS,
     alone,
     become,
     refused,
     shown_outside,
 )
-from tests.centre import Centre, centre_of
+from tests.centre import Centre
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    rules = [
-        {"show": "442079460151", "team": "service"},
-        {"show": "442079460152", "prefix": "33"},
-        {"show": "442079460153", "team": "sales"},
-    ]
-    main = {"ring_seconds": 3, "caller_ids": rules}
-    async with centre_of(asterisk_installation, postgres_server, main=main) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
+CENTRE = {"main": {"ring_seconds": 3, "caller_ids": CALLER_IDS}}
 
 
 async def test_click_to_dial(centre: Centre) -> None:

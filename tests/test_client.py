@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from pydantic import BaseModel
 
@@ -20,7 +20,7 @@ TRACES = sorted(path.stem for path in (FOLDER / "22").glob("*.txt"))
 
 
 def plain(value: Any) -> Any:
-    return orjson.loads(pack(value))
+    return msgspec.json.decode(pack(value))
 
 
 TOLD_LATE = {"17_answer_by_ami": {"queued_since"}, "18_conference_three": {"conference", "answered"}}
@@ -47,7 +47,7 @@ def test_folding_the_facts_of_a_trace_gives_the_calls_of_the_model_at_every_step
     for record in records(trace):
         for fact in calls.apply(record):
             seq += 1
-            picture.fold(orjson.loads(serialise(seq, fact)[0]))
+            picture.fold(msgspec.json.decode(serialise(seq, fact)[0]))
         but = TOLD_LATE.get(trace, set())
         assert by_id(list(picture.calls.values()), but) == by_id(plain(calls.views()), but), f"after {record}"
 
@@ -64,7 +64,7 @@ def test_an_agents_picture_holds_own_calls_only_and_none_for_ever(trace: str) ->
             touched = pack(fact).decode()
             for login, picture in pictures.items():
                 if login in touched or login in calls.agents_in(getattr(fact, "call", "")):
-                    picture.fold(orjson.loads(serialise(seq, fact)[0]))
+                    picture.fold(msgspec.json.decode(serialise(seq, fact)[0]))
         for login, picture in pictures.items():
             mine = {view.id for view in calls.views() if any(c.agent == login for c in view.connections)}
             assert set(picture.calls) == mine, f"{login} after {record}"

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from cti.commands import Bucket, CommandError, Commands, NoArgs, add_basics, has_nul, too_deep
+from cti.commands import Bucket, CommandError, Commands, NoArgs, add_basics
+from cti.json_in import has_nul, too_deep
 from cti.people import Actor, Role
 from tests.web_stage import ANNA, BEN, ROOT
 

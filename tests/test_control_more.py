@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import (
     ANNA,
     BEN,
@@ -24,21 +20,12 @@ from tests.call_desk import (
     refused,
     states,
 )
-from tests.centre import Centre, Refusal, Screen, centre_of
+from tests.centre import Centre, Refusal, Screen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 4}) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
+CENTRE = {"main": {"ring_seconds": 4}}
 
 
 def party(screen: Screen, call: str, device: str) -> str:

@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import consulting, in_talk
-from tests.centre import Centre, Refusal, centre_of
+from tests.centre import Centre, Refusal
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GONE = {"caller_gone", "unknown_call", "not_your_call", "wrong_state", "not_confirmed", "target_not_reached"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 3}) as centre:
-        yield centre
+CENTRE = {"main": {"ring_seconds": 3}}
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
-async def empty(centre: Centre, within: float = 12.0) -> None:
-    """Wait until Asterisk has no channel and the server no call."""
+async def empty(centre: Centre, *phones: str, within: float = 12.0) -> None:
+    """Wait until Asterisk has no channel and the server no call. Who is left at one of the phones puts it down, once it
+    has begun to ring, as people do; each does so once."""
+    left = set(phones)
     async with asyncio.timeout(within):
-        while await centre.channels() or len(centre._server.switches["main"].calls):
+        while (rows := await centre.channels()) or len(centre._server.switches["main"].calls):
+            there = {row["Channel"].partition("-")[0] for row in rows if row["ChannelStateDesc"] != "Down"}
+            for phone in [phone for phone in left if f"PJSIP/{phone}" in there]:
+                left.discard(phone)
+                with suppress(Exception):  # gone by itself
+                    await centre.admin("Hangup", Channel=f"/^PJSIP.{phone}-/", Cause="16")
             await asyncio.sleep(0.05)
     assert not len(centre._server.waits)
 
@@ -67,10 +61,7 @@ async def test_the_caller_hangs_up_at_that_moment(
     await asyncio.sleep(later)
     await centre.hang_up(customer)
     await settled(asked)
-    for phone in ("1101", "1102"):  # who still talks with one another goes too
-        with suppress(Exception):
-            await centre.phone_hangs_up(phone)
-    await empty(centre)
+    await empty(centre, "1101", "1102")  # who still talks with one another goes too
 
 
 @pytest.mark.parametrize("op", ["call.complete", "call.cancel", "call.alternate", "call.conference"])
@@ -79,10 +70,7 @@ async def test_the_caller_hangs_up_while_a_consultation_ends(centre: Centre, op:
     asked = asyncio.create_task(anna.ask(op, call=call))
     await centre.hang_up(customer)
     await settled(asked)
-    for phone in ("1101", "1102"):
-        with suppress(Exception):
-            await centre.phone_hangs_up(phone)
-    await empty(centre)
+    await empty(centre, "1101", "1102")
 
 
 async def test_many_commands_in_one_call(centre: Centre) -> None:

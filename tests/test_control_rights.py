@@ -31,12 +31,6 @@ async def the_centre(asterisk_installation: Installation, postgres_server: Postg
         yield centre
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
 async def test_recording_with_a_pause(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
     folder = Path(centre.main["recordings_seen_at"])

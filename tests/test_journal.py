@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import orjson
+import msgspec
 import pytest
 
 from cti import journal_store as store
@@ -700,7 +700,7 @@ async def test_reads_use_an_index_and_never_sort(dsn: str, query: str, args: tup
     )
     await conn.execute("ANALYZE journal")
     await conn.execute("SET plan_cache_mode = force_generic_plan")
-    plan = orjson.loads(await conn.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *args))
+    plan = msgspec.json.decode(await conn.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *args))
     await conn.close()
     nodes: list[str] = []
 
@@ -735,7 +735,7 @@ def test_the_ring_is_whole_above_its_floor() -> None:
     "text", ["\x00", "\x00\x00", "\\\x00", "\\u0000", "\\\\\x00\\u0000", "a\x00b\\", "plain", '"\x00"']
 )
 def test_nul_is_replaced_and_nothing_else(text: str) -> None:
-    cleaned = orjson.loads(store.without_nul(orjson.dumps({"x": text})))
+    cleaned = msgspec.json.decode(store.without_nul(msgspec.json.encode({"x": text})))
     assert cleaned == {"x": text.replace("\x00", "\ufffd")}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -406,7 +406,7 @@ def test_old_views_and_facts_are_the_new_views(steps: list[Any]) -> None:
     picture = Picture(me="root")
     for step in steps:
         for fact in facts_of(queues, step):
-            picture.fold(orjson.loads(serialise(1, fact)[0]))
+            picture.fold(msgspec.json.decode(serialise(1, fact)[0]))
             if isinstance(fact, QueueCallerJoined | QueueCallerLeft):
                 assert fact.waiting >= 0
         now = {view["id"]: view for view in as_json(queues.views())}

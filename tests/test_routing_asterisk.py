@@ -27,18 +27,6 @@ BACK = {"id": "back", "then": {"callback": {"within": 600, "countries": ["GB"]}}
 DIRECT = {"anna": 1, "ben": 2, "cleo": 3}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
 async def rules(centre: Centre, *list: dict[str, Any], **more: Any) -> None:
     """Make these the rules; they are active when this returns."""
     status, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)

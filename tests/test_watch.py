@@ -7,7 +7,7 @@ import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,7 +124,7 @@ def picture(
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops)
     made = Picture(me="sue")
-    made.show(orjson.loads(pack(snapshot)))
+    made.show(msgspec.json.decode(pack(snapshot)))
     return made
 
 
@@ -293,7 +293,7 @@ def test_rows_are_shared_out_fairly() -> None:
 def test_facts_are_told_in_words() -> None:
     what = picture(calls=(call("main:1", waiting=1),), agents=(agent("ben"),))
     shown = PopShown(at=NOW, agent="ben", call="main:ben", pop="p", view=pop("ben"))
-    line = told({"type": shown.TYPE, "data": orjson.loads(pack(shown))}, what)
+    line = told({"type": shown.TYPE, "data": msgspec.json.decode(pack(shown))}, what)
     assert line == "POP for Ben: Ada Ltd, class A, 1 open, +44 20 7946 0123, queue sales, waited 0:12"
     assert (
         told({"type": "new.thing", "data": {"call": "main:1", "x": HOSTILE}}, what)
@@ -354,7 +354,7 @@ async def test_json_lines_are_the_facts_as_they_were_sent() -> None:
         await eventually(sink.getvalue)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert [orjson.loads(line)["data"]["why"] for line in sink.getvalue().splitlines()] == ["once"]
+    assert [msgspec.json.decode(line)["data"]["why"] for line in sink.getvalue().splitlines()] == ["once"]
 
 
 async def test_a_user_who_is_shut_out_is_told_so() -> None:

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
-import orjson
 import pytest
 
+from cti.json_in import read_json
 from cti.people import Actor
 from cti.protocol import CLOSE_CODES, Goodbye, Result, Seat, SnapshotFrame, Welcome
 from tests.web_stage import ANNA, ROOT, Stage, Ticket, all_know, eventually, waiting
@@ -538,7 +538,19 @@ async def test_one_broken_wire_does_not_keep_the_fact_from_the_others(stage: Sta
         del anna
 
 
-def test_orjson_refuses_what_the_frames_rely_on() -> None:
-    for raw in (b"NaN", b"1e999", b"[" * 2000, b'"\\ud800"'):
-        with pytest.raises(orjson.JSONDecodeError):
-            orjson.loads(raw)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"NaN", b"[-Infinity]", b"1e999", b"1" * 400, b"1" * 5000, b'{"a":[-%d]}' % (1 << 64)),
+        *(b'"\\ud800"', b'"\\ud83dx"', b'"\xff"', b'"a\nb"'),
+        *(b"", b"[1] x", b"\xef\xbb\xbf[]", b"[" * 100_000),
+    ],
+    ids=lambda raw: repr(raw[:12]),
+)
+def test_what_is_no_json_for_the_frames_is_refused_in_one_way(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        read_json(raw)
+
+
+def test_long_digits_in_texts_and_the_largest_numbers_are_taken() -> None:
+    assert read_json(b'{"a":[%d,"%s"]}' % ((1 << 64) - 1, b"1" * 40)) == {"a": [(1 << 64) - 1, "1" * 40]}

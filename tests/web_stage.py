@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
-import orjson
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -186,7 +186,7 @@ class Stage:
         return [
             JournalFact(
                 seq=e.seq, at=e.fact.at, type=e.fact.TYPE, call=getattr(e.fact, "call", None),
-                topics=tuple(e.topics), data=orjson.loads(e.data),
+                topics=tuple(e.topics), data=msgspec.json.decode(e.data),
             )
             for e in self.journal
         ]  # fmt: skip
@@ -248,13 +248,13 @@ class Client:
         self.ws = ws
 
     async def send(self, **frame: Any) -> None:
-        await self.ws.send_str(orjson.dumps(frame).decode())
+        await self.ws.send_str(msgspec.json.encode(frame).decode())
 
     async def next(self, seconds: float = 5.0) -> dict[str, Any]:
         message = await self.ws.receive(seconds)
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise ConnectionError(f"{message.type.name} {self.ws.close_code} {message.extra}")
-        return orjson.loads(message.data)
+        return msgspec.json.decode(message.data)
 
     async def until(self, type: str) -> dict[str, Any]:
         """The next frame of this type; those before it are passed over."""
@@ -274,7 +274,7 @@ class Client:
             while True:
                 message = await self.ws.receive()
                 if message.type is aiohttp.WSMsgType.TEXT:
-                    frame = orjson.loads(message.data)
+                    frame = msgspec.json.decode(message.data)
                     reason = frame["reason"] if frame["type"] == "goodbye" else reason
                 elif message.type in (
                     aiohttp.WSMsgType.CLOSE,

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from cti.commands import CommandError
+from cti.control.acting import Means
 from cti.control.moves import NotPossible
 from cti.control.ports import CallAnswer, Port
 from cti.control.steps import PROOF, Steps
-from cti.control.waits import Waits
-from cti.facts import CallCleared, Fact
+from cti.facts import CallCleared
 
 LOOK_AGAIN = 0.1
 """Seconds between two looks at a file that is to be written."""
@@ -42,15 +41,8 @@ class Recording:
 class Recorder(Steps):
     """Start, pause, resume, stop."""
 
-    def __init__(
-        self,
-        ports: Mapping[str, Port],
-        *,
-        waits: Waits,
-        phone_of: Callable[[str, str], str | None],
-        publish: Callable[[Iterable[Fact]], None],
-    ) -> None:
-        super().__init__(ports, waits=waits, phone_of=phone_of, publish=publish)
+    def __init__(self, means: Means) -> None:
+        super().__init__(means)
         self._recordings: dict[str, Recording] = {}
 
     async def record(self, call: str, agent: str) -> CallAnswer:

@@ -7,19 +7,18 @@ brought together again and the error says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from typing import TypeVar
 
 from cti.ami import AmiError
 from cti.commands import CommandError
+from cti.control.acting import Acting
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
 from cti.control.ports import CallAnswer, Port, both, command_error
 from cti.control.targets import Target, Targets
-from cti.control.waits import Waits
-from cti.facts import CallView, ConnectionView, Fact
+from cti.facts import CallView, ConnectionView
 
 T = TypeVar("T")
 Finder = Callable[[Targets], Awaitable[Target]]
@@ -47,22 +46,8 @@ class Act:
     marks: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-class Steps:
+class Steps(Acting):
     """What the parts of call control share."""
-
-    def __init__(
-        self,
-        ports: Mapping[str, Port],
-        *,
-        waits: Waits,
-        phone_of: Callable[[str, str], str | None],
-        publish: Callable[[Iterable[Fact]], None],
-    ) -> None:
-        self._ports = ports
-        self._waits = waits
-        self._phone_of = phone_of
-        self._publish = publish
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def _park_aside(self, act: Act, other: ConnectionView) -> None:
         """Takes the agent and one they talk with apart: music for the one, silence for the agent."""
@@ -186,12 +171,6 @@ class Steps:
             except NotPossible as error:
                 raise CommandError(error.code, str(error)) from None
 
-    def _lock(self, key: str) -> asyncio.Lock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
     def _port(self, pbx: str) -> Port:
         port = self._ports.get(pbx)
         if port is None:
@@ -229,18 +208,6 @@ class Steps:
         if channel is None:
             raise NotPossible("caller_gone", "one of the parties has hung up meanwhile")
         return channel
-
-    async def _send(self, port: Port, action: str, **headers: str) -> Mapping[str, str]:
-        try:
-            return await port.send(action, headers)
-        except AmiError as error:
-            raise command_error(port, action, error) from None
-
-    async def _originate(self, port: Port, headers: Mapping[str, Any]) -> None:
-        try:
-            await port.originate(headers)
-        except AmiError as error:
-            raise command_error(port, "Originate", error) from None
 
     async def _until(
         self, port: Port, call: str, true: Callable[[CallView | None], bool], limit: float

@@ -8,24 +8,23 @@ by itself too when the server is away (ChanSpy's option E).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
-from weakref import WeakValueDictionary
 
 import structlog
 
 from cti.ami import AmiError
 from cti.ami_events import BridgeEntered, ChannelGone, OriginateEnded, Record, SpyStarted, fields_of
 from cti.commands import CommandError
+from cti.control.acting import Acting, Means
 from cti.control.moves import CONNECTED, HOLD, Phase, scene, state_of
-from cti.control.ports import Port, command_error
+from cti.control.ports import Port
 from cti.control.ringing import AUTO_ANSWER
 from cti.control.steps import PROOF
-from cti.control.waits import Waits
 from cti.facts import CallFact, CallMerged, CallView, ConnectionView, Fact, PbxStatusChanged
 from cti.legs import SPIES
 from cti.supervision import Mode, SupervisionChanged, SupervisionEnded, SupervisionStarted, SupervisionView
@@ -71,33 +70,24 @@ class Watch:
         return self.cause is not None
 
     @property
+    def who(self) -> dict[str, str]:
+        """Who hears whom in which call, as facts and views name it."""
+        return {"supervisor": self.supervisor, "agent": self.agent, "call": self.call}
+
+    @property
     def view(self) -> SupervisionView:
         """As clients see it."""
-        return SupervisionView(
-            supervisor=self.supervisor, agent=self.agent, call=self.call, mode=self.mode, since=self.since
-        )
+        return SupervisionView(**self.who, mode=self.mode, since=self.since)
 
 
-class Supervising:
+class Supervising(Acting):
     """Supervisors' legs on all PBXs. At most one a supervisor."""
 
-    def __init__(
-        self,
-        ports: Mapping[str, Port],
-        *,
-        waits: Waits,
-        phone_of: Callable[[str, str], str | None],
-        publish: Callable[[Iterable[Fact]], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
-    ) -> None:
-        self._ports = ports
-        self._waits = waits
-        self._phone_of = phone_of
-        self._publish = publish
+    def __init__(self, means: Means, *, spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        super().__init__(means)
         self._spawn = spawn
         self._watches: dict[str, Watch] = {}
         self._by_id: dict[str, Watch] = {}
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def views(self) -> list[SupervisionView]:
         """Who hears whom now."""
@@ -342,31 +332,13 @@ class Supervising:
         watch.channel = record.channel or watch.channel
         watch.news.set()
         if not watch.told:
-            watch.told, watch.since = (
-                True,
-                datetime.fromtimestamp(record.at, UTC) if record.at else watch.since,
-            )
-            self._publish(
-                [
-                    SupervisionStarted(
-                        at=watch.since,
-                        supervisor=watch.supervisor,
-                        agent=watch.agent,
-                        call=watch.call,
-                        mode=watch.mode,
-                    )
-                ]
-            )
+            watch.told = True
+            if record.at:
+                watch.since = datetime.fromtimestamp(record.at, UTC)
+            self._publish([SupervisionStarted(at=watch.since, mode=watch.mode, **watch.who)])
 
     def _changed(self, watch: Watch) -> Fact:
-        return SupervisionChanged(
-            at=datetime.now(UTC),
-            supervisor=watch.supervisor,
-            agent=watch.agent,
-            call=watch.call,
-            mode=watch.mode,
-            since=watch.since,
-        )
+        return SupervisionChanged(at=datetime.now(UTC), mode=watch.mode, since=watch.since, **watch.who)
 
     def _why_gone(self, watch: Watch) -> str:
         there = self._connection_of(watch.port, watch.call, watch.agent) is not None
@@ -380,17 +352,7 @@ class Supervising:
             return
         del self._watches[watch.supervisor]
         if watch.told:
-            self._publish(
-                [
-                    SupervisionEnded(
-                        at=datetime.now(UTC),
-                        supervisor=watch.supervisor,
-                        agent=watch.agent,
-                        call=watch.call,
-                        reason=reason,
-                    )
-                ]
-            )
+            self._publish([SupervisionEnded(at=datetime.now(UTC), reason=reason, **watch.who)])
 
     # ------------------------------------------------------------------------------------------ finding and proving
 
@@ -433,24 +395,6 @@ class Supervising:
     def _reach(self, port: Port) -> None:
         if not port.up():
             raise CommandError("pbx_down", f"{port.name} cannot be reached at the moment: nothing was done")
-
-    def _lock(self, key: str) -> asyncio.Lock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
-    async def _send(self, port: Port, action: str, **headers: str) -> Mapping[str, str]:
-        try:
-            return await port.send(action, headers)
-        except AmiError as error:
-            raise command_error(port, action, error) from None
-
-    async def _originate(self, port: Port, headers: Mapping[str, Any]) -> None:
-        try:
-            await port.originate(headers)
-        except AmiError as error:
-            raise command_error(port, "Originate", error) from None
 
     async def _until(self, watch: Watch, true: Callable[[], bool], limit: float) -> bool:
         """Whether it becomes true of the leg within `limit` seconds."""

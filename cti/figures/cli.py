@@ -141,14 +141,8 @@ def _settings() -> Any:
 
 def _database() -> Any:
     from cti.database import connection
-    from cti.settings import WrongSettings
 
-    url = _settings().database_url.get_secret_value()
-    if not url:
-        raise WrongSettings(
-            "no database is configured: set CTI_DATABASE_URL=postgresql://user:password@host/name"
-        )
-    return connection(url, name="cti figures", jit="off")
+    return connection(_settings().dsn, name="cti figures", jit="off")
 
 
 async def _report(
@@ -173,12 +167,12 @@ async def _report(
 
 
 def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:
-    import orjson
+    import msgspec
 
     from cti.figures.table import csv_of, lines_of
 
     if json:
-        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode() + "\n")
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
     elif csv:
         sys.stdout.write(csv_of(report.items, kind))
     else:

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from cti import api_keys, audit, users
@@ -93,6 +92,19 @@ class TeamPut(BaseModel):
 
     name: Name
     queues: list[QueueId] = Field(default_factory=list, max_length=1000)
+
+
+class TeamRead(BaseModel):
+    """A team, and in the order of their ids the queues whose waiting calls its supervisors see."""
+
+    id: str
+    name: str
+    queues: list[str]
+
+    @classmethod
+    def of(cls, team: Team) -> TeamRead:
+        """The team as it is shown: the same bytes whichever process shows it, which a set would not give."""
+        return cls(id=team.id, name=team.name, queues=sorted(team.queues))
 
 
 class NewKey(BaseModel):
@@ -240,15 +252,16 @@ def routes(
         after = decode(asked.query.cursor, str) if asked.query.cursor else ""
         rest = [directory.teams[id] for id in sorted(directory.teams) if id > after]
         part = rest[: asked.query.limit]
-        return {"items": part, "next": encode(part[-1].id) if len(rest) > len(part) else None}
+        shown = [TeamRead.of(team) for team in part]
+        return {"items": shown, "next": encode(part[-1].id) if len(rest) > len(part) else None}
 
-    async def team_put(asked: Asked) -> Team:
+    async def team_put(asked: Asked) -> TeamRead:
         id, wanted = asked.params["id"], asked.body
         async with trailed(asked, "team.put", id, {"queues": wanted.queues}) as connection:
             await users.put_team(connection, id, wanted.name)
             await users.set_team_queues(connection, id, wanted.queues)
         await changed(None)
-        return Team(id=id, name=wanted.name, queues=frozenset(wanted.queues))
+        return TeamRead.of(Team(id=id, name=wanted.name, queues=frozenset(wanted.queues)))
 
     async def team_delete(asked: Asked) -> None:
         async with trailed(asked, "team.removed", asked.params["id"]) as connection:
@@ -350,8 +363,10 @@ def routes(
             "POST", "/users/{login}/log-out", user_log_out, "Ends all log-ins of a user.", people, status=204
         ),
         route("POST", "/users/{login}/unlock", user_unlock, "Forgets failed log-ins.", people, status=204),
-        route("GET", "/teams", team_list, "All teams.", people, query=Paging, result=Page[Team]),
-        route("PUT", "/teams/{id}", team_put, "Adds or changes a team.", people, body=TeamPut, result=Team),
+        route("GET", "/teams", team_list, "All teams.", people, query=Paging, result=Page[TeamRead]),
+        route(
+            "PUT", "/teams/{id}", team_put, "Adds or changes a team.", people, body=TeamPut, result=TeamRead
+        ),
         route("DELETE", "/teams/{id}", team_delete, "Removes a team; its people stay.", people, status=204),
         route(
             "GET", "/api-keys", key_list, "All keys, ended ones too.", keys, query=Paging, result=Page[ApiKey]
@@ -379,9 +394,7 @@ async def _read_on(asked: Paging, read: Callable[[str, int], Awaitable[list[Any]
 
 
 def _fingerprint(shown: UserRead) -> str:
-    told = orjson.loads(pack(shown))
-    told.pop("locked_until")
-    return hashlib.sha256(orjson.dumps(told)).hexdigest()[:16]
+    return hashlib.sha256(pack(shown.model_dump(exclude={"locked_until"}))).hexdigest()[:16]
 
 
 def _bad_input(error: Exception) -> Problem:

@@ -6,9 +6,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Generic, TypeVar
 
-import orjson
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cti.json_in import read_json
 from cti.problems import Problem
 
 T = TypeVar("T")
@@ -33,20 +34,22 @@ class Page(BaseModel, Generic[T]):
 
 def encode(key: Any) -> str:
     """Returns a key (numbers, texts, lists of them) as a cursor."""
-    return urlsafe_b64encode(orjson.dumps(key)).decode().rstrip("=")
+    return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
 def decode(cursor: str, *shape: type) -> Any:
     """Returns the key in a cursor, a list of values of these types, one value if one; raises a 422 problem."""
     try:
-        key = orjson.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key = read_json(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, UnicodeEncodeError):
         key = None
     values = key if len(shape) > 1 and isinstance(key, list) else [key]
     right = len(values) == len(shape) and all(
         type(value) is kind for value, kind in zip(values, shape, strict=True)
     )
-    if not right or any(isinstance(value, str) and "\0" in value for value in values):
+    if not right or any(
+        "\0" in value if isinstance(value, str) else abs(value) >= 1 << 63 for value in values
+    ):
         raise Problem(422, "bad_cursor", "this cursor is not one of ours: begin again without one")
     return key
 

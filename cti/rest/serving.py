@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-import orjson
 import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 from pydantic import BaseModel, ValidationError
 
-from cti.commands import CommandError, has_nul, sentence, too_deep
+from cti.commands import CommandError, sentence
 from cti.hub import Grant, pack
+from cti.json_in import has_nul, read_json, too_deep
 from cti.openapi import Route, Routes
 from cti.people import Actor, Role
 from cti.problems import Problem, of_command_error
@@ -175,8 +175,8 @@ class Serving:
             raise Problem(415, "not_json", "send Content-Type: application/json")
         raw = await request.read()
         try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
+            value = read_json(raw)
+        except ValueError as error:
             raise Problem(400, "bad_json", f"the body is not JSON: {error}") from None
         if too_deep(value):
             raise Problem(400, "bad_json", "the body is nested too deep")
