@@ -24,6 +24,7 @@ import crm.rest
 import routing.rest
 from crm.ani import CallerLookup, LookupUnavailable
 from crm.commands import add_crm_commands
+from crm.escalations import Escalations
 from crm.interactions import Interactions
 from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
@@ -87,6 +88,7 @@ from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
+from cti.second_level import CallEscalated
 from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
@@ -98,6 +100,7 @@ from routing.decide import Customer
 from routing.floor import Floors
 from routing.invitation import Invitation
 from routing.questions import CallerFacts, Decided, Questions
+from routing.second_level import RulesOfQueues
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
 
@@ -262,7 +265,16 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
-        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.control = Control(
+            ports,
+            waits=self.waits,
+            phone_of=self._phone_of,
+            publish=self.bus.publish,
+            rules=RulesOfQueues(
+                rules=lambda: self.book.active, team_of=self.directory.team_of, now=lambda: datetime.now(UTC)
+            ),
+            set_data=self._set_data,
+        )
         self.supervising = Supervising(
             ports,
             waits=self.waits,
@@ -412,6 +424,7 @@ class Server:
         self.interactions = Interactions(
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
+        self.escalations = Escalations(lambda: self.database.pool)
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
@@ -785,6 +798,7 @@ class Server:
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
+        listen(CallEscalated, self.escalations.hear)
         listen(PbxResynced, self._settle_interactions)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
@@ -813,6 +827,7 @@ class Server:
         self._spawn(self.help_requests.run())
         self._spawn(self.alarm_watch.run())
         self._spawn(self.interactions.run())
+        self._spawn(self.escalations.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())
         self._spawn(self.invitation.run())
@@ -885,6 +900,7 @@ class Server:
         if self._pbx_tasks:
             await asyncio.gather(
                 self.interactions.flush(),
+                self.escalations.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.trail.flush(),

@@ -14,6 +14,7 @@ from uuid import uuid4
 from cti.commands import CommandError
 from cti.control.moves import NotPossible
 from cti.control.ports import CallAnswer, Port
+from cti.control.second_level import QueueRules
 from cti.control.steps import PROOF, Steps
 from cti.control.waits import Waits
 from cti.facts import CallCleared, Fact
@@ -49,8 +50,12 @@ class Recorder(Steps):
         waits: Waits,
         phone_of: Callable[[str, str], str | None],
         publish: Callable[[Iterable[Fact]], None],
+        rules: QueueRules | None = None,
+        set_data: Callable[[str, dict[str, str], str], None] = lambda call, values, by: None,
     ) -> None:
-        super().__init__(ports, waits=waits, phone_of=phone_of, publish=publish)
+        super().__init__(
+            ports, waits=waits, phone_of=phone_of, publish=publish, rules=rules, set_data=set_data
+        )
         self._recordings: dict[str, Recording] = {}
 
     async def record(self, call: str, agent: str) -> CallAnswer:
