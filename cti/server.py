@@ -91,7 +91,7 @@ from cti.rest import figures as rest_figures
 from cti.second_level import CallEscalated
 from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
-from cti.supervision import AlarmView
+from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
@@ -403,6 +403,7 @@ class Server:
         await self.messages.load()
         await self.help_requests.load()
         await self.alarm_watch.refresh()
+        await self.alarm_watch.restore(self.alarm_measures.was_away)
         self.bus.publish(
             [switch.status() for switch in self.switches.values()]
         )  # none is up yet: agents are unknown
@@ -794,6 +795,8 @@ class Server:
             listen(kind, self.membership.hear)
         listen(AgentStateChanged, self.attendance.hear)
         listen(AgentStateChanged, self.help_requests.hear)
+        for kind in fact_classes(AlarmFact):
+            listen(kind, self.alarm_watch.hear)
         for kind, reaction in self.pops.reactions().items():
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
@@ -903,6 +906,7 @@ class Server:
                 self.escalations.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
+                self.alarm_watch.flush(),
                 self.trail.flush(),
             )
         await _end(self._tasks)
