@@ -22,7 +22,9 @@ import asyncpg
 import msgspec
 import structlog
 
+from crm import escalations
 from crm.accounts import ChangedMeanwhile as ChangedMeanwhile
+from crm.escalations import Escalation
 from crm.facts import InteractionClosed, InteractionIdentified, InteractionNoted
 from crm.numbers import read_caller
 from crm.paging import MOST, Page, WrongCursor, cursor_of, key_of
@@ -102,7 +104,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interaction:
-    """A contact with a customer. Seconds: `waited`, `talked`, `held`. `outcome` is None while the call lasts."""
+    """A contact with a customer. Seconds: `waited`, `talked`, `held`. `outcome` is None while the call lasts.
+    `escalations`: how it went up to the second level, read with one interaction only."""
 
     id: int
     call: str
@@ -127,6 +130,7 @@ class Interaction:
     disposition: str | None
     version: int
     notes: tuple[Note, ...] = ()
+    escalations: tuple[Escalation, ...] = ()
 
 
 Viewed = (
@@ -681,13 +685,16 @@ async def _interaction(connection: PoolConnection, interaction: int) -> Interact
            FROM interaction_notes WHERE interaction_id = $1 ORDER BY id LIMIT 500""",
         interaction,
     )
-    return _of_row(row, tuple(Note(**dict(note)) for note in notes))
+    up = await escalations.of_call(connection, row["call"])
+    return _of_row(row, tuple(Note(**dict(note)) for note in notes), up)
 
 
-def _of_row(row: asyncpg.Record, notes: tuple[Note, ...] = ()) -> Interaction:
+def _of_row(
+    row: asyncpg.Record, notes: tuple[Note, ...] = (), up: tuple[Escalation, ...] = ()
+) -> Interaction:
     values = dict(row)
     values["agents"] = tuple(values["agents"])
-    return Interaction(**values, notes=notes)
+    return Interaction(**values, notes=notes, escalations=up)
 
 
 # ---------------------------------------------------------------------------------------------- details

@@ -278,7 +278,7 @@ def routes(
             method="GET",
             path="/api/v1/interactions/{id}",
             handler=read_interaction,
-            summary="An interaction with its notes.",
+            summary="An interaction with its notes and escalations.",
             tag="Interactions",
             params=OneId,
             result=Interaction,

@@ -119,6 +119,7 @@ _REASONS = {
     "failed": "unreachable",
 }
 _CONNECTED = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD})
+_ON_THE_LINE = _CONNECTED | {ConnectionState.QUEUED}
 
 
 class NotYourCall(Exception):
@@ -293,7 +294,7 @@ class ScreenPops:
     def queued(self, fact: CallQueued) -> list[Fact]:
         """The wait begins, in this queue."""
         matter, facts = self._met(fact.view, fact.at)
-        if matter is not None and matter.call == fact.call:
+        if matter is not None and matter.call == fact.call and fact.connection.agent is None:
             matter.queue = fact.queue
             matter.waiting_since = matter.waiting_since or fact.at
         return facts
@@ -358,7 +359,12 @@ class ScreenPops:
         if matter is None:
             return facts
         if fact.by is not None and fact.by.agent is not None:
-            matter.transferred_by = fact.by.agent
+            if matter.transferred_by != fact.by.agent:  # who has it on the screen already is told, too
+                matter.transferred_by = fact.by.agent
+                others = [
+                    p for p in matter.pops.values() if p.agent != fact.by.agent and p.state in ON_SCREEN
+                ]
+                facts += [self._fact(PopUpdated, matter, p, fact.at) for p in others]
             pop = matter.pops.get(fact.by.agent)
             if pop is not None:
                 pop.connections.clear()
@@ -600,7 +606,12 @@ class ScreenPops:
         self, matter: _Matter, agent: str, connection: str, view: CallView, queue: str | None, at: datetime
     ) -> list[Fact]:
         consulting = _initiator(view) if view.id != matter.call else None
-        if consulting is None and queue is None and matter.direction is not Direction.OUTBOUND:
+        asked_by_queue = any(c.agent and c.state is ConnectionState.QUEUED for c in view.connections)
+        if (
+            consulting is None
+            and (queue is None or asked_by_queue)
+            and matter.direction is not Direction.OUTBOUND
+        ):
             consulting = _holding(view, agent, matter.transferred_by)
         if consulting == agent:
             return []  # who consults has the customer on the screen already
@@ -843,7 +854,7 @@ def _initiator(view: CallView) -> str | None:
 def _holding(view: CallView, offered: str, transferred_by: str | None) -> str | None:
     """The agent who consults within the call itself: has the customer, and another agent's phone is about to ring."""
     for connection in view.connections:
-        if connection.state in _CONNECTED and connection.agent not in (None, offered, transferred_by):
+        if connection.state in _ON_THE_LINE and connection.agent not in (None, offered, transferred_by):
             return connection.agent
     return None
 

@@ -14,10 +14,14 @@ UNREACHABLE = frozenset({"unavailable", "invalid"})
 """Member statuses of a phone that Asterisk does not ring."""
 
 
+_TALKS = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD, ConnectionState.QUEUED})
+
+
 @dataclass(slots=True)
 class Party:
     """An agent's connection in a call. `dials`: the agent made the call, and is busy from the first digit on. `queue`: the
-    one the agent answered it from. `disposed`: the agent has said how the call ended."""
+    one the agent answered it from. `disposed`: the agent has said how the call ended. An agent whose connection is queued
+    asks a queue about their caller, and waits on the line."""
 
     call: str
     state: ConnectionState
@@ -28,7 +32,7 @@ class Party:
     @property
     def talks(self) -> bool:
         """Whether it is more than an offer."""
-        return self.dials or self.state in (ConnectionState.CONNECTED, ConnectionState.HOLD)
+        return self.dials or self.state in _TALKS
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,11 @@ class AlarmMeasures:
         else:
             self._not_up.setdefault(fact.pbx, fact.at)
 
+    def was_away(self, pbx: str, since: datetime) -> None:
+        """Takes note that a PBX was away before this server came up; it counts until the PBX is there."""
+        if pbx in self._switches:
+            self._not_up[pbx] = min(since, self._not_up.get(pbx, since))
+
     def __call__(self, level: Callable[[str], float | None]) -> Now:
         """The measures as they are now. `level`: queue → today's service level."""
         now = datetime.now(UTC)

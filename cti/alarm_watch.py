@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from cti.alarms import Alarms, Kind, Now, Rule
+from cti.alarms import Alarms, Kept, Kind, Now, Rule
 from cti.facts import Fact
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class AlarmWatch:
         self._now = now
         self._level: dict[str, float] = {}
         self._level_at = -LEVELS
+        self._kept: dict[str, Kept] = {}
+        self._news = asyncio.Event()
 
     def _level_of(self, queue: str) -> float | None:
         return self._level.get(queue)
@@ -55,8 +58,71 @@ class AlarmWatch:
         """Takes over the rules as they are in the database now."""
         self._publish(self._alarms.load(await load_rules(self._db()), self._now()))
 
+    async def restore(self, away: Callable[[str, datetime], None]) -> None:
+        """Takes up what was raised before a restart; called once, when the rules are loaded. `away(pbx, since)` is told of
+        PBXs that were out of reach already."""
+        kept = await load_kept(self._db())
+        self._kept = {one.id: one for one in kept}
+        self._publish(self._alarms.restore(kept, self._now()))
+        for rule, view in self._alarms.standing():
+            if view.pbx is not None:
+                away(view.pbx, view.since - timedelta(seconds=rule.threshold))
+
+    def hear(self, _fact: Fact) -> None:
+        """An alarm has changed: written down at once."""
+        self._news.set()
+
+    async def keep(self) -> None:
+        """Writes down what is raised as it is now, if that has changed; raises what the database raises."""
+        now = {
+            view.id: Kept(
+                id=view.id,
+                rule=rule.id,
+                rule_version=rule.version,
+                agent=view.agent,
+                pbx=view.pbx,
+                value=view.value,
+                since=view.since,
+                acknowledged_by=view.acknowledged_by,
+                acknowledged=view.acknowledged,
+            )
+            for rule, view in self._alarms.standing()
+        }
+        if now == self._kept:
+            return
+        changed = [one for id, one in now.items() if self._kept.get(id) != one]
+        await save_kept(self._db(), changed, [id for id in self._kept if id not in now])
+        self._kept = now
+
     async def run(self) -> None:
         """Looks, until cancelled. One look that fails does not end it."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_again_and_again())
+            group.create_task(self._write_again_and_again())
+
+    async def _write_again_and_again(self) -> None:
+        failing = False
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOKS):
+                    await self._news.wait()
+            self._news.clear()
+            try:
+                await self.keep()
+                failing = False
+            except Exception as error:
+                if not failing:
+                    log.warning("alarms cannot be written", why=type(error).__name__)
+                failing = True
+                await asyncio.sleep(LOOKS)
+
+    async def flush(self) -> None:
+        """Writes down what has changed, if there is a database."""
+        with suppress(Exception):
+            async with asyncio.timeout(2.0):
+                await self.keep()
+
+    async def _look_again_and_again(self) -> None:
         failing = False
         while True:
             await asyncio.sleep(LOOKS)
@@ -70,6 +136,28 @@ class AlarmWatch:
                 if not failing:
                     log.exception("alarms could not be evaluated")
                 failing = True
+
+
+async def load_kept(db: Queryable) -> list[Kept]:
+    """The alarms that were raised when they were last written."""
+    rows = await db.fetch(
+        """SELECT id, rule, rule_version, agent, pbx, value, since, acknowledged_by, acknowledged FROM alarms
+           ORDER BY since, id"""
+    )
+    return [Kept(**dict(row)) for row in rows]
+
+
+async def save_kept(db: Queryable, changed: Iterable[Kept], gone: Iterable[str]) -> None:
+    """Writes these, and removes those that are over."""
+    for one in changed:
+        await db.execute(
+            """INSERT INTO alarms (id, rule, rule_version, agent, pbx, value, since, acknowledged_by, acknowledged)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO UPDATE
+               SET acknowledged_by = excluded.acknowledged_by, acknowledged = excluded.acknowledged""",
+            *(one.id, one.rule, one.rule_version, one.agent, one.pbx),
+            *(one.value, one.since, one.acknowledged_by, one.acknowledged),
+        )
+    await db.execute("DELETE FROM alarms WHERE id = ANY ($1::text[])", list(gone))
 
 
 FIELDS = tuple(field.name for field in fields(Rule))

@@ -73,6 +73,21 @@ class Now:
     down: Callable[[str], float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An alarm as it was written down: `rule_version` is that of the rule that raised it."""
+
+    id: str
+    rule: int
+    rule_version: int
+    agent: str | None
+    pbx: str | None
+    value: float
+    since: datetime
+    acknowledged_by: str | None
+    acknowledged: datetime | None
+
+
 Subject = tuple[int, str]
 """A rule's id, and the agent or PBX it is about if it is about several."""
 
@@ -108,6 +123,52 @@ class Alarms:
         """The alarms that are raised, the oldest first."""
         raised = [watched.raised for watched in self._watched.values() if watched.raised is not None]
         return sorted(raised, key=lambda view: view.since)
+
+    def standing(self) -> list[tuple[Rule, AlarmView]]:
+        """The alarms that are raised, each with the rule that raised it: what is to be kept over a restart."""
+        return [
+            (watched.rule, watched.raised) for watched in self._watched.values() if watched.raised is not None
+        ]
+
+    def restore(self, kept: Iterable[Kept], now: datetime) -> list[Fact]:
+        """Takes up the alarms of before a restart: nothing is told of those whose rule is as it was, the others are cleared.
+        Call it once, when the rules are loaded."""
+        facts: list[Fact] = []
+        for one in kept:
+            rule = self._rules.get(one.rule)
+            if rule is None or rule.version != one.rule_version:
+                facts.append(
+                    AlarmCleared(
+                        at=now,
+                        alarm=one.id,
+                        rule=one.rule,
+                        queue=rule.queue if rule else None,
+                        team=rule.team if rule else None,
+                        agent=one.agent,
+                        pbx=one.pbx,
+                        reason="rule_changed",
+                        lasted=(now - one.since).total_seconds(),
+                    )
+                )
+                continue
+            view = AlarmView(
+                id=one.id,
+                rule=rule.id,
+                name=rule.name,
+                kind=rule.kind,
+                queue=rule.queue,
+                team=rule.team,
+                agent=one.agent,
+                pbx=one.pbx,
+                value=one.value,
+                threshold=rule.threshold,
+                since=one.since,
+                acknowledged_by=one.acknowledged_by,
+                acknowledged=one.acknowledged,
+            )
+            watched = _Watched(rule, one.agent, one.pbx, passed_since=one.since, raised=view)
+            self._watched[rule.id, one.agent or one.pbx or ""] = watched
+        return facts
 
     def wants(self, kind: Kind) -> bool:
         """Whether any rule measures this."""

@@ -111,7 +111,9 @@ class CallBook:
         }
 
     def _waiting_in(self, call: Call) -> str | None:
-        return call.queue if call.queued_since is not None else None
+        if call.queued_since is not None:
+            return call.queue
+        return next((leg.queue for leg in call.legs.values() if leg.queue is not None), None)
 
     def _leave_bridge(self, leg: Leg, uniqueid: str, bridge: str) -> None:
         leg.bridges.pop(uniqueid, None)

@@ -21,6 +21,7 @@ from cti.control.control import Control
 from cti.control.ports import CallAnswer
 from cti.control.targets import Target, Targets
 from cti.people import Actor, Directory, Role
+from cti.plain_text import Plain
 
 CallId = Annotated[str, StringConstraints(min_length=3, max_length=200)]
 Login = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -63,11 +64,34 @@ class ConsultArgs(OnCall, ToTarget):
     """Whom to ask."""
 
 
-class TransferArgs(OnCall, ToTarget):
-    """Where the call goes."""
+class ToTargetOrQueue(ToTarget):
+    """Where to, queues among it: exactly one of these."""
 
     to_queue: Annotated[str, StringConstraints(max_length=120)] | None = Field(
         default=None, description="a queue's id, `main:support`"
+    )
+
+
+class AskArgs(OnCall, ToTargetOrQueue):
+    """Whom to ask; of a queue, whoever takes it."""
+
+    wait: int = Field(default=60, ge=5, le=600, description="seconds to wait in a queue for somebody")
+    priority: int = Field(default=0, ge=0, le=1000, description="in a queue: higher goes first")
+
+
+class TransferArgs(OnCall, ToTargetOrQueue):
+    """Where the call goes."""
+
+
+class EscalateArgs(OnCall):
+    """Why the call goes to the second level, for whoever takes it there."""
+
+    reason: Annotated[Plain, Field(min_length=1, max_length=200)]
+    note: Annotated[Plain, Field(max_length=1000)] = Field(
+        default="", description="what was done so far; some rules want one"
+    )
+    priority: int | None = Field(
+        default=None, ge=0, le=1000, description="the rule's if left out; for supervisors"
     )
 
 
@@ -209,6 +233,16 @@ def add_call_commands(
         set_data(args.call, args.data, actor.login)
         return control.told(args.call, actor.login)
 
+    async def escalate(actor: Actor, args: EscalateArgs) -> CallAnswer:
+        agent = whose(actor, args.call, args.agent)
+        if args.priority is not None and actor.role is Role.AGENT:
+            raise CommandError(
+                "forbidden", "the rule says how urgent it is: leave priority out, or ask a supervisor"
+            )
+        return await control.escalate(
+            args.call, agent, reason=args.reason, note=args.note, priority=args.priority, by=actor.login
+        )
+
     async def pick_up(actor: Actor, args: OnCall) -> CallAnswer:
         agent = args.agent or actor.login
         own(actor, agent)
@@ -221,6 +255,17 @@ def add_call_commands(
         summary="Attach data to a call; it follows the call, and all who see the call see it.",
         result=CallAnswer,
         roles=ROLES,
+    )
+    commands.add(
+        "call.escalate",
+        EscalateArgs,
+        escalate,
+        summary="Hand the other party up to the second level, by the rules of the call's queue, and leave. With nobody at"
+        " work there nothing changes.",
+        result=CallAnswer,
+        roles=ROLES,
+        lane="call",
+        limit=LIMIT,
     )
     commands.add(
         "call.pick_up",
@@ -278,9 +323,12 @@ def add_call_commands(
     )
     register(
         "call.consult",
-        ConsultArgs,
-        lambda args, agent: control.consult(args.call, agent, finder(args)),
-        "Ask somebody while the other party is on hold; answered once the target rings.",
+        AskArgs,
+        lambda args, agent: control.consult(
+            args.call, agent, finder(args), wait=args.wait, priority=args.priority
+        ),
+        "Ask somebody while the other party is on hold: a number, an agent, or whoever of a queue takes it. Answered once"
+        " the target rings, or you wait in the queue.",
     )
     register(
         "call.alternate",

@@ -251,7 +251,7 @@ class CallLife(CallStates):
                 cause=cause,
             )
         if queued is not None and before is QUEUED and not lost:
-            call.abandoned = True
+            call.abandoned = call.abandoned or leg.agent is None
             return self._connection_cleared(leg, at, cause, "abandoned")
         reason = "lost" if lost else "transferred" if leg.transferred else "normal"
         return self._connection_cleared(leg, at, cause, reason)

@@ -40,7 +40,8 @@ class CallStates(CallBook):
         if leg.queue is None:
             return
         leg.call.wait = max(0.0, at - leg.queued_at)
-        leg.call.waited += leg.call.wait
+        if leg.agent is None:
+            leg.call.waited += leg.call.wait
         leg.queue, leg.gave_up_at, leg.connecting = None, None, False
 
     def _transferred(self, call: Call, by: Leg | None, kind: str, target: str | None, at: float) -> Fact:
@@ -102,7 +103,9 @@ class CallStates(CallBook):
                 return HOLD
             return HOLD if self._partner_hears_music(leg) else CONNECTED
         if leg.state is QUEUED:
-            return CONNECTED if leg.dialled and leg.up else INITIATED
+            if not (leg.dialled and leg.up):
+                return INITIATED
+            return HOLD if leg.agent is not None and self._partner_hears_music(leg) else CONNECTED
         if leg.dialled:
             if leg.up and (leg.dialler is None or leg.dialler.cleared):
                 return CONNECTED
@@ -181,7 +184,9 @@ class CallStates(CallBook):
             leg.held_by = "phone" if leg.held_in is not None else "server"
         if leg.state is QUEUED and leg.queue is not None:
             self._end_wait(leg, at)
-        if state is QUEUED:
+        if (
+            state is QUEUED and leg.agent is None
+        ):  # an agent who asks a queue leaves the caller's own queue as it is
             leg.call.queue, leg.call.queued_since = leg.queue, leg.queued_at
         if leg.caller is not None:
             leg.number, leg.name = leg.caller
@@ -198,8 +203,13 @@ class CallStates(CallBook):
         facts: Facts = []
         through = [leg for leg, old, new in changes if new is CONNECTED and old in NOT_YET]
         if through:
-            from_queue = any(old is QUEUED for leg, old, _ in changes if leg in through)
-            facts += self._established(call, through, from_queue, at)
+            waited = [leg for leg, old, new in changes if old is QUEUED and new is CONNECTED]
+            asked = [
+                leg for leg in waited if leg.agent is not None
+            ]  # agents: whoever took it from the queue speaks
+            facts += self._established(
+                call, [leg for leg in through if leg not in asked] or through, bool(waited), at
+            )
         for leg, old, new in changes:
             connection = self._connection(leg)
             if new is ALERTING:

@@ -76,6 +76,20 @@ class Calls(CallRecords):
         found = self._calls.get(self._key(call))
         return self._change_data(found, values, by, at) if found else []
 
+    def waited(self, call: str) -> float:
+        """Seconds that the caller has waited in queues before now, waits that go on left out."""
+        found = self._calls.get(self._key(call))
+        return found.waited if found else 0.0
+
+    def handed_on(self, call: str, connection: str, target: str, *, at: float) -> Facts:
+        """An agent hands on a caller who is on hold: the server does it, so nobody else will tell."""
+        found = self._calls.get(self._key(call))
+        leg = found.legs.get(self._key(connection)) if found else None
+        if found is None or leg is None or leg.transferred:
+            return []
+        leg.transferred = True
+        return [self._transferred(found, leg, "by_server", target, at)]
+
     def adopt(self, call: str, linkedid: str) -> None:
         """Channels that will come with this Linkedid are the call's own: somebody is called to join it."""
         found = self._calls.get(self._key(call))

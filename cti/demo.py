@@ -301,6 +301,7 @@ class Demo:
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )
             await demo_routing.write_rules(db)
+            await demo_people.write_alarms(db)
         what = f"{added} invented customers" if added else "Customers of the last time"
         self._done(f"{what}, {len(STAFF)} agents in {len(demo_people.TEAMS)} teams", since)
 

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from cti import users
+from cti.alarm_watch import add_rule
+from cti.alarms import Kind, Rule
 from cti.client import Client, CommandFailed, Refused
 from cti.demo_routing import DIRECT
 from cti.passwords import Passwords
@@ -132,6 +134,25 @@ async def _settle(
     stored = await db.fetchval("SELECT password_hash FROM users WHERE login = $1", login)
     if not await hashing.verify(stored, passwords[login]):  # the file with the passwords was lost
         await users.set_password(db, hashing, login, passwords[login])
+
+
+ALARMS = (
+    Rule(id=0, version=0, name="Somebody waits in sales for more than 20 s", kind=Kind.LONGEST_WAIT,
+         queue=f"{PBX}:sales", threshold=20, clear_after=3),
+    Rule(id=0, version=0, name="Three or more wait in support", kind=Kind.CALLERS_WAITING,
+         queue=f"{PBX}:support", threshold=2, raise_after=2, clear_after=3),
+    Rule(id=0, version=0, name="A break in sales lasts longer than 30 s", kind=Kind.NOT_READY,
+         team="sales", threshold=30, clear_after=0),
+    Rule(id=0, version=0, name="The PBX is out of reach", kind=Kind.PBX_DOWN, threshold=5),
+)  # fmt: skip
+"""The demo's alarms: with its traffic and its robots' breaks one of them comes up every minute or two."""
+
+
+async def write_alarms(db: Connection) -> None:
+    """Makes these the rules for alarms, unless there have been some: what somebody has changed in the demo stays."""
+    if await db.fetchval("SELECT last_value = 1 AND NOT is_called FROM alarm_rules_id_seq"):
+        for rule in ALARMS:
+            await add_rule(db, rule, "demo")
 
 
 class Robot:

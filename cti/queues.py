@@ -20,6 +20,7 @@ from cti.facts import (
     CallQueued,
     CallView,
     ConnectionCleared,
+    ConnectionState,
     Fact,
     QueueAdded,
     QueueCallerJoined,
@@ -289,4 +290,4 @@ def _joined(queue: str, member: MemberView, at: float) -> QueueMemberJoined:
 
 
 def _no_longer_waits(view: CallView) -> bool:
-    return view.queued_since is None
+    return view.queued_since is None and all(c.state is not ConnectionState.QUEUED for c in view.connections)

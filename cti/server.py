@@ -23,6 +23,7 @@ import crm.rest
 import routing.rest
 from crm.ani import CallerLookup
 from crm.commands import add_crm_commands
+from crm.escalations import Escalations
 from crm.interactions import Interactions
 from crm.numbers import read_caller
 from crm.pop_url import PopUrl
@@ -91,9 +92,10 @@ from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
+from cti.second_level import CallEscalated
 from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
-from cti.supervision import AlarmView
+from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.tasks import Tasks
@@ -104,6 +106,7 @@ from routing.book import RuleBook
 from routing.floor import Floors
 from routing.invitation import Invitation
 from routing.questions import Decided, Questions
+from routing.second_level import RulesOfQueues
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
 
@@ -228,7 +231,16 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
-        means = Means(ports=ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        means = Means(
+            ports=ports,
+            waits=self.waits,
+            phone_of=self._phone_of,
+            publish=self.bus.publish,
+            rules=RulesOfQueues(
+                rules=lambda: self.book.active, team_of=self.directory.team_of, now=lambda: datetime.now(UTC)
+            ),
+            set_data=self._set_data,
+        )
         self.control = Control(means)
         self.supervising = Supervising(means, spawn=self._tasks.spawn)
         self.desk = Desk(
@@ -349,6 +361,7 @@ class Server:
         await self.messages.load()
         await self.help_requests.load()
         await self.alarm_watch.refresh()
+        await self.alarm_watch.restore(self.alarm_measures.was_away)
         # None is up yet: agents are unknown.
         self.bus.publish([switch.status() for switch in self.switches.values()])
         now = datetime.now(UTC)
@@ -375,6 +388,7 @@ class Server:
         self.interactions = Interactions(
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
+        self.escalations = Escalations(lambda: self.database.pool)
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
@@ -646,10 +660,13 @@ class Server:
             listen(kind, self.membership.hear)
         listen(AgentStateChanged, self.attendance.hear)
         listen(AgentStateChanged, self.help_requests.hear)
+        for kind in fact_classes(AlarmFact):
+            listen(kind, self.alarm_watch.hear)
         for kind, reaction in self.pops.reactions().items():
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
+        listen(CallEscalated, self.escalations.hear)
         listen(PbxResynced, self._settle_interactions)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
@@ -686,6 +703,7 @@ class Server:
         self._tasks.spawn(self.help_requests.run())
         self._tasks.spawn(self.alarm_watch.run())
         self._tasks.spawn(self.interactions.run())
+        self._tasks.spawn(self.escalations.run())
         self._tasks.spawn(self.trail.run())
         self._tasks.spawn(self.book.run())
         self._tasks.spawn(self.invitation.run())
@@ -720,8 +738,10 @@ class Server:
         if self._pbx_tasks:
             await asyncio.gather(
                 self.interactions.flush(),
+                self.escalations.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
+                self.alarm_watch.flush(),
                 self.trail.flush(),
             )
         await self._tasks.end()

@@ -73,6 +73,7 @@ Place = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,29}$", description="an 
 Seconds = Annotated[int, Field(ge=1, le=3600)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Login = Annotated[str, Field(min_length=1, max_length=64)]
+TeamName = Annotated[str, Field(min_length=1, max_length=120)]
 HolidayOn = Annotated[
     str,
     Field(pattern=r"^(\d{4}-\d{2}-\d{2}|\d{2}-\d{2}|easter([+-]\d{1,2})?)$"),
@@ -160,6 +161,23 @@ class QueueDoc(_Strict):
     timed_out: TargetDoc | None = None
     ageing: AgeingDoc | None = None
     announce: AnnounceDoc | None = None
+    calendar: Id | None = Field(
+        default=None, description="when it takes consultations and escalations; always if left out"
+    )
+
+
+class EscalationDoc(_Strict):
+    """The second level of some queues or teams, of all if neither is given: calls go to the queue `to`, ahead of those of
+    less `priority`, for `seconds`, then to the queue `otherwise`, or where they came from. The first that fits counts."""
+
+    id: Id
+    queues: list[QueueName] | None = Field(default=None, min_length=1, max_length=500)
+    teams: list[TeamName] | None = Field(default=None, min_length=1, max_length=500)
+    to: QueueName
+    priority: int = Field(default=0, ge=0, le=1000)
+    seconds: Annotated[int, Field(ge=5, le=3600)] = 120
+    note: Literal["optional", "required"] = "optional"
+    otherwise: QueueName | None = None
 
 
 class EntryDoc(_Strict):
@@ -304,6 +322,7 @@ class RulesDoc(_Strict):
     queues: dict[QueueName, QueueDoc] = Field(default_factory=dict, max_length=500)
     rules: list[RuleDoc] = Field(default_factory=list, max_length=500)
     direct_queue: QueueName | None = None
+    escalations: list[EscalationDoc] = Field(default_factory=list, max_length=200)
 
 
 def read_document(written: Any) -> RulesDoc:
@@ -331,6 +350,7 @@ def rule_set(doc: RulesDoc, version: int) -> r.RuleSet:
         queues={name: _queue(name, one) for name, one in doc.queues.items()},
         rules=tuple(_rule(one) for one in doc.rules),
         direct_queue=doc.direct_queue,
+        escalations=tuple(_escalation(one) for one in doc.escalations),
     )
 
 
@@ -370,7 +390,15 @@ def _complaints(doc: RulesDoc) -> Iterator[tuple[str, str]]:
                 f"{where}.then.prefer",
                 "name a direct_queue, in which each agent has a penalty of their own",
             )
+    yield from _twice("escalations", [one.id for one in doc.escalations])
+    for n, escalation in enumerate(doc.escalations):
+        if escalation.to in (escalation.queues or ()):
+            yield f"escalations.{n}.to", "a queue cannot be its own second level"
+        if escalation.otherwise == escalation.to:
+            yield f"escalations.{n}.otherwise", "that is where nobody has come"
     for name, queue in doc.queues.items():
+        if queue.calendar is not None and queue.calendar not in doc.calendars:
+            yield f"queues.{name}.calendar", f"there is no calendar {queue.calendar}"
         for field in ("full", "timed_out"):
             target = getattr(queue, field)
             if target is not None and target.queue == name:
@@ -448,6 +476,20 @@ def _queue(name: str, doc: QueueDoc) -> r.Queue:
         if doc.ageing
         else None,
         announce=_announce(doc.announce),
+        calendar=doc.calendar,
+    )
+
+
+def _escalation(doc: EscalationDoc) -> r.Escalation:
+    return r.Escalation(
+        id=doc.id,
+        to=doc.to,
+        queues=_set(doc.queues),
+        teams=_set(doc.teams),
+        priority=doc.priority,
+        seconds=doc.seconds,
+        note_required=doc.note == "required",
+        otherwise=doc.otherwise,
     )
 
 

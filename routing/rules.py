@@ -70,7 +70,8 @@ class Callback:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A queue of Asterisk and what is to be done when it cannot take a call. `limit`: so many may wait."""
+    """A queue of Asterisk and what is to be done when it cannot take a call. `limit`: so many may wait. `calendar`: when it
+    takes consultations and escalations."""
 
     name: str
     seconds: int = 60
@@ -79,6 +80,22 @@ class Queue:
     timed_out: Target | None = None
     ageing: Ageing | None = None
     announce: Announce | None = None
+    calendar: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalation:
+    """The second level of some queues or teams (None: of all). `to`: its queue; `seconds`: how long a call waits there;
+    `otherwise`: the queue for those whom nobody has taken by then, None: the one they came from."""
+
+    id: str
+    to: str
+    queues: frozenset[str] | None = None
+    teams: frozenset[str] | None = None
+    priority: int = 0
+    seconds: int = 120
+    note_required: bool = False
+    otherwise: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,3 +188,4 @@ class RuleSet:
     queues: Mapping[str, Queue] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     direct_queue: str | None = None
+    escalations: tuple[Escalation, ...] = ()

@@ -344,3 +344,72 @@ async def test_a_pbx_that_is_gone(centre: Centre) -> None:
     assert raised["data"]["pbx"] == "main"
     await asyncio.to_thread(centre.pbx.start)
     await sara.wait_for("alarm.cleared", alarm=raised["data"]["alarm"], within=20)
+
+
+@at_work
+async def test_alarms_outlast_a_restart(centre: Centre) -> None:
+    """One that is on stays on with its first time, and acknowledged; nobody is told again. One whose rule has changed
+    meanwhile is cleared, one that is over is cleared once that is known."""
+    sara = await centre.screen("sara")
+    ids = {}
+    for name, given in {
+        "wait": {"kind": "callers_waiting", "queue": "main:sales", "threshold": 0},
+        "few": {"kind": "ready_agents", "team": "sales", "threshold": 1},
+        "changed": {"kind": "ready_agents", "queue": "main:sales", "threshold": 1},
+    }.items():
+        status, made = await add(centre, "sara", name=name, **given)
+        assert status == 201, made
+        ids[name] = made["id"]
+    customer = await centre.call("sales")
+    raised = {name: (await sara.wait_for("alarm.raised", rule=id))["data"] for name, id in ids.items()}
+    await sara.ask("alarm.acknowledge", alarm=raised["wait"]["alarm"])
+    before = {one["id"]: one for one in (await sara.ask("state.get"))["data"]["alarms"]}
+    assert len(before) == 3
+    await centre.stop_server()
+    await centre.fetch("UPDATE alarm_rules SET version = 2 WHERE id = $1 RETURNING id", ids["changed"])
+    await centre.start_server()
+    seen = await centre.screen("sara", connect=False)
+    await seen.connect()
+    after = {one["id"]: one for one in (await seen.ask("state.get"))["data"]["alarms"]}
+    for name in ("wait", "few"):
+        alarm = raised[name]["alarm"]
+        assert after[alarm] == before[alarm]
+    assert after[raised["wait"]["alarm"]]["acknowledged_by"] == "sara"
+    assert await refused(seen, "alarm.acknowledge", alarm=raised["wait"]["alarm"]) == "already_acknowledged"
+    assert raised["changed"]["alarm"] not in after
+    await centre.hang_up(customer)
+    await seen.wait_for("alarm.cleared", alarm=raised["wait"]["alarm"])
+    again = [f["data"]["rule"] for f in seen.all("alarm.raised")]
+    assert ids["wait"] not in again
+    assert ids["few"] not in again
+    told = await centre.fetch("SELECT data->>'rule' AS rule, type FROM journal WHERE type LIKE 'alarm.%'")
+    assert sum(r["type"] == "alarm.raised" and r["rule"] == str(ids["few"]) for r in told) == 1
+    server = centre._server
+    await server.alarm_watch.flush()
+    assert raised["few"]["alarm"] in {row["id"] for row in await centre.fetch("SELECT id FROM alarms")}
+    assert raised["wait"]["alarm"] not in {row["id"] for row in await centre.fetch("SELECT id FROM alarms")}
+
+
+@at_work
+async def test_a_killed_server_forgets_no_alarm_and_a_pbx_stays_gone(centre: Centre) -> None:
+    """What was acknowledged a moment ago is there after a crash; a PBX that is still away is not told of anew."""
+    olga = await centre.screen("olga")
+    _, made = await add(centre, kind="pbx_down", threshold=1)
+    await asyncio.to_thread(centre.pbx.kill)
+    raised = (await olga.wait_for("alarm.raised", rule=made["id"], within=20))["data"]
+    await olga.ask("alarm.acknowledge", alarm=raised["alarm"])
+    first = centre._server
+    async with asyncio.timeout(10):
+        while not await centre.fetch("SELECT id FROM alarms WHERE acknowledged_by = 'olga'"):
+            await asyncio.sleep(0.05)
+    await centre.stop_server()
+    await centre.start_server(synced=False)
+    again = await centre.screen("olga", connect=False)
+    await again.connect()
+    (shown,) = [a for a in (await again.ask("state.get"))["data"]["alarms"] if a["rule"] == made["id"]]
+    assert (shown["id"], shown["acknowledged_by"]) == (raised["alarm"], "olga")
+    await asyncio.sleep(2.5)  # several looks
+    assert not again.all("alarm.*", rule=made["id"])
+    await asyncio.to_thread(centre.pbx.start)
+    await again.wait_for("alarm.cleared", alarm=raised["alarm"], within=20)
+    assert first is not centre._server

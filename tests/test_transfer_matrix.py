@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
-from tests.centre import SEATS, Centre, Screen, centre_of
+from tests.centre import ADMIN, SEATS, Centre, Screen, centre_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,6 +60,28 @@ TABLE = (
 )
 
 
+QUEUE_TABLE = (
+    # a queue is asked: the initiator waits in it while somebody's phone rings
+    Row("queue asked", "initiator", "tr"),
+    Row("queue asked", "recipient", "ir"),  # who refuses is called again by the queue
+    Row("queue asked", "transferee", "ir"),
+    Row("queue asked in vain", "nobody", "ti"),
+    # whoever of the queue has taken it
+    Row("queue answered", "initiator", "tr"),
+    Row("queue answered", "recipient", "ti"),
+    Row("queue answered", "transferee", "ir"),
+    Row("queue completed", "recipient", ""),
+    Row("queue completed", "nobody", "tr"),
+    # escalated, a phone of the second level rings
+    Row("escalated", "nobody", "tr"),
+    Row("escalated", "recipient", "tr"),
+    Row("escalated", "transferee", ""),
+)
+QUEUE_INITIATORS = ("anna", "dora", "gus")
+QUEUE_RECIPIENTS = ("1109", "1110", "1111")
+"""Phones of nobody: members of the second level of each initiator's team, made by the PBX."""
+
+
 @dataclass(slots=True)
 class Lane:
     """One transfer in play."""
@@ -70,6 +92,7 @@ class Lane:
     asked: str
     call: str = ""
     customer: str = ""
+    queue: str = ""
 
     @property
     def devices(self) -> dict[str, str]:
@@ -102,6 +125,25 @@ async def stand(centre: Centre, lane: Lane) -> None:
     if how == "alternated":
         await screen.ask("call.alternate", call=call)
     elif how == "completed":
+        await screen.ask("call.complete", call=call)
+
+
+async def stand_by_queue(centre: Centre, lane: Lane) -> None:
+    """Bring a transfer by a queue to where the row begins."""
+    screen, call, how = lane.screen, lane.call, lane.row.how
+    rings = how in ("queue asked", "escalated")
+    mode = "silent" if how == "queue asked in vain" else ""
+    await centre.phone(lane.asked, delay="2" if rings else "0", mode=mode)
+    if how == "escalated":
+        await screen.ask("call.escalate", call=call, reason="The table says so")
+        return
+    await screen.ask("call.consult", call=call, to_queue=f"main:{lane.queue}", wait=5 if mode else 30)
+    if rings or mode:
+        return
+    await screen.wait_for(
+        "call.established", call=call, where=lambda data: data["connection"]["device"] == lane.devices["r"]
+    )
+    if how == "queue completed":
         await screen.ask("call.complete", call=call)
 
 
@@ -170,15 +212,24 @@ async def comes_to(centre: Centre, lane: Lane) -> str:
 @pytest.mark.parametrize("server", ["up", "down"])
 async def test_nobody_is_left_in_the_air(centre: Centre, server: str, batch: int) -> None:
     rows = TABLE[batch : batch + len(INITIATORS)]
-    lanes = []
-    for row, login, asked in zip(rows, INITIATORS, RECIPIENTS, strict=False):
-        lane = Lane(row, await centre.screen(login), SEAT[login].phone, asked)
-        await centre.log_on(lane.screen)
-        lane.customer = await centre.call(SEAT[login].queues[0].partition(":")[2], talk=120)
-        lane.call = (await lane.screen.wait_for("call.established", agent=login))["data"]["call"]
-        await lane.screen.ask("agent.not_ready", reason="Break")
-        lanes.append(lane)
+    lanes = [await in_talk(centre, *one, "") for one in zip(rows, INITIATORS, RECIPIENTS, strict=False)]
     await asyncio.gather(*(stand(centre, lane) for lane in lanes))
+    await play(centre, lanes, server)
+    await centre.quiet()
+
+
+async def in_talk(centre: Centre, row: Row, login: str, asked: str, queue: str) -> Lane:
+    """An initiator talks with a customer, and wants no further call."""
+    lane = Lane(row, await centre.screen(login), SEAT[login].phone, asked, queue=queue)
+    await centre.log_on(lane.screen)
+    lane.customer = await centre.call(SEAT[login].queues[0].partition(":")[2], talk=120)
+    lane.call = (await lane.screen.wait_for("call.established", agent=login))["data"]["call"]
+    await lane.screen.ask("agent.not_ready", reason="Break")
+    return lane
+
+
+async def play(centre: Centre, lanes: list[Lane], server: str) -> None:
+    """Those who leave do, with the server or without; then the table's right."""
     if server == "down":
         await centre.stop_server()
     await asyncio.gather(*(leave(centre, lane) for lane in lanes))
@@ -192,7 +243,55 @@ async def test_nobody_is_left_in_the_air(centre: Centre, server: str, batch: int
         await centre.start_server()
     for lane in lanes:
         await told(centre, lane)
-    await centre.quiet()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def second_levels(centre: Centre) -> AsyncIterator[tuple[str, ...]]:
+    """A second level for each initiator's team, and the rules that lead there."""
+    queues = centre.pbx.run_dir / "etc" / "queues.conf"
+    names = tuple(f"second{n}" for n in range(len(QUEUE_INITIATORS)))
+    queues.write_text(queues.read_text() + "".join(f"\n[{name}](q)\n" for name in names))
+    await centre.admin("Command", Command="module reload app_queue.so")
+    known = centre._server.switches["main"].queues
+    await centre.eventually(lambda: all(known.knows(f"main:{name}") for name in names), what="the new queues")
+    escalations = [
+        {"id": name, "teams": [SEAT[login].team], "to": name}
+        for name, login in zip(names, QUEUE_INITIATORS, strict=True)
+    ]
+    status, told = await centre.rest(
+        "PUT",
+        "/api/v1/routing/rules",
+        ADMIN,
+        json={"rules": {"escalations": escalations}},
+        headers={"If-Match": "0"},
+    )
+    assert status == 200, told
+    yield names
+
+
+@pytest.mark.parametrize("batch", range(0, len(QUEUE_TABLE), len(QUEUE_INITIATORS)))
+@pytest.mark.parametrize("server", ["up", "down"])
+async def test_nor_by_a_queue(
+    centre: Centre, second_levels: tuple[str, ...], server: str, batch: int
+) -> None:
+    rows = QUEUE_TABLE[batch : batch + len(QUEUE_INITIATORS)]
+    known = centre._server.switches["main"].queues
+    for queue, phone in zip(second_levels, QUEUE_RECIPIENTS, strict=True):
+        await centre.admin("QueueAdd", Queue=queue, Interface=f"PJSIP/{phone}")
+    await centre.eventually(
+        lambda: all(known.members(f"main:{one}") for one in second_levels), what="members"
+    )
+    try:
+        lanes = [
+            await in_talk(centre, *one)
+            for one in zip(rows, QUEUE_INITIATORS, QUEUE_RECIPIENTS, second_levels, strict=False)
+        ]
+        await asyncio.gather(*(stand_by_queue(centre, lane) for lane in lanes))
+        await play(centre, lanes, server)
+    finally:
+        for queue, phone in zip(second_levels, QUEUE_RECIPIENTS, strict=True):
+            await centre.admin("QueueRemove", Queue=queue, Interface=f"PJSIP/{phone}")
+        await centre.quiet()
 
 
 async def told(centre: Centre, lane: Lane) -> None:

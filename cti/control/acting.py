@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
 from cti.ami import AmiError
 from cti.control.ports import Port, command_error
+from cti.control.second_level import NoRules, QueueRules
 from cti.control.waits import Waits
 from cti.facts import Fact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """The PBXs by name, what is waited for, an agent's interface at a PBX (None: no phone there), where facts go."""
+    """The PBXs by name, what is waited for, an agent's interface at a PBX (None: no phone there), where facts go.
+
+    `rules`: what routing says of queues. `set_data(call, values, by)` attaches data to a call.
+    """
 
     ports: Mapping[str, Port]
     waits: Waits
     phone_of: Callable[[str, str], str | None]
     publish: Callable[[Iterable[Fact]], None]
+    rules: QueueRules = field(default_factory=NoRules)
+    set_data: Callable[[str, dict[str, str], str], None] = lambda call, values, by: None
 
 
 class Acting:
@@ -32,6 +38,8 @@ class Acting:
         self._waits = means.waits
         self._phone_of = means.phone_of
         self._publish = means.publish
+        self._rules = means.rules
+        self._set_data = means.set_data
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def _lock(self, key: str) -> asyncio.Lock:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from cti.commands import CommandError
-from cti.control.moves import CONNECTED, Phase, state_of
+from cti.control.moves import CONNECTED, HOLD, QUEUED, Phase, state_of
 from cti.control.ports import CallAnswer, both
+from cti.control.second_level import require_takes
 from cti.control.steps import NOBODY, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
 from cti.control.targets import Target
 from cti.facts import CallView
+
+QUEUE_WAIT = 60
+"""Seconds that an agent waits in a queue for somebody to ask."""
 
 
 class Consulting(Steps):
     """Consult, alternate, complete, cancel."""
 
-    async def consult(self, call: str, agent: str, find: Finder) -> CallAnswer:
-        """Asks somebody while the other party is on hold. If the target is not reached, the parties talk on."""
+    async def consult(
+        self, call: str, agent: str, find: Finder, *, wait: int = QUEUE_WAIT, priority: int = 0
+    ) -> CallAnswer:
+        """Asks somebody while the other party is on hold. If the target is not reached, the parties talk on. A queue is
+        waited in for `wait` seconds at this priority; one that takes nobody is refused before anything changes."""
         async with self._act(call, agent, "consult") as act:
             target = await self._target(act, find)
+            if target.queue:
+                return await self._ask_queue(act, target, wait, priority)
             now, port = act.scene, act.port
             known = {c.id for c in now.view.connections}
             customer, mine = self._channel(act, now.customer), self._channel(act, now.me)
@@ -41,6 +50,57 @@ class Consulting(Steps):
                 await self._do(act, "Redirect", Channel=mine, **asking)
             await self._is_asked(act, target, known)
             return self._answer(act)
+
+    async def _ask_queue(self, act: Act, target: Target, wait: int, priority: int) -> CallAnswer:
+        """The agent waits in the queue, the other party on hold. Whoever takes it from the queue is the one asked."""
+        now, port = act.scene, act.port
+        queue = f"{port.name}:{target.exten}"
+        require_takes(queue, port.staff(queue, act.agent), self._rules)
+        customer, mine = self._channel(act, now.customer), self._channel(act, now.me)
+        then = f"queue/{target.exten}"
+        self._mark(act, customer, partner=mine, back=now.me.device, then=then, ring=port.ring_seconds)
+        self._mark(act, mine, partner=customer)
+        act.marks += [(one, "CTI_SECOND_WAIT", str(wait)) for one in (customer, mine)]
+        act.marks += [(one, "CTI_SECOND_PRIO", str(priority)) for one in (customer, mine)]
+        there = ("cti-consult-queue", target.exten)
+        if now.phase is Phase.TALKING:
+            await self._do(act, "Redirect", **both(customer, ("cti-hold", "music"), mine, there))
+        else:
+            where = {"Context": there[0], "Exten": there[1], "Priority": "1"}
+            await self._do(act, "Redirect", Channel=mine, **where)
+        known = {c.id for c in now.view.connections}
+        apart = now.phase is not Phase.TALKING
+
+        def look(view: CallView | None) -> str | None:
+            nonlocal apart
+            me, other = state_of(view, now.me.id), state_of(view, now.customer.id)
+            if other is None or view is None:
+                return "gone"
+            if me is None:
+                return "left"
+            apart = apart or other is HOLD
+            asks = me is QUEUED or any(
+                c.id not in known and c.state in RINGS_OR_THROUGH for c in view.connections
+            )
+            if apart and asks:
+                return "waits"
+            return "back" if apart and me is CONNECTED and other is CONNECTED else None
+
+        came = await self._find_out(port, act.call, look, RINGS)
+        if came == "gone":
+            raise CommandError("caller_gone", "the caller hung up meanwhile")
+        if came == "left":
+            raise CommandError("not_confirmed", "your phone hung up meanwhile")
+        if came == "back":
+            raise CommandError(
+                "target_not_reached", f"{queue} takes nobody now; you talk with the caller again"
+            )
+        if came is None:
+            await self._bring_back(act, act.scene.customer)
+            raise CommandError(
+                "target_not_reached", f"{queue} was not reached; you talk with the caller again"
+            )
+        return self._answer(act)
 
     async def _is_asked(self, act: Act, target: Target, known: set[str]) -> None:
         me, customer = act.scene.me.id, act.scene.customer.id
@@ -136,7 +196,10 @@ class Consulting(Steps):
 
         def look(view: CallView | None) -> bool:
             rest = [c for c in view.connections if c.id not in (now.me.id, now.customer.id)] if view else []
-            return state_of(view, now.me.id) is None and any(c.state in RINGS_OR_THROUGH for c in rest)
+            waits = state_of(view, now.customer.id) is QUEUED
+            return state_of(view, now.me.id) is None and (
+                waits or any(c.state in RINGS_OR_THROUGH for c in rest)
+            )
 
         if not await self._until(act.port, act.call, look, RINGS):
             raise CommandError("not_confirmed", f"the call has {self._seen(act.port, act.call)}")
@@ -145,6 +208,8 @@ class Consulting(Steps):
         """Ends the consultation: whoever was asked leaves, the agent talks with the other party again."""
         async with self._act(call, agent, "cancel") as act:
             now = act.scene
+            if now.me.state is QUEUED:
+                return await self._leave_queue(act)
             asked = now.consulted
             if state_of(now.view, now.customer.id) is not CONNECTED:
                 await self._bring_back(act, now.customer)
@@ -153,3 +218,22 @@ class Consulting(Steps):
                 act, lambda view: state_of(view, asked.id) is None, "whoever was asked is still there"
             )
             return self._answer(act)
+
+    async def _leave_queue(self, act: Act) -> CallAnswer:
+        """The agent waits no longer: back with the other party."""
+        now = act.scene
+        mine, called = self._channel(act, now.me), [c.id for c in now.called]
+        await self._do(act, "Redirect", Channel=mine, Context="cti-consult-back", Exten="s", Priority="1")
+        await self._prove(
+            act,
+            lambda view: (
+                state_of(view, now.me.id) is CONNECTED
+                and state_of(view, now.customer.id) is CONNECTED
+                and all(state_of(view, one) is None for one in called)
+            ),
+            "you are not together",
+        )
+        self._mark(act, mine, partner=NOBODY)
+        self._mark(act, self._channel(act, now.customer), partner=NOBODY, then="")
+        await self._write(act)
+        return self._answer(act)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cti.control.conferring import Conferring
-from cti.control.consulting import Consulting
+from cti.control.escalating import Escalating
 from cti.control.recording import Recorder
 from cti.control.ringing import Ringing
 
 
-class Control(Ringing, Consulting, Conferring, Recorder):
+class Control(Ringing, Escalating, Conferring, Recorder):
     """Carries out what is wished for calls on all PBXs, and answers with what the facts show afterwards."""

@@ -57,6 +57,7 @@ POSSIBLE: dict[str, frozenset[Phase]] = {
     "retrieve": frozenset({Phase.HELD}),
     "transfer": frozenset({Phase.TALKING, Phase.HELD}),
     "consult": frozenset({Phase.TALKING, Phase.HELD}),
+    "escalate": frozenset({Phase.TALKING, Phase.HELD}),
     "alternate": frozenset({Phase.CONSULTING}),
     "complete": frozenset({Phase.ASKING, Phase.CONSULTING}),
     "cancel": frozenset({Phase.ASKING, Phase.CONSULTING}),
@@ -131,7 +132,7 @@ def _phase(view: CallView, me: ConnectionView, others: tuple[ConnectionView, ...
         return Phase.HELD_AT_PHONE
     if held and through:
         return Phase.CONSULTING
-    if held and called:
+    if held and (called or me.state is QUEUED):
         return Phase.ASKING
     if held:
         return Phase.HELD

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cti.ami import ActionRefused, AmiError, AmiLink, BadValue, Busy, NotConnected
 from cti.calls import Calls
 from cti.commands import CommandError
+from cti.control.second_level import Staff, staff_of
 from cti.control.targets import Targets, outside_digits
 from cti.facts import CallView
 from cti.people import Directory
@@ -17,7 +18,8 @@ from cti.switch import Switch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One PBX as call control needs it. `caller_id`: what number a call to the outside shows, by agent and number."""
+    """One PBX as call control needs it. `caller_id`: what number a call to the outside shows, by agent and number.
+    `staff`: who is at work in a queue, but for one agent."""
 
     name: str
     calls: Calls
@@ -27,6 +29,7 @@ class Port:
     up: Callable[[], bool]
     targets: Targets
     caller_id: Callable[[str, str], str]
+    staff: Callable[[str, str], Staff]
     ring_seconds: int = 30
     auto_answer: bool = False
     recordings: str = ""
@@ -69,6 +72,7 @@ def port_of(name: str, switch: Switch, link: AmiLink, directory: Directory, pbx:
             outside_prefix=pbx.outside_prefix,
         ),
         caller_id=caller_id,
+        staff=staff_of(switch.queues),
         ring_seconds=pbx.ring_seconds,
         auto_answer=pbx.auto_answer,
         recordings=pbx.recordings,

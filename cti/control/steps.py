@@ -7,10 +7,11 @@ brought together again and the error says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from cti.ami import AmiError
 from cti.commands import CommandError
@@ -137,20 +138,34 @@ class Steps(Acting):
 
     async def _do(self, act: Act, action: str, **headers: str) -> Mapping[str, str]:
         """Writes what was noted, then acts. All is sent at once: Asterisk takes it in order, and one wait is enough."""
-        marks, act.marks = act.marks, []
-        by_channel: dict[str, dict[str, str]] = {}
-        for channel, name, value in marks:
-            by_channel.setdefault(channel, {})[name] = value
-        written = [
-            self._send(act.port, "Setvar", Channel=channel, **_together(values))
-            for channel, values in by_channel.items()
-        ]
+        written = self._marks_of(act)
         done = await asyncio.gather(*written, self._send(act.port, action, **headers), return_exceptions=True)
         for outcome in reversed(done):
             if isinstance(outcome, BaseException):
                 raise outcome
         answer: Mapping[str, str] = done[-1]  # type: ignore[assignment]  # errors were raised above
         return answer
+
+    def _marks_of(self, act: Act) -> list[Coroutine[Any, Any, Mapping[str, str]]]:
+        marks, act.marks = act.marks, []
+        by_channel: dict[str, dict[str, str]] = {}
+        for channel, name, value in marks:
+            by_channel.setdefault(channel, {})[name] = value
+        return [
+            self._send(act.port, "Setvar", Channel=channel, **_together(values))
+            for channel, values in by_channel.items()
+        ]
+
+    async def _write(self, act: Act) -> None:
+        """Writes what was noted and does nothing else; a channel that has gone needs none of it."""
+        await asyncio.gather(*self._marks_of(act), return_exceptions=True)
+
+    def _handed_on(self, act: Act, target: Target) -> None:
+        """Says that the agent hands the party on hold to a queue; of one who talks, Asterisk says it."""
+        now = act.scene
+        self._publish(
+            act.port.calls.handed_on(act.call, now.me.id, target.exten, at=datetime.now(UTC).timestamp())
+        )
 
     def _caller_id(self, act: Act, target: Target) -> str:
         return act.port.caller_id(act.agent, target.exten) if target.outside else ""

@@ -83,6 +83,8 @@ class Talking(Steps):
                 await self._do(
                     act, "Redirect", Channel=customer, Context=where, Exten=target.exten, Priority="1"
                 )
+                if target.queue:
+                    self._handed_on(act, target)
                 await self._end(act, now.me)
             await self._went_on(act, target, known, now.customer.id)
             return self._answer(act)
