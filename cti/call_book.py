@@ -12,7 +12,7 @@ from cti.facts import (
     Fact,
 )
 from cti.legs import (
-    SPIES,
+    NOBODYS,
     Call,
     Leg,
     moment,
@@ -162,7 +162,7 @@ class CallBook:
     def _leg(self, uniqueid: str) -> Leg | None:
         leg = self._legs.get(uniqueid)
         if leg is None:
-            self.unknown += not uniqueid.startswith(SPIES)
+            self.unknown += not uniqueid.startswith(NOBODYS)
             return None
         return None if leg.cleared else leg
 

@@ -49,13 +49,15 @@ from cti.facts import CallParked as CallParkedFact
 from cti.facts import CallUnparked as CallUnparkedFact
 from cti.legs import (
     DIAL_REASONS,
-    SPIES,
+    LINES,
+    NOBODYS,
     Call,
     Facts,
     Leg,
     Move,
     moment,
 )
+from cti.lines import Lines
 
 
 class CallRecords(CallLife):
@@ -70,6 +72,7 @@ class CallRecords(CallLife):
         inbound_contexts: Iterable[str],
     ) -> None:
         super().__init__(pbx, agent_at=agent_at, is_trunk=is_trunk, inbound_contexts=inbound_contexts)
+        self.lines = Lines(pbx, agent_at=agent_at)
         self._fold: dict[type[Record], Callable[..., Facts]] = {
             ChannelAppeared: self._appeared,
             ChannelStateChanged: self._state_changed,
@@ -103,8 +106,8 @@ class CallRecords(CallLife):
         }
 
     def _appeared(self, r: ChannelAppeared) -> Facts:
-        if r.uniqueid in self._legs or r.linkedid.startswith(SPIES):
-            return []
+        if r.uniqueid in self._legs or r.linkedid.startswith(NOBODYS):
+            return self.lines.appeared(r) if r.uniqueid.startswith(LINES) else []
         half = other_half(r.channel)
         if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
             self._add_end(twin, r.uniqueid, r.channel)
@@ -163,6 +166,8 @@ class CallRecords(CallLife):
             self._halves[channel] = leg
 
     def _state_changed(self, r: ChannelStateChanged) -> Facts:
+        if r.uniqueid.startswith(LINES):
+            return self.lines.changed(r)
         leg = self._leg(r.uniqueid)
         if leg is None or leg.ends[0] != r.uniqueid:
             return []
@@ -203,8 +208,8 @@ class CallRecords(CallLife):
 
     def _gone(self, r: ChannelGone) -> Facts:
         if r.uniqueid not in self._legs:
-            self.unknown += not r.uniqueid.startswith(SPIES)
-            return []
+            self.unknown += not r.uniqueid.startswith(NOBODYS)
+            return self.lines.gone(r.uniqueid, r.at, r.cause)
         return self._drop(r.uniqueid, r.at, r.cause)
 
     def _drop(self, uniqueid: str, at: float, cause: int, *, lost: bool = False) -> Facts:

@@ -325,6 +325,36 @@ class AgentReachabilityChanged(Fact, frozen=True, gc=False, kw_only=True):
     reachable: bool
 
 
+class LineState(StrEnum):
+    """The line of an agent who works off-hook: closed, the phone is being called, or open."""
+
+    CLOSED = "closed"
+    CALLING = "calling"
+    OPEN = "open"
+
+
+class AgentLineChanged(Fact, frozen=True, gc=False, kw_only=True):
+    """The open line of an agent who works off-hook came or went. `reason`: called, rings, opened; of a closed one hung_up
+    (at the phone, or the way to it broke), closed (by command, logged off), no_answer, busy, rejected, unreachable,
+    congestion, lost (found gone at a resync). AMI: Newchannel, Newstate, Hangup."""
+
+    TYPE: ClassVar[str] = "agent.line_changed"
+    agent: str
+    pbx: str
+    device: str
+    line: LineState
+    reason: str
+
+
+class AgentOffHookChanged(Fact, frozen=True, gc=False, kw_only=True):
+    """An agent works off-hook from now on (their line stays open and calls are connected to it), or on-hook again."""
+
+    TYPE: ClassVar[str] = "agent.off_hook_changed"
+    agent: str
+    off_hook: bool
+    by: str
+
+
 class QueueAdded(Fact, frozen=True, gc=False, kw_only=True):
     """A queue is known from now on. AMI: QueueStatus (QueueParams)."""
 

@@ -80,6 +80,12 @@ LEFT_ALONE_AFTER = 1.0
 SPIES = "cti-spy-"
 """How the ids begin of channels by which supervisors listen: those are nobody's call."""
 
+LINES = "cti-line-"
+"""How the ids begin of the open lines of agents who work off-hook (`cti.lines`): those are nobody's call either."""
+
+NOBODYS = (SPIES, LINES)
+"""How ids begin of channels that are in no call."""
+
 RIVALRY = 1.0
 """Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
 

@@ -49,11 +49,14 @@ from cti.call_commands import add_call_commands
 from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.control import Control
+from cti.control.off_hook import OffHook
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
+    AgentLineChanged,
+    AgentOffHookChanged,
     AgentStateChanged,
     CallCleared,
     CallFact,
@@ -75,6 +78,7 @@ from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
 from cti.help_requests import HelpRequests
 from cti.hub import Hub
 from cti.journal import Journal
+from cti.line_commands import add_line_commands
 from cti.membership import OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
@@ -139,6 +143,8 @@ class Server:
         self._pbx_tasks: list[asyncio.Task[None]] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._port = settings.port
+        self._reading_people = asyncio.Lock()
+        self._off_hook_by: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -178,6 +184,10 @@ class Server:
 
     async def refresh_people(self) -> None:
         """Reads agents, teams and phones again; when they have changed, brings everything in line that depends on them."""
+        async with self._reading_people:  # never an older reading after a newer one
+            await self._refresh_people()
+
+    async def _refresh_people(self) -> None:
         agents, teams = await users.load_directory(self.database.pool)
         if not self.directory.differs(agents, teams):
             return
@@ -189,13 +199,28 @@ class Server:
         for login in gone:
             why = "the user's phone was changed or taken away"
             self.bus.publish(self.agents.dismiss(login, at=now, why=why))
+        others = {
+            agent.login
+            for agent in agents
+            if agent.off_hook != (was.off_hook if (was := self.directory.agents.get(agent.login)) else False)
+        }
         self.directory.load(agents, teams)
         self.audience.people_changed()
+        for login in sorted(others):
+            how = self.directory.agents[login].off_hook
+            by = self._off_hook_by.pop(login, "system")
+            told = AgentOffHookChanged(at=now, agent=login, off_hook=how, by=by)
+            self.bus.publish([told, *self.agents.off_hook_changed(login, by=by, at=now)])
         self.bus.publish(self.agents.people_changed(now))
         for switch in self.switches.values():
             self.bus.publish(switch.queues.reassign(now.timestamp()))
         self.membership.people_changed()
         self.hub.refresh()
+
+    async def _choose_off_hook(self, login: str, off_hook: bool, by: str) -> None:
+        await users.set_off_hook(self.database.pool, login, off_hook)
+        self._off_hook_by[login] = by
+        await self.refresh_people()
 
     async def _people_changed(self, _login: str | None) -> None:
         await self.refresh_people()
@@ -262,6 +287,14 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
+        self.off_hook = OffHook(
+            ports,
+            directory=self.directory,
+            agents=self.agents,
+            waits=self.waits,
+            publish=self.bus.publish,
+            spawn=self._spawn,
+        )
         self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
         self.supervising = Supervising(
             ports,
@@ -374,7 +407,7 @@ class Server:
 
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
-        return agent.interfaces.get(pbx) if agent else None
+        return self.off_hook.device(pbx, login) or agent.interfaces.get(pbx) if agent else None
 
     def healthy(self, pbx: str) -> bool:
         """Whether the PBX's state is known and its events come in time: to be asked before deciding on live state."""
@@ -553,7 +586,18 @@ class Server:
         self._cleanup.push_async_callback(self.commands.close)
         add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
         add_agent_commands(
-            self.commands, agents=self.agents, directory=self.directory, publish=self.bus.publish
+            self.commands,
+            agents=self.agents,
+            directory=self.directory,
+            publish=self.bus.publish,
+            wants_line=self.off_hook.wanted,
+        )
+        add_line_commands(
+            self.commands,
+            off_hook=self.off_hook,
+            agents=self.agents,
+            directory=self.directory,
+            choose=self._choose_off_hook,
         )
         add_call_commands(
             self.commands,
@@ -764,6 +808,9 @@ class Server:
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
             listen(kind, self.supervising.hear_call)
+        for kind in (AgentLineChanged, AgentOffHookChanged, AgentStateChanged, PbxStatusChanged):
+            listen(kind, self.off_hook.hear)
+        listen(AgentLineChanged, self.agents.hear)
         listen(PbxStatusChanged, self.waits.hear)
         listen(PbxStatusChanged, self.supervising.hear_pbx)
         listen(PbxStatusChanged, self.alarm_measures.hear)

@@ -62,7 +62,7 @@ class Conferring(Steps):
             await self._originate(
                 port,
                 {
-                    "Channel": f"Local/{target.exten}@{target.context}",
+                    "Channel": f"Local/{target.exten}@cti-reach",
                     "Context": "cti-conference",
                     "Exten": room,
                     "Priority": "1",

@@ -141,7 +141,7 @@ class Steps:
             queue = act.scene.view.queue.partition(":")[2]
         wanted = {
             "CTI_PARTNER": partner,
-            "CTI_BACK": back,
+            "CTI_BACK": f"{back}/n" if back and back.endswith("@cti-line") else back,
             "CTI_THEN": then,
             "CTI_QUEUE": queue,
             "CTI_PARTY": party,
