@@ -439,10 +439,12 @@ class CallRecords(CallLife):
         return facts + self._tell(target, changes, at)
 
     def _phone_held(self, r: PhoneHeld) -> Facts:
-        leg = self._leg(r.uniqueid)
-        if leg is None:
+        on_line = self.lines.reached_by(r.uniqueid)
+        legs = reversed(tuple(self._legs.values()))  # of a phone with an open line, it holds the call that is on it
+        leg = next((one for one in legs if one.device == on_line), None) if on_line else self._leg(r.uniqueid)
+        if leg is None or leg.cleared:
             return []
-        holder, bridge = leg.front or leg, leg.bridges.get(r.uniqueid)
+        holder, bridge = leg.front or leg, leg.bridges.get(leg.ends[0] if on_line else r.uniqueid)
         holder.held_in = bridge if r.on else None
         for peer in () if r.on else self._peers(holder):
             self._legs[peer].music = False  # its end is told later, at times when they have parted already

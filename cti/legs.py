@@ -170,6 +170,11 @@ class Leg:
     guest_of: str | None = None
 
     @property
+    def bridged(self) -> bool:
+        """Whether it is in a bridge with others; the one of a Local channel's far half leads to its own phone only."""
+        return self.ends[0] in self.bridges
+
+    @property
     def pipe(self) -> bool:
         """Whether this Local channel only joins what is at its two ends, and nobody is it."""
         if self.joint:

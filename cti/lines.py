@@ -72,6 +72,11 @@ class Lines:
                 return line_of(line.device)
         return None
 
+    def reached_by(self, uniqueid: str) -> str | None:
+        """What calls the line with this channel: `Local/1101@cti-line`; None for any other channel."""
+        line = self._lines.get(uniqueid)
+        return line_of(line.device) if line is not None else None
+
     def is_open(self, phone: str) -> bool:
         """Whether the line of the phone with this extension is open."""
         line = self._lines.get(f"{LINES}{phone}.")
