@@ -178,6 +178,7 @@ class CallBook:
             agent=leg.agent,
             number=leg.number,
             name=leg.name,
+            muted=leg.muted,
         )
 
     def _view(self, call: Call) -> CallView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from cti.ami_events import (
     BlindlyTransferred,
@@ -32,6 +32,7 @@ from cti.ami_events import (
     MemberConnected,
     MemberDidNotAnswer,
     MusicChanged,
+    PartyMuted,
     PhoneHeld,
     QueueOutcome,
     Record,
@@ -43,6 +44,7 @@ from cti.call_life import CallLife
 from cti.facts import (
     CallerChanged,
     CallMerged,
+    CallMuted,
     Direction,
 )
 from cti.facts import CallParked as CallParkedFact
@@ -102,6 +104,7 @@ class CallRecords(CallLife):
             CallUnparked: self._unparked,
             ConferenceJoined: self._conference_joined,
             ConferenceLeft: self._conference_left,
+            PartyMuted: self._party_muted,
             DataCollected: self._data_collected,
         }
 
@@ -440,7 +443,9 @@ class CallRecords(CallLife):
 
     def _phone_held(self, r: PhoneHeld) -> Facts:
         on_line = self.lines.reached_by(r.uniqueid)
-        legs = reversed(tuple(self._legs.values()))  # of a phone with an open line, it holds the call that is on it
+        legs = reversed(
+            tuple(self._legs.values())
+        )  # of a phone with an open line, it holds the call that is on it
         leg = next((one for one in legs if one.device == on_line), None) if on_line else self._leg(r.uniqueid)
         if leg is None or leg.cleared:
             return []
@@ -588,9 +593,42 @@ class CallRecords(CallLife):
 
     def _conference_left(self, r: ConferenceLeft) -> Facts:
         leg = self._leg(r.uniqueid)
-        if leg is not None:
-            leg.in_room = False
-        return []
+        if leg is None:
+            return []
+        leg.in_room = False
+        return self._mute(leg, False, r.at)
+
+    def _party_muted(self, r: PartyMuted) -> Facts:
+        leg = self._leg(r.uniqueid)
+        return self._mute(leg, r.on, r.at) if leg is not None else []
+
+    def _mute(self, leg: Leg, muted: bool, at: float) -> Facts:
+        """Whether a party is heard; of a Local channel that only leads to it, the party behind."""
+        party = leg
+        if leg.pipe:
+            party = next((other for other in leg.call.legs.values() if other.dialler is leg), leg)
+        if party.muted is muted:
+            return []
+        party.muted = muted
+        if not party.published:
+            return []
+        connection = self._connection(party)
+        return [
+            CallMuted(
+                at=moment(at), call=party.call.id, connection=connection, agent=party.agent, muted=muted
+            )
+        ]
+
+    def set_muted(self, channels: Mapping[str, bool], at: float) -> Facts:
+        """Takes over who is muted in a conference, by channel name, as the PBX lists it."""
+        by_name = {
+            name: leg for leg in self._legs.values() for name in (leg.channel, other_half(leg.channel))
+        }
+        facts: Facts = []
+        for name, muted in channels.items():
+            leg = by_name.get(name)
+            facts += self._mute(leg, muted, at) if leg is not None and not leg.cleared else []
+        return facts
 
     def _data_collected(self, r: DataCollected) -> Facts:
         leg = self._leg(r.uniqueid)

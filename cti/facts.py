@@ -52,7 +52,7 @@ class AgentState(StrEnum):
 
 
 class ConnectionView(Frozen, frozen=True, gc=False, kw_only=True):
-    """One party of a call as a client sees it."""
+    """One party of a call as a client sees it. `muted`: the others of the conference do not hear them."""
 
     id: str
     device: str
@@ -61,6 +61,7 @@ class ConnectionView(Frozen, frozen=True, gc=False, kw_only=True):
     agent: str | None = None
     number: str | None = None
     name: str | None = None
+    muted: bool = False
 
 
 class CallView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -236,6 +237,16 @@ class CallConferenced(CallFact, frozen=True, gc=False, kw_only=True):
     room: str
     parties: int
     view: CallView
+
+
+class CallMuted(CallFact, frozen=True, gc=False, kw_only=True):
+    """A party of a conference is heard by the others no longer (`muted`), or again; also when it leaves the conference.
+    AMI: ConfbridgeMute, ConfbridgeUnmute, ConfbridgeLeave."""
+
+    TYPE: ClassVar[str] = "call.muted"
+    connection: ConnectionView
+    agent: str | None
+    muted: bool
 
 
 class CallFailed(CallFact, frozen=True, gc=False, kw_only=True):

@@ -166,6 +166,7 @@ class Leg:
     transferred: bool = False
     held_by: str = "server"
     set_aside: bool = False
+    muted: bool = False
     caller: tuple[str | None, str | None] | None = None
     guest_of: str | None = None
 

@@ -79,7 +79,7 @@ from cti.help_requests import HelpRequests
 from cti.hub import Hub
 from cti.journal import Journal
 from cti.line_commands import add_line_commands
-from cti.membership import OF_MEMBERS, Membership
+from cti.membership import AFTER_A_BREAK, OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.people import Actor, Directory, Role
@@ -833,6 +833,7 @@ class Server:
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(PbxResynced, self._settle_interactions)
+        listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
         listen(QueueCallerJoined, self.ageing.joined)
@@ -844,6 +845,11 @@ class Server:
     def _queues_hear(self, fact: Fact) -> list[Fact]:
         switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
         return switch.queues.hear(fact) if switch else []
+
+    def _ask_what_lists_do_not_tell(self, fact: PbxResynced) -> None:
+        if fact.reason in AFTER_A_BREAK:
+            self._spawn(self.control.find_recordings(fact.pbx))
+            self._spawn(self.control.ask_who_is_muted(fact.pbx))
 
     def _settle_interactions(self, fact: PbxResynced) -> None:
         alive = [view.id for view in self.switches[fact.pbx].calls.views()]
