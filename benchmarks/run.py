@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "memory": (["--calls", "20000"], 240),
     "routing": (["--accounts", "100000", "--seconds", "6"], 180),
     "command": (["--rounds", "40"], 120),
+    "off_hook": (["--rounds", "20"], 150),
     "figures": (["--calls", "500000", "--days", "100"], 240),
 }
 """Name → its short settings, and the seconds after which it is given up."""

@@ -59,35 +59,40 @@ A = TypeVar("A", bound=ForAgent)
 ROLES = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN, Role.INTEGRATION)
 
 
+def whose(actor: Actor, args: ForAgent, directory: Directory) -> str:
+    """The agent that a command is for; raises CommandError for one who is not the actor's to change."""
+    login = args.agent or actor.login
+    everybodys = actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams)
+    if login != actor.login and not everybodys:
+        if actor.role is Role.AGENT:
+            raise CommandError("not_your_agent", "you can change your own state only")
+        if directory.team_of(login) not in actor.teams:
+            raise CommandError("not_your_agent", f"{login} is not in a team of yours")
+    return login
+
+
 def add_agent_commands(
     commands: Commands,
     *,
     agents: Agents,
     directory: Directory,
     publish: Callable[[Iterable[Fact]], None],
+    wants_line: Callable[[str], None] = lambda login: None,
 ) -> None:
-    """Registers `agent.*`."""
-
-    def whose(actor: Actor, args: ForAgent) -> str:
-        login = args.agent or actor.login
-        everybodys = actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams)
-        if login != actor.login and not everybodys:
-            if actor.role is Role.AGENT:
-                raise CommandError("not_your_agent", "you can change your own state only")
-            if directory.team_of(login) not in actor.teams:
-                raise CommandError("not_your_agent", f"{login} is not in a team of yours")
-        return login
+    """Registers `agent.*`. `wants_line` is told who has logged on or asked for calls."""
 
     def register(
         op: str, args: type[A], change: Callable[[str, A, str, datetime], list[Fact]], summary: str
     ) -> None:
         async def handler(actor: Actor, given: A) -> AgentView:
-            login = whose(actor, given)
+            login = whose(actor, given, directory)
             now = datetime.now(UTC)
             try:
                 publish(change(login, given, actor.login, now))
             except NotPossible as error:
                 raise CommandError(error.code, str(error)) from None
+            if op in ("agent.log_on", "agent.ready"):
+                wants_line(login)
             view = agents.view(login, now)
             if view is None:
                 raise CommandError("not_an_agent", f"{login} is not an agent")

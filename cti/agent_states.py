@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from cti.facts import AgentState, ConnectionState
-from cti.reasons import PAUSED_AT_THE_PBX, PHONE_UNREACHABLE
+from cti.facts import AgentState, ConnectionState, LineState
+from cti.reasons import LINE_CLOSED, PAUSED_AT_THE_PBX, PHONE_UNREACHABLE
 from cti.wrap_up import Worked, Wrapping
 
 UNREACHABLE = frozenset({"unavailable", "invalid"})
@@ -72,6 +72,7 @@ class Known:
 @dataclass(slots=True)
 class AgentNow:
     """One agent. `in_session`: has logged on or off here, ever. `asked_by`: who wanted the present `ready` and `reason`.
+    `off_hook`, `lines`: whether calls come to a line that stays open, and how it is, by PBX.
     `parties`: connections by id, the newest last. `worked`: queue calls to be wrapped up once on no other. `left_over`:
     those of before a restart of which the PBX has not told yet."""
 
@@ -94,6 +95,8 @@ class AgentNow:
     by: str = "system"
     why: str = "not logged on since the server started"
     members: dict[tuple[str, str], Membership] = field(default_factory=dict)
+    off_hook: bool = False
+    lines: dict[str, LineState] = field(default_factory=dict)
 
     @property
     def talking(self) -> str | None:
@@ -130,14 +133,16 @@ class AgentNow:
 
     @property
     def reachable(self) -> bool:
-        """Whether one of the phones can be rung, as far as the queues say."""
+        """Whether one of the phones can be rung, as far as the queues say; of who works off-hook: whether a line is open."""
+        if self.off_hook:
+            return LineState.OPEN in self.lines.values()
         return not self.members or any(m.status not in UNREACHABLE for m in self.members.values())
 
     @property
     def idle_reason(self) -> str | None:
         """Why no calls can come while on none."""
         if self.wants_calls:
-            return PHONE_UNREACHABLE
+            return LINE_CLOSED if self.off_hook else PHONE_UNREACHABLE
         if self.at_pbx_only:
             return next((m.pause_reason for m in self.members.values() if m.pause_reason), PAUSED_AT_THE_PBX)
         return self.reason

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from cti.agent_states import AgentNow, Known, Membership, Party, Shown, pending_of, state_of
 from cti.facts import (
+    AgentLineChanged,
     AgentReachabilityChanged,
     AgentState,
     AgentStateChanged,
@@ -25,6 +26,7 @@ from cti.facts import (
     ConnectionState,
     ConnectionView,
     Fact,
+    LineState,
     PbxResynced,
     PbxStatusChanged,
     QueueMemberJoined,
@@ -33,7 +35,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.people import Agent, Directory
-from cti.reasons import CONTESTED, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
+from cti.reasons import CONTESTED, LINE_CLOSED, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
 from cti.views import AgentView
 from cti.wrap_up import LONGEST_EXTENSION as LONGEST_EXTENSION
 from cti.wrap_up import Disposition, Worked, Wrapping, WrapUps, begin
@@ -127,7 +129,7 @@ class Agents:
         return [self._view(person, now) for _, person in sorted(self._directory.agents.items())]
 
     def _view(self, person: Agent, now: datetime) -> AgentView:
-        a = self._agents.get(person.login) or AgentNow(person.login, person.name)
+        a = self._agents.get(person.login) or AgentNow(person.login, person.name, off_hook=person.off_hook)
         self._first_asked = self._first_asked or now
         return AgentView(
             agent=person.login,
@@ -144,6 +146,8 @@ class Agents:
             device=_device(person),
             reachable=a.reachable,
             queues=tuple(sorted({queue for queue, _ in a.members})),
+            off_hook=person.off_hook,
+            lines={pbx: line.value for pbx, line in a.lines.items()},
         )
 
     def session(self, login: str, now: datetime) -> Session:
@@ -227,7 +231,7 @@ class Agents:
             raise NotPossible("not_an_agent", f"{login} is not an agent: no phone is assigned to this login")
         found = self._agents.get(login)
         if found is None:
-            found = self._agents[login] = AgentNow(login, person.name)
+            found = self._agents[login] = AgentNow(login, person.name, off_hook=person.off_hook)
         return found
 
     # ------------------------------------------------------------------------------------------ wishes
@@ -481,6 +485,8 @@ class Agents:
                 return self._member(fact, Membership(old.status, fact.paused, fact.reason), why)
             case QueueMemberLeft():
                 return self._member(fact, None, f"is no longer a member of the queue {fact.queue}")
+            case AgentLineChanged():
+                return self._line(fact)
             case PbxStatusChanged() if fact.phase != "up":
                 self._up.discard(fact.pbx)
                 return self._link_changed(fact.at, f"the link to the PBX {fact.pbx} is {fact.phase}")
@@ -489,8 +495,60 @@ class Agents:
                 facts: Facts = []
                 for a in tuple(self._agents.values()):
                     facts += self._settle_left_over(a, fact)
+                    if not (self._lost(a.login) or a.lines):
+                        facts += self._without_line(a, fact.at, "the line was found closed")
                 return facts + self._link_changed(fact.at, f"the PBX {fact.pbx} was asked again")
         return []
+
+    def _line(self, fact: AgentLineChanged) -> Facts:
+        """Follows the line of an agent who works off-hook. Who loses it is not ready until somebody asks again: nobody is
+        given calls because a phone was put back on its hook and taken off."""
+        a = self._agents.get(fact.agent)
+        if a is None and fact.agent not in self._directory.agents:
+            return []
+        a = a or self._agent(fact.agent)
+        was_reachable = a.reachable
+        if fact.line is LineState.CLOSED:
+            a.lines.pop(fact.pbx, None)
+        else:
+            a.lines[fact.pbx] = fact.line
+        facts: Facts = []
+        if a.reachable != was_reachable:
+            facts.append(
+                AgentReachabilityChanged(at=fact.at, agent=a.login, device=fact.device, reachable=a.reachable)
+            )
+        if fact.line is LineState.CLOSED and not a.lines:
+            facts += self._without_line(
+                a, fact.at, LINE_ENDS.get(fact.reason, f"the line ended: {fact.reason}")
+            )
+        return facts + self._derive(a, fact.at, by="pbx", why="the line is open")
+
+    def _without_line(self, a: AgentNow, at: datetime, why: str) -> Facts:
+        person = self._directory.agents.get(a.login)
+        if person is None or not person.off_hook or not (a.logged_on and a.ready):
+            return []
+        a.ready, a.reason, a.asked_by = False, LINE_CLOSED, "system"
+        return self._derive(a, at, by="pbx", why=why, asked=True)
+
+    def line_refused(self, login: str, why: str, *, at: datetime) -> Facts:
+        """The line that an agent needs could not be opened: not ready until somebody asks again."""
+        a = self._agents.get(login)
+        return self._without_line(a, at, f"the line could not be opened: {why}") if a is not None else []
+
+    def off_hook_changed(self, login: str, *, by: str, at: datetime) -> Facts:
+        """The agent works off-hook from now on, or no longer, as the directory says."""
+        person, known = self._directory.agents[login], login in self._agents
+        a = self._agent(login)
+        before = (
+            a.reachable if known else person.off_hook
+        )  # of who was never heard of: reachable on-hook only
+        how = "off-hook" if person.off_hook else "on-hook"
+        facts = self._derive(a, at, by=by, why=f"works {how} from now on")
+        told: Facts = []
+        if a.reachable != before:
+            device = _device(person) or ""
+            told = [AgentReachabilityChanged(at=at, agent=login, device=device, reachable=a.reachable)]
+        return [*told, *facts]
 
     def _settle_left_over(self, a: AgentNow, fact: PbxResynced) -> Facts:
         """After a restart: calls that are gone meanwhile are wrapped up now, or the log-off that waited for their end comes,
@@ -637,6 +695,8 @@ class Agents:
         says who asked: nobody is ready without a person or a rule that wanted it."""
         old = a.shown
         a.lost = self._lost(a.login)
+        person = self._directory.agents.get(a.login)
+        a.off_hook = person is not None and person.off_hook
         state = state_of(a)
         unknown = old.reason if old.state is AgentState.UNKNOWN else why
         if by != "system" and old.state is not AgentState.UNKNOWN:
@@ -661,7 +721,6 @@ class Agents:
         if a.since is None or (new.state, new.reason) != (old.state, old.reason):
             began = self._begun(a, old, Known(new, at, by, why))
         a.shown, a.since, a.by, a.why = new, began.since, began.by, began.why
-        person = self._directory.agents.get(a.login)
         return [
             AgentStateChanged(
                 at=at,
@@ -697,6 +756,17 @@ _WHY = {
     "call.established": "talks",
     "call.held": "holds a call",
     "call.retrieved": "talks again",
+}
+
+
+LINE_ENDS = {
+    "hung_up": "the line was hung up at the phone, or broke",
+    "closed": "the line was closed",
+    "lost": "the line was found closed when the PBX was asked again",
+    "no_answer": "the phone was called to open the line and was not answered",
+    "busy": "the phone was called to open the line and is busy",
+    "rejected": "the phone was called to open the line and refused",
+    "unreachable": "the phone was called to open the line and cannot be reached",
 }
 
 

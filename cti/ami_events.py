@@ -283,6 +283,12 @@ class ConferenceLeft(ChannelRecord, frozen=True, gc=False):
     room: str
 
 
+class PartyMuted(ChannelRecord, frozen=True, gc=False):
+    """AMI: ConfbridgeMute (`on`) and ConfbridgeUnmute: whether the others of a conference hear this channel."""
+
+    on: bool
+
+
 class DataCollected(ChannelRecord, frozen=True, gc=False):
     """UserEvent CtiData from the dialplan: what an IVR collected. All its own headers, names as written there."""
 
@@ -754,6 +760,8 @@ PARSERS: dict[bytes, Parser] = {
     b"ParkedCallGiveUp": _unparked("given_up"),
     b"ConfbridgeJoin": _own(ConferenceJoined, "Conference"),
     b"ConfbridgeLeave": _own(ConferenceLeft, "Conference"),
+    b"ConfbridgeMute": _switch(PartyMuted, True),
+    b"ConfbridgeUnmute": _switch(PartyMuted, False),
     b"UserEvent": _user_event,
     b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
     b"ChanSpyStart": _of(

@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from cti.facts import (
+    AgentLineChanged,
+    AgentOffHookChanged,
     AgentReachabilityChanged,
     AgentStateChanged,
     CallCleared,
@@ -92,7 +94,9 @@ class Audience:
         match fact:
             case CallFact():
                 return self._of_call(fact)
-            case AgentStateChanged() | AgentReachabilityChanged():
+            case (
+                AgentStateChanged() | AgentReachabilityChanged() | AgentLineChanged() | AgentOffHookChanged()
+            ):
                 team = self._directory.team_of(fact.agent)
                 topics = {ADMIN, f"agent:{fact.agent}"}
                 if team is not None:

@@ -12,7 +12,7 @@ from cti.facts import (
     Fact,
 )
 from cti.legs import (
-    SPIES,
+    NOBODYS,
     Call,
     Leg,
     moment,
@@ -164,7 +164,7 @@ class CallBook:
     def _leg(self, uniqueid: str) -> Leg | None:
         leg = self._legs.get(uniqueid)
         if leg is None:
-            self.unknown += not uniqueid.startswith(SPIES)
+            self.unknown += not uniqueid.startswith(NOBODYS)
             return None
         return None if leg.cleared else leg
 
@@ -180,6 +180,7 @@ class CallBook:
             agent=leg.agent,
             number=leg.number,
             name=leg.name,
+            muted=leg.muted,
         )
 
     def _view(self, call: Call) -> CallView:

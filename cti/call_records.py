@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from cti.ami_events import (
     BlindlyTransferred,
@@ -32,6 +32,7 @@ from cti.ami_events import (
     MemberConnected,
     MemberDidNotAnswer,
     MusicChanged,
+    PartyMuted,
     PhoneHeld,
     QueueOutcome,
     Record,
@@ -43,19 +44,22 @@ from cti.call_life import CallLife
 from cti.facts import (
     CallerChanged,
     CallMerged,
+    CallMuted,
     Direction,
 )
 from cti.facts import CallParked as CallParkedFact
 from cti.facts import CallUnparked as CallUnparkedFact
 from cti.legs import (
     DIAL_REASONS,
-    SPIES,
+    LINES,
+    NOBODYS,
     Call,
     Facts,
     Leg,
     Move,
     moment,
 )
+from cti.lines import Lines
 
 
 class CallRecords(CallLife):
@@ -70,6 +74,7 @@ class CallRecords(CallLife):
         inbound_contexts: Iterable[str],
     ) -> None:
         super().__init__(pbx, agent_at=agent_at, is_trunk=is_trunk, inbound_contexts=inbound_contexts)
+        self.lines = Lines(pbx, agent_at=agent_at)
         self._fold: dict[type[Record], Callable[..., Facts]] = {
             ChannelAppeared: self._appeared,
             ChannelStateChanged: self._state_changed,
@@ -99,12 +104,13 @@ class CallRecords(CallLife):
             CallUnparked: self._unparked,
             ConferenceJoined: self._conference_joined,
             ConferenceLeft: self._conference_left,
+            PartyMuted: self._party_muted,
             DataCollected: self._data_collected,
         }
 
     def _appeared(self, r: ChannelAppeared) -> Facts:
-        if r.uniqueid in self._legs or r.linkedid.startswith(SPIES):
-            return []
+        if r.uniqueid in self._legs or r.linkedid.startswith(NOBODYS):
+            return self.lines.appeared(r) if r.uniqueid.startswith(LINES) else []
         half = other_half(r.channel)
         if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
             self._add_end(twin, r.uniqueid, r.channel)
@@ -163,6 +169,8 @@ class CallRecords(CallLife):
             self._halves[channel] = leg
 
     def _state_changed(self, r: ChannelStateChanged) -> Facts:
+        if r.uniqueid.startswith(LINES):
+            return self.lines.changed(r)
         leg = self._leg(r.uniqueid)
         if leg is None or leg.ends[0] != r.uniqueid:
             return []
@@ -203,8 +211,8 @@ class CallRecords(CallLife):
 
     def _gone(self, r: ChannelGone) -> Facts:
         if r.uniqueid not in self._legs:
-            self.unknown += not r.uniqueid.startswith(SPIES)
-            return []
+            self.unknown += not r.uniqueid.startswith(NOBODYS)
+            return self.lines.gone(r.uniqueid, r.at, r.cause)
         return self._drop(r.uniqueid, r.at, r.cause)
 
     def _drop(self, uniqueid: str, at: float, cause: int, *, lost: bool = False) -> Facts:
@@ -434,10 +442,14 @@ class CallRecords(CallLife):
         return facts + self._tell(target, changes, at)
 
     def _phone_held(self, r: PhoneHeld) -> Facts:
-        leg = self._leg(r.uniqueid)
-        if leg is None:
+        on_line = self.lines.reached_by(r.uniqueid)
+        legs = reversed(
+            tuple(self._legs.values())
+        )  # of a phone with an open line, it holds the call that is on it
+        leg = next((one for one in legs if one.device == on_line), None) if on_line else self._leg(r.uniqueid)
+        if leg is None or leg.cleared:
             return []
-        holder, bridge = leg.front or leg, leg.bridges.get(r.uniqueid)
+        holder, bridge = leg.front or leg, leg.bridges.get(leg.ends[0] if on_line else r.uniqueid)
         holder.held_in = bridge if r.on else None
         for peer in () if r.on else self._peers(holder):
             self._legs[peer].music = False  # its end is told later, at times when they have parted already
@@ -581,9 +593,42 @@ class CallRecords(CallLife):
 
     def _conference_left(self, r: ConferenceLeft) -> Facts:
         leg = self._leg(r.uniqueid)
-        if leg is not None:
-            leg.in_room = False
-        return []
+        if leg is None:
+            return []
+        leg.in_room = False
+        return self._mute(leg, False, r.at)
+
+    def _party_muted(self, r: PartyMuted) -> Facts:
+        leg = self._leg(r.uniqueid)
+        return self._mute(leg, r.on, r.at) if leg is not None else []
+
+    def _mute(self, leg: Leg, muted: bool, at: float) -> Facts:
+        """Whether a party is heard; of a Local channel that only leads to it, the party behind."""
+        party = leg
+        if leg.pipe:
+            party = next((other for other in leg.call.legs.values() if other.dialler is leg), leg)
+        if party.muted is muted:
+            return []
+        party.muted = muted
+        if not party.published:
+            return []
+        connection = self._connection(party)
+        return [
+            CallMuted(
+                at=moment(at), call=party.call.id, connection=connection, agent=party.agent, muted=muted
+            )
+        ]
+
+    def set_muted(self, channels: Mapping[str, bool], at: float) -> Facts:
+        """Takes over who is muted in a conference, by channel name, as the PBX lists it."""
+        by_name = {
+            name: leg for leg in self._legs.values() for name in (leg.channel, other_half(leg.channel))
+        }
+        facts: Facts = []
+        for name, muted in channels.items():
+            leg = by_name.get(name)
+            facts += self._mute(leg, muted, at) if leg is not None and not leg.cleared else []
+        return facts
 
     def _data_collected(self, r: DataCollected) -> Facts:
         leg = self._leg(r.uniqueid)

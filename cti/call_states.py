@@ -122,13 +122,13 @@ class CallStates(CallBook):
 
     def _partner_hears_music(self, leg: Leg) -> bool:
         """Whether the one the leg talked with was sent to music: then this side holds the call."""
-        if leg.bridges or leg.hangs_up:
+        if leg.bridged or leg.hangs_up:
             return False
         legs = leg.call.legs
         return any(
             (other := legs.get(met)) is not None
             and other.music
-            and not other.bridges
+            and not other.bridged
             and other.queue is other.slot is other.aside is None
             for met in leg.met
         )

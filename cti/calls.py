@@ -37,7 +37,7 @@ from cti.legs import (
     BRIDGES_OF,
     LEFT_ALONE_AFTER,
     LEFT_QUEUE_AFTER,
-    SPIES,
+    NOBODYS,
     Facts,
     Leg,
 )
@@ -113,13 +113,14 @@ class Calls(CallRecords):
         touched: frozenset[str] = frozenset(),
     ) -> tuple[Facts, dict[str, int]]:
         """Brings the model to what the switch says it has. Returns the facts, and how often what was found wrong:
-        `missed` channels that had come, `ghosts` that had gone, `bridges`, `states`, `waits`, `parkings` that differed.
+        `missed` channels that had come, `ghosts` that had gone, `bridges`, `states`, `waits`, `parkings`, `lines` that
+        differed.
 
         `touched`: uniqueids that events spoke of while the lists were on their way; the lists may be older or newer than
         what the model knows of these, so they are not judged.
         """
         wrong = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings"), 0)
-        facts: Facts = []
+        facts, wrong["lines"] = self.lines.rebuild(channels, now, touched)
         there = {row.uniqueid: row for row in channels}
         gone = [u for u in self._legs if u not in there and u not in touched]
         wrong["ghosts"] = sum(not self._legs[uniqueid].cleared for uniqueid in gone)
@@ -127,7 +128,7 @@ class Calls(CallRecords):
             facts += self._drop(uniqueid, now, 0, lost=True)
         known = frozenset(self._legs)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
-            if row.linkedid.startswith(SPIES):
+            if row.linkedid.startswith(NOBODYS):
                 continue
             if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1

@@ -82,6 +82,13 @@ class Picture:
             self.agents[data["agent"]] |= {"state": data["new"], **{name: data[name] for name in kept}}
         elif kind == "agent.reachability_changed" and data["agent"] in self.agents:
             self.agents[data["agent"]] |= {"reachable": data["reachable"]}
+        elif kind == "agent.line_changed" and data["agent"] in self.agents:
+            lines = self.agents[data["agent"]]["lines"]
+            others = {pbx: line for pbx, line in lines.items() if pbx != data["pbx"]}
+            new = {} if data["line"] == "closed" else {data["pbx"]: data["line"]}
+            self.agents[data["agent"]] |= {"lines": others | new}
+        elif kind == "agent.off_hook_changed" and data["agent"] in self.agents:
+            self.agents[data["agent"]] |= {"off_hook": data["off_hook"]}
         elif kind == "pbx.status_changed":
             told = {name: data[name] for name in ("phase", "code", "why")}
             self.pbxs[data["pbx"]] = {"id": data["pbx"], "since": fact["at"], **told}

@@ -52,7 +52,7 @@ class AgentState(StrEnum):
 
 
 class ConnectionView(Frozen, frozen=True, gc=False, kw_only=True):
-    """One party of a call as a client sees it."""
+    """One party of a call as a client sees it. `muted`: the others of the conference do not hear them."""
 
     id: str
     device: str
@@ -61,6 +61,7 @@ class ConnectionView(Frozen, frozen=True, gc=False, kw_only=True):
     agent: str | None = None
     number: str | None = None
     name: str | None = None
+    muted: bool = False
 
 
 class CallView(Frozen, frozen=True, gc=False, kw_only=True):
@@ -238,6 +239,16 @@ class CallConferenced(CallFact, frozen=True, gc=False, kw_only=True):
     view: CallView
 
 
+class CallMuted(CallFact, frozen=True, gc=False, kw_only=True):
+    """A party of a conference is heard by the others no longer (`muted`), or again; also when it leaves the conference.
+    AMI: ConfbridgeMute, ConfbridgeUnmute, ConfbridgeLeave."""
+
+    TYPE: ClassVar[str] = "call.muted"
+    connection: ConnectionView
+    agent: str | None
+    muted: bool
+
+
 class CallFailed(CallFact, frozen=True, gc=False, kw_only=True):
     """An attempt to reach a device failed before it was answered and nothing else is tried by the dialling device.
     `cause`: Q.850 cause value, 0 when unknown. AMI: DialEnd, Hangup."""
@@ -323,6 +334,36 @@ class AgentReachabilityChanged(Fact, frozen=True, gc=False, kw_only=True):
     agent: str
     device: str
     reachable: bool
+
+
+class LineState(StrEnum):
+    """The line of an agent who works off-hook: closed, the phone is being called, or open."""
+
+    CLOSED = "closed"
+    CALLING = "calling"
+    OPEN = "open"
+
+
+class AgentLineChanged(Fact, frozen=True, gc=False, kw_only=True):
+    """The open line of an agent who works off-hook came or went. `reason`: called, rings, opened; of a closed one hung_up
+    (at the phone, or the way to it broke), closed (by command, logged off), no_answer, busy, rejected, unreachable,
+    congestion, lost (found gone at a resync). AMI: Newchannel, Newstate, Hangup."""
+
+    TYPE: ClassVar[str] = "agent.line_changed"
+    agent: str
+    pbx: str
+    device: str
+    line: LineState
+    reason: str
+
+
+class AgentOffHookChanged(Fact, frozen=True, gc=False, kw_only=True):
+    """An agent works off-hook from now on (their line stays open and calls are connected to it), or on-hook again."""
+
+    TYPE: ClassVar[str] = "agent.off_hook_changed"
+    agent: str
+    off_hook: bool
+    by: str
 
 
 class QueueAdded(Fact, frozen=True, gc=False, kw_only=True):

@@ -80,6 +80,12 @@ LEFT_ALONE_AFTER = 1.0
 SPIES = "cti-spy-"
 """How the ids begin of channels by which supervisors listen: those are nobody's call."""
 
+LINES = "cti-line-"
+"""How the ids begin of the open lines of agents who work off-hook (`cti.lines`): those are nobody's call either."""
+
+NOBODYS = (SPIES, LINES)
+"""How ids begin of channels that are in no call."""
+
 RIVALRY = 1.0
 """Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
 
@@ -160,8 +166,14 @@ class Leg:
     transferred: bool = False
     held_by: str = "server"
     set_aside: bool = False
+    muted: bool = False
     caller: tuple[str | None, str | None] | None = None
     guest_of: str | None = None
+
+    @property
+    def bridged(self) -> bool:
+        """Whether it is in a bridge with others; the one of a Local channel's far half leads to its own phone only."""
+        return self.ends[0] in self.bridges
 
     @property
     def pipe(self) -> bool:

@@ -29,7 +29,7 @@ from cti.facts import (
     QueueMemberPaused,
     QueueMemberStatusChanged,
 )
-from cti.people import Agent, Directory, device_of
+from cti.people import Agent, Directory, device_of, line_of
 from cti.queues import Queues
 from cti.views import MemberView
 
@@ -266,13 +266,18 @@ class Membership:
     def _plan(self, pbx: str, login: str) -> list[Action]:
         """What is to be changed, as Asterisk has the agent now."""
         person, queues = self._directory.agents.get(login), self._queues[pbx]
-        interface = person.interfaces.get(pbx) if person is not None else None
+        phone = person.interfaces.get(pbx) if person is not None else None
+        interface = line_of(phone) + "/n" if person is not None and phone and person.off_hook else phone
         plan: list[Action] = []
+        if phone is not None and interface is not None:  # as what the agent is not reached now
+            other = device_of(phone) if interface != phone else line_of(phone)
+            plan += [a for queue, now in queues.memberships(other).items() for a in _removal(queue, now)]
         former = self._placed.get((pbx, login))
         if former is not None and (interface is None or device_of(former) != device_of(interface)):
             there = queues.memberships(device_of(former))
-            plan += [action for queue, now in there.items() for action in _removal(queue, now)]
-            if not plan:
+            leaving = [action for queue, now in there.items() for action in _removal(queue, now)]
+            plan += [action for action in leaving if action not in plan]
+            if not leaving:
                 del self._placed[pbx, login]
         if person is None or interface is None:
             return plan
@@ -340,10 +345,16 @@ def _addition(
         "Paused": "true" if paused else "false",
     }
     if interface.startswith("Local/"):
-        headers["StateInterface"] = device_of(interface)
+        headers["StateInterface"] = line_state(interface) or device_of(interface)
     if paused and reason:
         headers["Reason"] = reason
     return headers
+
+
+def line_state(interface: str) -> str | None:
+    """The device in which Asterisk keeps whether an open line is free (asterisk-config: [cti-line])."""
+    phone, at, _ = device_of(interface).removeprefix("Local/").partition("@cti-line")
+    return f"Custom:cti-line-{phone}" if at else None
 
 
 def _removal(queue: str, member: MemberView) -> list[Action]:

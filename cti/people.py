@@ -46,13 +46,15 @@ class QueueAssignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`."""
+    """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`.
+    `off_hook`: their phone is called once and the line stays open."""
 
     login: str
     name: str
     team: str | None = None
     interfaces: dict[str, str] = field(default_factory=dict)
     queues: tuple[QueueAssignment, ...] = ()
+    off_hook: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,11 @@ def device_of(interface: str) -> str:
     """The device an interface names, without options: `Local/1@x/n` → `Local/1@x`, `PJSIP/1/sip:1@h` → `PJSIP/1`."""
     technology, slash, rest = interface.partition("/")
     return f"{technology}{slash}{rest.split('/', 1)[0]}"
+
+
+def line_of(interface: str) -> str:
+    """What reaches the open line of a phone: `PJSIP/1101` → `Local/1101@cti-line` (asterisk-config: [cti-line])."""
+    return f"Local/{interface.partition('/')[2].partition('@')[0].partition('/')[0]}@cti-line"
 
 
 class Directory:
@@ -88,9 +95,10 @@ class Directory:
         self.agents = {agent.login: agent for agent in agents}
         self.teams = {team.id: team for team in teams}
         self._by_device = {
-            (pbx, device_of(interface)): agent.login
+            (pbx, device): agent.login
             for agent in self.agents.values()
             for pbx, interface in agent.interfaces.items()
+            for device in (line_of(interface), device_of(interface))
         }
         queue_teams: dict[str, set[str]] = {}
         for team in self.teams.values():

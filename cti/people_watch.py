@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,10 +13,10 @@ import structlog
 from cti import users
 from cti.agents import Agents
 from cti.audience import Audience
-from cti.facts import Fact
+from cti.facts import AgentOffHookChanged, Fact
 from cti.hub import Hub
 from cti.membership import Membership
-from cti.people import Directory
+from cti.people import Agent, Directory, Team
 from cti.switch import Switch
 
 if TYPE_CHECKING:
@@ -50,22 +51,35 @@ class PeopleWatch:
         self._membership = membership
         self._hub = hub
         self._publish = publish
+        self._reading = asyncio.Lock()
 
-    async def refresh(self) -> None:
-        """Reads agents, teams and phones again; when they have changed, tells all whom it concerns."""
-        agents, teams = await users.load_directory(self._pool())
-        if not self._directory.differs(agents, teams):
-            return
+    async def refresh(self, chosen: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Reads agents, teams and phones again; when they have changed, tells all whom it concerns.
+
+        `chosen`: who has chosen, for which agent, how that agent works.
+        """
+        async with self._reading:  # never an older reading after a newer one
+            agents, teams = await users.load_directory(self._pool())
+            if self._directory.differs(agents, teams):
+                self._bring_in_line(agents, teams, chosen)
+
+    def _bring_in_line(
+        self, agents: Sequence[Agent], teams: Sequence[Team], chosen: Mapping[str, str]
+    ) -> None:
         now = datetime.now(UTC)
+        was = dict(self._directory.agents)
         phones = {agent.login: agent.interfaces for agent in agents}
-        gone = [
-            login for login, agent in self._directory.agents.items() if phones.get(login) != agent.interfaces
-        ]
-        for login in gone:
+        for login in [login for login, agent in was.items() if phones.get(login) != agent.interfaces]:
             why = "the user's phone was changed or taken away"
             self._publish(self._agents.dismiss(login, at=now, why=why))
         self._directory.load(agents, teams)
         self._audience.people_changed()
+        for agent in sorted(agents, key=lambda agent: agent.login):
+            before = was.get(agent.login)
+            if agent.off_hook != (before.off_hook if before else False):
+                by = chosen.get(agent.login, "system")
+                told = AgentOffHookChanged(at=now, agent=agent.login, off_hook=agent.off_hook, by=by)
+                self._publish([told, *self._agents.off_hook_changed(agent.login, by=by, at=now)])
         self._publish(self._agents.people_changed(now))
         for switch in self._switches.values():
             self._publish(switch.queues.reassign(now.timestamp()))

@@ -51,11 +51,14 @@ from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
+from cti.control.off_hook import OffHook
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
+    AgentLineChanged,
+    AgentOffHookChanged,
     AgentStateChanged,
     CallCleared,
     CallFact,
@@ -78,7 +81,8 @@ from cti.help_requests import HelpRequests
 from cti.housekeeping import keep_house
 from cti.hub import Hub
 from cti.journal import Journal
-from cti.membership import OF_MEMBERS, Membership
+from cti.line_commands import add_line_commands
+from cti.membership import AFTER_A_BREAK, OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.metrics import Gauge
@@ -175,6 +179,10 @@ class Server:
         self.directory = Directory()
         self.directory.load(*await users.load_directory(self.database.pool))
 
+    async def _choose_off_hook(self, login: str, off_hook: bool, by: str) -> None:
+        await users.set_off_hook(self.database.pool, login, off_hook)
+        await self.people_watch.refresh(chosen={login: by})
+
     async def _people_changed(self, _login: str | None) -> None:
         await self.people_watch.refresh()
 
@@ -231,6 +239,14 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
+        self.off_hook = OffHook(
+            ports,
+            directory=self.directory,
+            agents=self.agents,
+            waits=self.waits,
+            publish=self.bus.publish,
+            spawn=self._tasks.spawn,
+        )
         means = Means(
             ports=ports,
             waits=self.waits,
@@ -351,7 +367,7 @@ class Server:
 
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
-        return agent.interfaces.get(pbx) if agent else None
+        return self.off_hook.device(pbx, login) or agent.interfaces.get(pbx) if agent else None
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -463,7 +479,18 @@ class Server:
         self._cleanup.push_async_callback(self.commands.close)
         add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
         add_agent_commands(
-            self.commands, agents=self.agents, directory=self.directory, publish=self.bus.publish
+            self.commands,
+            agents=self.agents,
+            directory=self.directory,
+            publish=self.bus.publish,
+            wants_line=self.off_hook.wanted,
+        )
+        add_line_commands(
+            self.commands,
+            off_hook=self.off_hook,
+            agents=self.agents,
+            directory=self.directory,
+            choose=self._choose_off_hook,
         )
         add_call_commands(
             self.commands,
@@ -643,6 +670,9 @@ class Server:
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
             listen(kind, self.supervising.hear_call)
+        for kind in (AgentLineChanged, AgentOffHookChanged, AgentStateChanged, PbxStatusChanged):
+            listen(kind, self.off_hook.hear)
+        listen(AgentLineChanged, self.agents.hear)
         listen(PbxStatusChanged, self.waits.hear)
         listen(PbxStatusChanged, self.supervising.hear_pbx)
         listen(PbxStatusChanged, self.alarm_measures.hear)
@@ -668,6 +698,7 @@ class Server:
             listen(kind, note)
         listen(CallEscalated, self.escalations.hear)
         listen(PbxResynced, self._settle_interactions)
+        listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
         listen(QueueCallerJoined, self.ageing.joined)
@@ -679,6 +710,11 @@ class Server:
     def _queues_hear(self, fact: Fact) -> list[Fact]:
         switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
         return switch.queues.hear(fact) if switch else []
+
+    def _ask_what_lists_do_not_tell(self, fact: PbxResynced) -> None:
+        if fact.reason in AFTER_A_BREAK:
+            self._tasks.spawn(self.control.find_recordings(fact.pbx))
+            self._tasks.spawn(self.control.ask_who_is_muted(fact.pbx))
 
     def _settle_interactions(self, fact: PbxResynced) -> None:
         alive = [view.id for view in self.switches[fact.pbx].calls.views()]

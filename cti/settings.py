@@ -96,6 +96,10 @@ class PbxSettings(BaseModel):
         default="",
         description="the same folder as this machine sees it, to look whether a recording is written",
     )
+    line_music: str = Field(
+        default="",
+        description="what agents who work off-hook hear between calls: a class of music on hold; silence if empty",
+    )
     resync_every: float = Field(
         default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"
     )

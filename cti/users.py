@@ -279,6 +279,14 @@ async def set_interface(db: Queryable, login: str, pbx: str, interface: str | No
         raise NotThere(f"There is no user {login}.") from None
 
 
+async def set_off_hook(db: Queryable, login: str, off_hook: bool) -> None:
+    """Says whether the agent works off-hook: their line stays open and calls are connected to it. Raises NotThere."""
+    _found(
+        await db.fetchval("UPDATE users SET off_hook = $2 WHERE login = $1 RETURNING true", login, off_hook),
+        f"There is no user {login}.",
+    )
+
+
 async def set_queues(db: Queryable, login: str, queues: Iterable[QueueAssignment]) -> None:
     """Makes these the queues the agent works in. Raises BadInput, NotThere."""
     wanted = {check_queue(q.queue): q.penalty for q in queues}
@@ -306,7 +314,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
     found = await db.fetchrow(
         """SELECT
              (SELECT coalesce(json_agg(json_build_object(
-                  'login', u.login, 'name', u.name,
+                  'login', u.login, 'name', u.name, 'off_hook', u.off_hook,
                   'team', (SELECT m.team FROM team_members m WHERE m.login = u.login AND NOT m.supervisor),
                   'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface ORDER BY i.pbx), '{}')
                                  FROM agent_interfaces i WHERE i.login = u.login),
@@ -327,6 +335,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             team=agent["team"],
             interfaces=agent["interfaces"],
             queues=tuple(QueueAssignment(queue=queue, penalty=penalty) for queue, penalty in agent["queues"]),
+            off_hook=agent["off_hook"],
         )
         for agent in msgspec.json.decode(found["agents"])
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
 from cti.reasons import Reason
@@ -13,7 +15,8 @@ from cti.wrap_up import WrapUp
 
 
 class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
-    """An agent now. `call` is the one they are offered or talking on."""
+    """An agent now. `call` is the one they are offered or talking on. `off_hook`: calls are connected to a line that stays
+    open; `lines`: PBX → calling or open."""
 
     agent: str
     name: str
@@ -29,6 +32,8 @@ class AgentView(Frozen, frozen=True, gc=False, kw_only=True):
     device: str | None
     reachable: bool
     queues: tuple[str, ...]
+    off_hook: bool = False
+    lines: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class WaitingView(Frozen, frozen=True, gc=False, kw_only=True):

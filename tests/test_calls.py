@@ -310,6 +310,8 @@ STORIES = {
         B delivered Local/1001060@sim-customer=alerting
         B established Local/1001060@sim-customer=connected
         B conferenced Local/1001060@sim-customer=connected room=8001 parties=3
+        A muted PJSIP/trunk=connected
+        A muted PJSIP/trunk=connected
         A connection_cleared agent1101=null reason=normal
         A connection_cleared PJSIP/trunk=null reason=normal
         A cleared queue=main:sales outcome=answered

@@ -47,6 +47,7 @@ from cti.ami_events import (
     MemberDidNotAnswer,
     MusicChanged,
     ParkedRow,
+    PartyMuted,
     PhoneHeld,
     QueueOutcome,
     Record,
@@ -318,6 +319,7 @@ KINDS: list[st.SearchStrategy[Record]] = [
     st.builds(ConferenceJoined, clock, ids, ids, st.just("8001")),
     st.builds(ConferenceLeft, clock, ids, ids, st.just("8001")),
     st.builds(DataCollected, clock, ids, ids, values),
+    st.builds(PartyMuted, clock, ids, ids, st.booleans()),
 ]
 garbage = st.one_of(KINDS)
 

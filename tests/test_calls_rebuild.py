@@ -49,7 +49,7 @@ UNTELLABLE = {
 }
 """Traces in which the lists do not tell who belongs together; elsewhere the rebuilt calls must be the same."""
 
-NOTHING = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings"), 0)
+NOTHING = dict.fromkeys(("missed", "ghosts", "bridges", "states", "waits", "parkings", "lines"), 0)
 
 
 @cache

@@ -63,6 +63,32 @@ async def test_a_consultation_becomes_a_conference_and_is_handed_over(centre: Ce
     await alone(centre, TRUNK)  # the caller does not stay in the room alone
 
 
+def is_muted(screen: Screen, call: str) -> set[str]:
+    """Who is muted, as a screen shows it."""
+    return {c["device"] for c in screen.picture.calls[call]["connections"] if c["muted"]}
+
+
+async def refused_mute(anna: Screen, call: str, muted: bool) -> str:
+    """The code with which muting Ben is refused."""
+    return await refused(anna, "conference.mute", call=call, party=party(anna, call, BEN), muted=muted)
+
+
+async def test_who_is_muted_is_known_after_a_restart(centre: Centre) -> None:
+    anna, ben, call, _ = await consulting(centre)
+    await anna.ask("call.conference", call=call)
+    await anna.ask("conference.mute", call=call, party=party(anna, call, BEN))
+    await centre.stop_server()
+    await centre.start_server()
+    await asyncio.gather(anna.close(), ben.close())
+    anna = await centre.screen("anna")
+    await anna.until(lambda: is_muted(anna, call) == {BEN}, what="muted")
+    await anna.ask("conference.mute", call=call, party=party(anna, call, BEN), muted=False)
+    assert is_muted(anna, call) == set()
+    await anna.ask("conference.mute", call=call, party=party(anna, call, TRUNK))
+    assert is_muted(anna, call) == {TRUNK}
+    await anna.as_told()
+
+
 async def test_conference_add_mute_remove(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
     ben = await centre.screen("ben")
@@ -75,6 +101,13 @@ async def test_conference_add_mute_remove(centre: Centre) -> None:
     for muted in (True, False):
         await anna.ask("conference.mute", call=call, party=party(anna, call, BEN), muted=muted)
         assert sum(row["Muted"] == "Yes" for row in await room_of(centre, call)) == muted
+        for screen in (anna, ben):
+            told = await screen.wait_for("call.muted", call=call, muted=muted)
+            assert told["data"]["agent"] == "ben"
+            shown = {BEN} if muted else set()
+            await screen.until(lambda s=screen, m=shown: is_muted(s, call) == m, what="shown")
+        assert await refused_mute(anna, call, muted) == "wrong_state"
+        await anna.as_told()
     assert await refused(anna, "conference.remove", call=call, party="main:1") == "no_such_party"
     await anna.ask("conference.remove", call=call, party=party(anna, call, BEN))
     await alone(centre, BEN)

@@ -11,7 +11,7 @@ import pytest_asyncio
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.call_desk import in_talk, refused
-from tests.centre import Centre, centre_of
+from tests.centre import Centre, Screen, centre_of
 from tests.conftest import SCENARIOS, Sipp
 from tests.sip_party import Conduct, Party
 
@@ -46,6 +46,39 @@ async def test_recording_with_a_pause(centre: Centre) -> None:
     assert "recording" not in anna.picture.calls[call]["data"]
     assert file.stat().st_size > 1000
     assert await refused(anna, "recording.stop", call=call) == "wrong_state"
+
+
+async def test_a_recording_is_known_after_a_restart(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    await anna.ask("recording.start", call=call)
+
+    async def restarted(shown: str | None) -> Screen:
+        await centre.stop_server()
+        await centre.start_server()
+        await anna.close()
+        screen = await centre.screen("anna")
+        await screen.until(
+            lambda: screen.picture.calls[call]["data"].get("recording") == shown, what=f"recording {shown}"
+        )
+        return screen
+
+    anna = await restarted("on")
+    assert await refused(anna, "recording.start", call=call) == "wrong_state"
+    await anna.ask("recording.pause", call=call)
+    anna = await restarted("paused")
+    assert await refused(anna, "recording.pause", call=call) == "wrong_state"
+    folder = Path(centre.main["recordings_seen_at"])
+    (newest,) = sorted(folder.glob("*.wav"), key=lambda file: file.stat().st_mtime)[-1:]
+    await anna.ask("recording.resume", call=call)
+    anna = await restarted("on")
+    await anna.ask("recording.stop", call=call)
+    size = newest.stat().st_size
+    assert size > 1000
+    anna = await restarted(None)
+    assert await refused(anna, "recording.stop", call=call) == "wrong_state"
+    assert newest.stat().st_size == size  # it has really ended
+    await anna.ask("recording.start", call=call)
+    await anna.as_told()
 
 
 async def test_a_recording_that_cannot_be_written_is_reported(centre: Centre) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import time
+from contextlib import suppress
 from uuid import uuid4
 
 from cti.ami import AmiError
@@ -62,7 +64,7 @@ class Conferring(Steps):
             await self._originate(
                 port,
                 {
-                    "Channel": f"Local/{target.exten}@{target.context}",
+                    "Channel": f"Local/{target.exten}@cti-reach",
                     "Context": "cti-conference",
                     "Exten": room,
                     "Priority": "1",
@@ -109,11 +111,29 @@ class Conferring(Steps):
             inside = next((name for name in rows if name in names or (name[:-2] + ";1") in names), None)
             if inside is None:
                 raise NotPossible("caller_gone", "this party is not in the conference any more")
+            if rows[inside] is muted:
+                how = "muted" if muted else "heard"
+                raise NotPossible("wrong_state", f"this party is {how} already")
             action = "ConfbridgeMute" if muted else "ConfbridgeUnmute"
             await self._send(act.port, action, Conference=room, Channel=inside)
             if (await self._in_room(act.port, room)).get(inside) is not muted:
                 raise CommandError("not_confirmed", "the conference does not show it")
+            await self._prove(
+                act,
+                lambda view: (
+                    view is not None and any(c.id == other.id and c.muted is muted for c in view.connections)
+                ),
+                "no event tells it",
+            )
             return self._answer(act)
+
+    async def ask_who_is_muted(self, pbx: str) -> None:
+        """Takes over who is muted in the conferences of a PBX; its list of channels does not tell."""
+        port = self._ports[pbx]
+        for room in {view.conference for view in port.calls.views() if view.conference is not None}:
+            with suppress(CommandError):
+                rows = await self._in_room(port, room)
+                self._publish(port.calls.set_muted(rows, time.time()))
 
     async def hand_over(self, call: str, agent: str) -> CallAnswer:
         """Leaves a conference in which others go on talking."""

@@ -34,6 +34,7 @@ class Port:
     auto_answer: bool = False
     recordings: str = ""
     recordings_seen_at: str = ""
+    line_music: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,7 @@ def port_of(name: str, switch: Switch, link: AmiLink, directory: Directory, pbx:
             send=link.send,
             query=link.query,
             knows_queue=switch.queues.knows,
+            line_open=switch.calls.lines.is_open,
             directory=directory,
             region=pbx.region,
             outside_prefix=pbx.outside_prefix,
@@ -77,6 +79,7 @@ def port_of(name: str, switch: Switch, link: AmiLink, directory: Directory, pbx:
         auto_answer=pbx.auto_answer,
         recordings=pbx.recordings,
         recordings_seen_at=pbx.recordings_seen_at,
+        line_music=pbx.line_music,
     )
 
 

@@ -27,6 +27,10 @@ RECORDING = "recording"
 """The entry in a call's data that says whether it is recorded: on, paused, or absent."""
 
 
+RECORDING_ID, PAUSED = "CTI_RECORDING_ID", "CTI_RECORDING_PAUSED"
+"""Variables of the recorded channel, by which a server that was restarted knows it: MixMonitor writes the first."""
+
+
 @dataclass(slots=True)
 class Recording:
     """A recording that runs. `channel`: where Asterisk taps the call; `id` Asterisk's own."""
@@ -54,7 +58,9 @@ class Recorder(Steps):
             channel = self._channel(act, act.scene.customer)
             name = re.sub(r"[^0-9A-Za-z.-]", "-", f"{call}-{uuid4().hex[:6]}") + ".wav"
             file = f"{port.recordings.rstrip('/')}/{name}" if port.recordings else name
-            answer = await self._send(port, "MixMonitor", Channel=channel, File=file)
+            answer = await self._send(
+                port, "MixMonitor", Channel=channel, File=file, Options=f"i({RECORDING_ID})"
+            )
             recording = Recording(port, channel, answer.get("MixMonitorID", ""), file)
             if not await self._is_written(port, name):
                 with suppress(CommandError):
@@ -73,10 +79,14 @@ class Recorder(Steps):
                 raise NotPossible(
                     "wrong_state", f"the recording is {'paused' if paused else 'running'} already"
                 )
+            if not paused:  # written before, or after: what is kept never says more is left out than is
+                await self._note(recording, PAUSED, "")
             state = "1" if paused else "0"
             await self._send(
                 act.port, "MixMonitorMute", Channel=recording.channel, Direction="both", State=state
             )
+            if paused:
+                await self._note(recording, PAUSED, "1")
             recording.paused = paused
             self._say(act.port, call, "paused" if paused else "on", agent)
             return self._answer(act)
@@ -92,6 +102,42 @@ class Recorder(Steps):
     async def _stop_recording(self, recording: Recording) -> None:
         id = {"MixMonitorID": recording.id} if recording.id else {}
         await self._send(recording.port, "StopMixMonitor", Channel=recording.channel, **id)
+        with suppress(CommandError):
+            await self._note(recording, RECORDING_ID, "")
+
+    async def _note(self, recording: Recording, variable: str, value: str) -> None:
+        await self._send(recording.port, "Setvar", Channel=recording.channel, Variable=variable, Value=value)
+
+    async def find_recordings(self, pbx: str) -> None:
+        """Takes over the recordings that run at a PBX, as a former server has begun them: asked of each call's parties."""
+        port = self._ports[pbx]
+        for view in port.calls.views():
+            for party in view.connections:
+                if view.id in self._recordings:
+                    break
+                if party.agent is not None:
+                    continue  # the customer's channel is the one that is recorded
+                with suppress(CommandError, NotPossible):
+                    await self._find_recording(port, view.id, party.id)
+
+    async def _find_recording(self, port: Port, call: str, connection: str) -> None:
+        async with self._lock(call):
+            channel = port.calls.channel_of(call, connection)
+            if channel is None or call in self._recordings:
+                return
+            id = await self._variable(port, channel, RECORDING_ID)
+            if not id:
+                return
+            file = await self._variable(port, channel, "MIXMONITOR_FILENAME")
+            paused = bool(await self._variable(port, channel, PAUSED))
+            if port.calls.channel_of(call, connection) is None:
+                return
+            self._recordings[call] = Recording(port, channel, id, file, paused)
+            self._say(port, call, "paused" if paused else "on", "system")
+
+    async def _variable(self, port: Port, channel: str, name: str) -> str:
+        answer = await self._send(port, "Getvar", Channel=channel, Variable=name)
+        return answer.get("Value", "")
 
     def _recording(self, call: str) -> Recording:
         found = self._recordings.get(call)

@@ -49,7 +49,8 @@ class Ringing(Talking):
             call = f"{pbx}:{id}"
             shown = port.caller_id(agent, target.exten)
             variables = [f"__CTI_CALLERID={shown}"] if shown else []
-            if port.auto_answer:
+            line = device.startswith("Local/")
+            if port.auto_answer and not line:
                 variables += AUTO_ANSWER
             where = "cti-queue" if target.queue else "cti-agent"
             await self._originate(
@@ -62,6 +63,7 @@ class Ringing(Talking):
                     "CallerID": f"<{target.exten}>",
                     "Timeout": str(port.ring_seconds * 1000),
                     "ChannelId": id,
+                    **({"OtherChannelId": f"other-{id}"} if line else {}),
                     "Variable": variables,
                 },
             )

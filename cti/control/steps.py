@@ -127,7 +127,7 @@ class Steps(Acting):
             queue = act.scene.view.queue.partition(":")[2]
         wanted = {
             "CTI_PARTNER": partner,
-            "CTI_BACK": back,
+            "CTI_BACK": f"{back}/n" if back and back.endswith("@cti-line") else back,
             "CTI_THEN": then,
             "CTI_QUEUE": queue,
             "CTI_PARTY": party,

@@ -56,6 +56,7 @@ class Targets:
         directory: Directory,
         region: str,
         outside_prefix: str,
+        line_open: Callable[[str], bool] = lambda phone: False,
     ) -> None:
         self._pbx = pbx
         self._send = send
@@ -64,6 +65,7 @@ class Targets:
         self._directory = directory
         self._region = region
         self._prefix = outside_prefix
+        self._line_open = line_open
 
     async def number(self, given: str) -> Target:
         """A number as an agent's phone would dial it; raises NotPossible if nothing answers to it."""
@@ -99,7 +101,13 @@ class Targets:
         return Target("cti-queue", queue.partition(":")[2], queue=True)
 
     async def _reachable(self, exten: str) -> None:
-        """What the extension's hint says of its phone; one without a hint is taken as it is."""
+        """What the extension's hint says of its phone; one without a hint is taken as it is. Of a phone whose line is kept
+        open: whether a call is on it."""
+        if self._line_open(exten):
+            variable = f"DEVICE_STATE(Custom:cti-line-{exten})"
+            if (await self._send("Getvar", {"Variable": variable})).get("Value") == "INUSE":
+                raise NotPossible("target_busy", f"{exten} is busy")
+            return
         answer = await self._send("ExtensionState", {"Context": INTERNAL, "Exten": exten})
         state = int(answer.get("Status", "-1"))
         if state == UNAVAILABLE:
