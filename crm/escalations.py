@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from cti.backlog import Backlog
 from cti.second_level import CallEscalated
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 UNWRITTEN_MOST = 10_000
 
 
@@ -43,36 +42,27 @@ class Escalations:
     def __init__(self, pool: Callable[[], Pool]) -> None:
         self._pool = pool
         self._due: deque[CallEscalated] = deque(maxlen=UNWRITTEN_MOST)
-        self._wake = asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._backlog = Backlog("escalations")
 
     def hear(self, fact: CallEscalated) -> None:
         """A call was escalated."""
         self._due.append(fact)
-        self._written.clear()
-        self._wake.set()
+        self._backlog.more()
 
     async def run(self) -> None:
         """Writes, until cancelled."""
-        failures = 0
         while True:
             if not self._due:
-                self._written.set()
-                self._wake.clear()
-                await self._wake.wait()
+                await self._backlog.idle()
             fact = self._due[0]
             try:
                 await self._save(fact)
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
                 log.error("an escalation cannot be written", why=type(error).__name__)
             except Exception as error:
-                if failures == 0:
-                    log.warning("escalations cannot be written", why=type(error).__name__)
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
+                await self._backlog.failed(type(error).__name__)
                 continue
-            failures = 0
+            self._backlog.succeeded()
             if self._due and self._due[0] is fact:
                 self._due.popleft()
 
@@ -86,12 +76,7 @@ class Escalations:
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until everything is written; False if it is not after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._written.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._backlog.flush(timeout)
 
 
 async def of_call(db: Queryable, call: str) -> tuple[Escalation, ...]:

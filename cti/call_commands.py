@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -160,8 +161,13 @@ def add_call_commands(
     agents_in: Callable[[str], tuple[str, ...]],
     works_on: Callable[[Actor, str], bool],
     set_data: Callable[[str, dict[str, str], str], None],
+    written: Callable[[], Awaitable[bool]],
 ) -> None:
-    """Registers `call.*`. `works_on`: whether a call is, or has just been, somebody's or their team's."""
+    """Registers `call.*`.
+
+    `works_on`: whether a call is, or has just been, somebody's or their team's. `written`: waits until what was said so far is
+    in the database; False if that takes too long.
+    """
 
     def everybodys(actor: Actor) -> bool:
         return actor.is_admin or (actor.role is Role.INTEGRATION and not actor.teams)
@@ -231,7 +237,7 @@ def add_call_commands(
         if not (everybodys(actor) or works_on(actor, args.call)):
             raise CommandError("not_your_call", "you have nothing to do with this call")
         set_data(args.call, args.data, actor.login)
-        return control.told(args.call, actor.login)
+        return replace(control.told(args.call, actor.login), saved=await written())
 
     async def escalate(actor: Actor, args: EscalateArgs) -> CallAnswer:
         agent = whose(actor, args.call, args.agent)
@@ -239,9 +245,10 @@ def add_call_commands(
             raise CommandError(
                 "forbidden", "the rule says how urgent it is: leave priority out, or ask a supervisor"
             )
-        return await control.escalate(
+        answer = await control.escalate(
             args.call, agent, reason=args.reason, note=args.note, priority=args.priority, by=actor.login
         )
+        return replace(answer, saved=await written())
 
     async def pick_up(actor: Actor, args: OnCall) -> CallAnswer:
         agent = args.agent or actor.login

@@ -123,6 +123,9 @@ POP_PATIENCE = 10.0
 PERSON_WAITS = 2.0
 """Seconds that a look-up may take which a person has asked for."""
 
+WRITTEN_WITHIN = 2.0
+"""Seconds within which what a person typed should be in the database, before they are answered."""
+
 TICK = 0.25
 """Seconds between two looks at what only time can tell: wrap-ups that end, callers whom a queue gave up."""
 
@@ -352,6 +355,14 @@ class Server:
     def _queue_views(self) -> Iterable[QueueView]:
         return (view for switch in self.switches.values() for view in switch.queues.views())
 
+    async def _written(self) -> bool:
+        """Waits until all facts so far are in the journal; False while the database is away."""
+        try:
+            await self.journal.flushed(self.bus.seq, timeout=WRITTEN_WITHIN)
+        except TimeoutError:
+            return False
+        return True
+
     def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
@@ -499,6 +510,7 @@ class Server:
             agents_in=self._agents_in,
             works_on=self.whose_call.works_on,
             set_data=self._set_data,
+            written=self._written,
         )
         add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
         add_alarm_commands(

@@ -179,7 +179,12 @@ async def test_deflect(centre: Centre) -> None:
 async def test_data_by_any_client_follows_the_call(centre: Centre) -> None:
     anna, ben, call, _ = await consulting(centre)
     cleo = await centre.screen("cleo")
-    await anna.ask("call.set_data", call=call, data={"order": "4711", "mood": "fine"})
+    answer = await anna.ask("call.set_data", call=call, data={"order": "4711", "mood": "fine"})
+    assert answer["saved"]
+    query = (
+        "SELECT data::text AS data FROM journal WHERE call = $1 AND type = 'call.data_changed' ORDER BY seq"
+    )
+    assert "4711" in (await centre.fetch(query, call))[-1]["data"], "acknowledged, so it is written"
     told = await ben.wait_for("call.data_changed", call=call)
     assert told["data"]["by"] == "anna"
     assert await refused(cleo, "call.set_data", call=call, data={"order": "1"}) == "not_your_call"

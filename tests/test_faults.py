@@ -144,6 +144,9 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
         await ben.until(
             lambda: [p["lookup"] for p in ben.picture.pops.values()] == ["unavailable"], what="unavailable"
         )
+        # what is typed into a call is kept, and said not to be written yet
+        answer = await anna.ask("call.set_data", call=known, data={"order": "4711"})
+        assert (answer["saved"], answer["view"]["data"]["order"]) == (False, "4711")
         # who needs the database is told so
         for command, args in (
             ("call.note", {"text": "lost?"}),

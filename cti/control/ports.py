@@ -40,12 +40,13 @@ class Port:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallAnswer:
     """What became of a call. `view` is None once the agent is no longer in it; `agent` is whose connection was meant;
-    `slot` is where a call was parked."""
+    `slot` is where a call was parked. `saved` is False while what was typed waits for the database to come back."""
 
     call: str
     agent: str | None
     view: CallView | None
     slot: str | None = None
+    saved: bool = True
 
 
 def port_of(name: str, switch: Switch, link: AmiLink, directory: Directory, pbx: PbxSettings) -> Port:
