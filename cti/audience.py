@@ -22,6 +22,7 @@ from cti.facts import (
     CallFact,
     CallView,
     ConnectionView,
+    DatabaseStatusChanged,
     Fact,
     JournalGap,
     PbxResynced,
@@ -112,7 +113,7 @@ class Audience:
                 )
             case MessageRead():
                 return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
-            case PbxStatusChanged() | PbxResynced() | JournalGap():
+            case PbxStatusChanged() | PbxResynced() | DatabaseStatusChanged() | JournalGap():
                 return EVERYBODY
         queue = getattr(fact, "queue", None)
         agent = getattr(fact, "agent", None)

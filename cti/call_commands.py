@@ -165,8 +165,8 @@ def add_call_commands(
 ) -> None:
     """Registers `call.*`.
 
-    `works_on`: whether a call is, or has just been, somebody's or their team's. `written`: waits until what was said so far is
-    in the database; False if that takes too long.
+    `works_on`: whether a call is, or has just been, somebody's or their team's. `written`: waits until what was said so
+    far is in the database; False if that takes too long.
     """
 
     def everybodys(actor: Actor) -> bool:

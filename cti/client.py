@@ -50,6 +50,7 @@ class Picture:
     agents: dict[str, Frame] = field(default_factory=dict)
     queues: dict[str, Frame] = field(default_factory=dict)
     pbxs: dict[str, Frame] = field(default_factory=dict)
+    database: Frame | None = None
     pops: dict[str, Frame] = field(default_factory=dict)
     supervisions: dict[str, Frame] = field(default_factory=dict)
     messages: dict[int, Frame] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class Picture:
         self.agents = {agent["agent"]: agent for agent in data["agents"]}
         self.queues = {queue["id"]: queue for queue in data["queues"]}
         self.pbxs = {pbx["id"]: pbx for pbx in data["pbxs"]}
+        self.database = data.get("database")
         self.pops = {pop["id"]: pop for pop in data["pops"]}
         self.supervisions = {one["supervisor"]: one for one in data.get("supervisions", ())}
         self.messages = {message["id"]: message for message in data.get("messages", ())}
@@ -92,6 +94,8 @@ class Picture:
         elif kind == "pbx.status_changed":
             told = {name: data[name] for name in ("phase", "code", "why")}
             self.pbxs[data["pbx"]] = {"id": data["pbx"], "since": fact["at"], **told}
+        elif kind == "database.status_changed":
+            self.database = {"up": data["up"], "why": data["why"], "since": fact["at"]}
         elif kind in ("pop.shown", "pop.updated"):
             self.pops[data["pop"]] = data["view"]
         elif kind == "pop.withdrawn":

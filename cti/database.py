@@ -11,9 +11,10 @@ import hashlib
 import os
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -170,7 +171,8 @@ class Database:
     """A pool of connections that outlives restarts of PostgreSQL.
 
     `healthy` says whether the last probe was answered; probes run every `probe_every` seconds, more often while it is
-    down. Statements end after `statement_timeout` seconds, so no query holds a connection for ever.
+    down and at once after `look`. `since` is when that last changed, and `on_change` is called then. Statements end after
+    `statement_timeout` seconds, so no query holds a connection for ever.
     """
 
     def __init__(
@@ -182,6 +184,9 @@ class Database:
         probe_every: float = 5.0,
         application_name: str = "cti",
     ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.since = datetime.now(UTC)
+        self._look = asyncio.Event()
         self._dsn = dsn
         self._size = max(2, size)
         self._statement_timeout = statement_timeout
@@ -260,20 +265,38 @@ class Database:
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 pool.terminate()
 
+    def look(self) -> None:
+        """Somebody has trouble with the database: probes it at once."""
+        self._look.set()
+
     async def _probe(self) -> None:
         while True:
-            await asyncio.sleep(self._probe_every if self.healthy else min(1.0, self._probe_every))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(
+                    self._probe_every if self.healthy else min(1.0, self._probe_every)
+                ):
+                    await self._look.wait()
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(3):
                     await self.pool.fetchval("SELECT 1")
             except Exception as error:
                 if self.healthy:
                     log.error("database lost", why=str(explain(error, self._dsn)))
-                self.healthy = False
+                self._is(False)
             else:
                 if not self.healthy:
                     log.info("database back")
-                self.healthy = True
+                self._is(True)
+            self._look.clear()
+
+    def _is(self, healthy: bool) -> None:
+        if healthy == self.healthy:
+            return
+        self.healthy, self.since = healthy, datetime.now(UTC)
+        try:
+            self.on_change()
+        except Exception:
+            log.exception("the database's state could not be told")
 
 
 @dataclass(frozen=True, slots=True)

@@ -462,6 +462,15 @@ class PbxStatusChanged(Fact, frozen=True, gc=False, kw_only=True):
     why: str
 
 
+class DatabaseStatusChanged(Fact, frozen=True, gc=False, kw_only=True):
+    """The database went away or came back; `why` says in one sentence what does not work meanwhile. Facts of the time
+    without it are written when it is back."""
+
+    TYPE: ClassVar[str] = "database.status_changed"
+    up: bool
+    why: str
+
+
 class PbxResynced(Fact, frozen=True, gc=False, kw_only=True):
     """The state of a PBX was asked for again; `differences` says how often each kind of thing was found wrong."""
 

@@ -74,7 +74,7 @@ class Journal:
     `buffer_max`: facts kept while the database is away. `ring`: facts kept to answer a resume without the database.
     `lease`: seconds after which another server may take over from one that is no longer heard of. `on_gap(first, last,
     lost)` is called when facts were given up; `on_fenced(why)` when another server has taken the journal over: this
-    one must stop, as nothing it publishes is written any more.
+    one must stop, as nothing it publishes is written any more; `on_trouble()` when writing begins to fail.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Journal:
         batch_max: int = 2000,
         on_gap: Callable[[int, int, int], None] = lambda first, last, lost: None,
         on_fenced: Callable[[str], None] = lambda why: None,
+        on_trouble: Callable[[], None] = lambda: None,
         ring: int = 20_000,
         lease: float = 10.0,
         scan_max: int = 200_000,
@@ -96,6 +97,7 @@ class Journal:
         self._batch_max = batch_max
         self._on_gap = on_gap
         self._on_fenced = on_fenced
+        self._on_trouble = on_trouble
         self._ring_max = ring
         self._lease = lease
         self._scan_max = scan_max
@@ -306,6 +308,7 @@ class Journal:
             log.info("journal writes again", buffered=self.buffered)
         elif not connected and self.connected:
             log.error("journal cannot write; facts are kept in memory", why=why, room=self._buffer_max)
+            self._tell(self._on_trouble)
         self.connected = connected
 
     def _forget_connection(self) -> None:

@@ -62,6 +62,7 @@ from cti.facts import (
     AgentStateChanged,
     CallCleared,
     CallFact,
+    DatabaseStatusChanged,
     Fact,
     JournalGap,
     PbxResynced,
@@ -103,7 +104,7 @@ from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.tasks import Tasks
-from cti.views import QueueView
+from cti.views import DatabaseView, QueueView
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from routing.book import RuleBook
@@ -122,6 +123,8 @@ POP_PATIENCE = 10.0
 
 PERSON_WAITS = 2.0
 """Seconds that a look-up may take which a person has asked for."""
+
+WITHOUT_DATABASE = "the database does not answer: calls go on, notes, dispositions and look-ups have to wait"
 
 WRITTEN_WITHIN = 2.0
 """Seconds within which what a person typed should be in the database, before they are answered."""
@@ -199,6 +202,7 @@ class Server:
                 [JournalGap(at=datetime.now(UTC), first=first, last=last, lost=lost)]
             ),
             on_fenced=self._give_up,
+            on_trouble=self.database.look,
         )
         last = self._began_after = await self.journal.start()
         self._cleanup.push_async_callback(self.journal.close)
@@ -206,6 +210,14 @@ class Server:
             self.directory, agents_in=self._agents_in, announce=self.settings.supervision.announce
         )
         self.bus = Bus(audience=self.audience, last_seq=last)
+
+    def _database_view(self) -> DatabaseView:
+        up = self.database.healthy
+        return DatabaseView(up=up, why="" if up else WITHOUT_DATABASE, since=self.database.since)
+
+    def _database_changed(self) -> None:
+        view = self._database_view()
+        self.bus.publish([DatabaseStatusChanged(at=view.since, up=view.up, why=view.why)])
 
     def _give_up(self, why: str) -> None:
         """Another server has taken over: this one must not go on as if it were the one."""
@@ -289,6 +301,7 @@ class Server:
             calls=lambda: (view for switch in self.switches.values() for view in switch.calls.views()),
             queues=self._queue_views,
             pbxs=lambda: (switch.view for switch in self.switches.values()),
+            database=self._database_view,
             pops=self._pops_of,
             teams_of_call=self.audience.teams_of_call,
             supervisions=self.supervising.views,
@@ -677,6 +690,7 @@ class Server:
         listen = self.bus.listen
         self.bus.carry(self.journal.carry)
         self.bus.carry(self.hub.carry)
+        self.database.on_change = self._database_changed
         for kind in fact_classes(CallFact):
             listen(kind, self._queues_hear)
             listen(kind, self.agents.hear)

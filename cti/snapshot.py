@@ -11,7 +11,7 @@ from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
 from cti.people import Actor, Directory
 from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
-from cti.views import PbxView, QueueView, Snapshot
+from cti.views import DatabaseView, PbxView, QueueView, Snapshot
 
 
 class Snapshots:
@@ -32,7 +32,9 @@ class Snapshots:
         messages: Callable[[], Iterable[MessageView]] = lambda: (),
         help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
         alarms: Callable[[frozenset[str]], Iterable[AlarmView]] = lambda topics: (),
+        database: Callable[[], DatabaseView | None] = lambda: None,
     ) -> None:
+        self._database = database
         self._alarms = alarms
         self._messages = messages
         self._help_requests = help_requests
@@ -61,6 +63,7 @@ class Snapshots:
             agents=tuple(agents),
             queues=tuple(q for q in self._queues() if ADMIN in topics or f"queue:{q.id}" in topics),
             pbxs=tuple(self._pbxs()),
+            database=self._database(),
             pops=tuple(pops),
             reasons=self._agents.reasons(),
             wrap_up=self._agents.wrap_ups(),

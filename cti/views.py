@@ -79,6 +79,14 @@ class PbxView(Frozen, frozen=True, gc=False, kw_only=True):
     since: datetime
 
 
+class DatabaseView(Frozen, frozen=True, gc=False, kw_only=True):
+    """Whether the database answers; what does not work while it does not, and since when it is so."""
+
+    up: bool
+    why: str
+    since: datetime
+
+
 class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
     `reasons`: why agents may be not ready; a state's reason that is not among them was given at the PBX. `wrap_up`: what
@@ -90,6 +98,7 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     agents: tuple[AgentView, ...]
     queues: tuple[QueueView, ...]
     pbxs: tuple[PbxView, ...]
+    database: DatabaseView | None = None
     pops: tuple[Any, ...] = ()
     reasons: tuple[Reason, ...] = ()
     wrap_up: tuple[WrapUp, ...] = ()

@@ -156,6 +156,9 @@ def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
         if phase != "up" and pbx["why"]:
             why = f" {plain(pbx['id'], 32)} {plain(phase, 12)} {clock(age(pbx['since'], seat.now))}: {plain(pbx['why'])}"
             troubles.append(Text(fit(why, width), "red", no_wrap=True))
+    if picture.database is not None and not picture.database["up"]:
+        away = f" database away {clock(age(picture.database['since'], seat.now))}: {plain(picture.database['why'])}"
+        troubles.append(Text(fit(away, width), "red", no_wrap=True))
     time = seat.now.astimezone().strftime("%H:%M:%S")
     gap = width - cell_len(line.plain) - len(time)
     if gap > 0:
@@ -165,7 +168,7 @@ def header(picture: Picture, seat: Seat, width: int) -> list[Text]:
         what = "trying again; below is what was last known" if seat.ever else "no answer yet"
         banner = f" {state} to {plain(seat.url, 60)} - {what} "
         troubles.insert(0, Text(padded(banner, width), "bold white on red", no_wrap=True))
-    return [_cut(line, width), *troubles[:2], *attention(picture, seat.now, width)]
+    return [_cut(line, width), *troubles[:3], *attention(picture, seat.now, width)]
 
 
 def attention(picture: Picture, now: datetime, width: int) -> list[Text]:
@@ -720,6 +723,9 @@ SENTENCES: dict[str, Say] = {
     ),
     "pbx.status_changed": lambda d, p: (
         f"PBX {d['pbx']} is {d['phase']}" + (f": {d['why']}" if d["why"] else "")
+    ),
+    "database.status_changed": lambda d, p: (
+        "the database is back" if d["up"] else f"the database is away: {d['why']}"
     ),
     "pbx.resynced": lambda d, p: (
         f"PBX {d['pbx']} compared ({d['reason']}): {d['calls']} calls,"

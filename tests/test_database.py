@@ -191,9 +191,11 @@ async def test_a_database_that_comes_up_later_and_goes_away_in_between(own_postg
     await asyncio.to_thread(own_postgres.start)
     await opening
     assert db.healthy
+    told: list[bool] = []
+    db.on_change = lambda: told.append(db.healthy)
     await asyncio.to_thread(own_postgres.kill)
-    await until(lambda: not db.healthy)
+    await until(lambda: told == [False])
     await asyncio.to_thread(own_postgres.start)
-    await until(lambda: db.healthy)
+    await until(lambda: told == [False, True])
     assert await db.pool.fetchval("SELECT 1") == 1
     await db.close()

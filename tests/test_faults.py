@@ -144,6 +144,10 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
         await ben.until(
             lambda: [p["lookup"] for p in ben.picture.pops.values()] == ["unavailable"], what="unavailable"
         )
+        # every screen says so
+        await anna.wait_for("database.status_changed", within=15)
+        assert not anna.picture.database["up"]
+        assert "notes" in anna.picture.database["why"]
         # what is typed into a call is kept, and said not to be written yet
         answer = await anna.ask("call.set_data", call=known, data={"order": "4711"})
         assert (answer["saved"], answer["view"]["data"]["order"]) == (False, "4711")
@@ -183,6 +187,8 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
     )
     assert (complete["id"], complete["candidates"][0]["account"]["name"]) == (pop["id"], customer["name"])
     await centre.ready(within=20)
+    await anna.wait_for("database.status_changed", up=True)
+    assert anna.picture.database["up"]
     for call in (known, given_up["call"]):
         record = await centre.interaction_of(call, within=15)
         assert record["outcome"] == ("answered" if call == known else "abandoned")

@@ -20,7 +20,7 @@ from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
 from cti.hub import pack
 from cti.terminal_text import columns, fit, plain
-from cti.views import AgentView, MemberView, PbxView, QueueView, Snapshot, WaitingView
+from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
 from cti.watch_screen import SENTENCES, Seat, clock, screen, share, summary, told
 from tests.web_stage import Stage, all_know, eventually
@@ -120,9 +120,12 @@ def picture(
     pops: tuple[PopView, ...] = (),
     phase: str = "up",
     why: str = "",
+    database: DatabaseView | None = None,
 ) -> Picture:
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
-    snapshot = Snapshot(at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops)
+    snapshot = Snapshot(
+        at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops, database=database
+    )
     made = Picture(me="sue")
     made.show(msgspec.json.decode(pack(snapshot)))
     return made
@@ -194,6 +197,13 @@ def test_without_a_connection_it_is_said_and_times_stand_still() -> None:
     text = drawn(what, seat=gone)
     assert "NOT CONNECTED for 1:40" in text[1]
     assert "0:58" in "\n".join(text)
+
+
+def test_a_database_that_is_away_is_said() -> None:
+    away = DatabaseView(up=False, why="the database does not answer: notes have to wait", since=ago(65))
+    lines = drawn(picture(database=away))
+    assert lines[1].strip() == "database away 1:05: the database does not answer: notes have to wait"
+    assert "database" not in "".join(drawn(picture(database=DatabaseView(up=True, why="", since=ago(65)))))
 
 
 def test_a_pbx_that_is_down_is_said_with_the_reason() -> None:
