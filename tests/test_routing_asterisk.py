@@ -15,9 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
-from tests.centre import ADMIN, Centre, centre_of
+from tests.centre import ADMIN, Centre
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -337,12 +335,16 @@ async def unassign(centre: Centre, login: str, queue: str) -> None:
 # ------------------------------------------------------------------------------------------ without an answer
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def apart(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    """A centre whose server is a process of its own."""
-    async with centre_of(asterisk_installation, postgres_server, server=False) as centre:
-        await centre.start_process()
-        yield centre
+@pytest_asyncio.fixture(loop_scope="module")
+async def apart(centre: Centre) -> AsyncIterator[Centre]:
+    """The centre, its server for once a process of its own."""
+    await centre.stop_server()
+    await centre.start_process()
+    yield centre
+    if centre.process is not None:
+        await centre.process.kill()
+        centre.process = None
+    await centre.start_server()
 
 
 async def test_a_server_that_is_frozen_or_killed_costs_a_call_a_moment_and_its_rules(apart: Centre) -> None:
@@ -375,9 +377,8 @@ async def test_a_server_that_is_frozen_or_killed_costs_a_call_a_moment_and_its_r
 
 
 async def test_a_callback_that_was_asked_for_comes_with_the_server_down(apart: Centre) -> None:
-    if apart.process is not None:
-        await apart.process.kill()
-    process = await apart.start_process()
+    process = apart.process
+    assert process is not None
     await rules(apart, BACK)
     await apart.call("sales", "+447700900121", CHOICE="1")
     deadline = time.monotonic() + 20

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, show_json
 
 if TYPE_CHECKING:
     from cti.database import Connection
@@ -25,7 +27,6 @@ First = Annotated[str, typer.Option("--from", help="A day or moment: 2026-10-25,
 Last = Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")]
 Interval = Annotated[str, typer.Option(help="15m, 30m, 60m, day or total.")]
 Zone = Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")]
-Json = Annotated[bool, typer.Option("--json", help="Answer as JSON, for scripts.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Answer as CSV, for spreadsheets.")]
 
 
@@ -95,7 +96,7 @@ def again(
     from cti.figures.roll_up import compute_again, set_targets, targets_of
 
     asked = _asked(FiguresAsked, first, last, "total", None)
-    set_now = _settings().figures
+    set_now = settings().figures
 
     async def work() -> None:
         async with _database() as db:
@@ -110,7 +111,7 @@ def again(
     try:
         _run(work())
     except asyncpg.InvalidParameterValueError as error:
-        _fail(f"{error}.", 1)
+        fail(f"{error}.", FAILED)
     sys.stdout.write("Computed anew.\n")
 
 
@@ -124,7 +125,7 @@ def _asked(kind: type[Any], first: str, last: str | None, interval: str, tz: str
         return kind(first=first, last=last, interval=interval, tz=tz, **more)
     except ValidationError as error:
         where = error.errors(include_url=False)[0]
-        _fail(f"{where['loc'][0]}: {where['msg']}", 2)
+        fail(f"{where['loc'][0]}: {where['msg']}", WRONG_USE)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -133,16 +134,10 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-def _settings() -> Any:
-    from cti.settings import load
-
-    return load()
-
-
 def _database() -> Any:
     from cti.database import connection
 
-    return connection(_settings().dsn, name="cti figures", jit="off")
+    return connection(database_url(), name="cti figures", jit="off")
 
 
 async def _report(
@@ -157,22 +152,20 @@ async def _report(
     async with _database() as db:
         directory = Directory()
         directory.load(*await load_directory(db))
-        zone = _settings().figures.time_zone
+        zone = settings().figures.time_zone
         desk = Desk(pool=lambda: db, directory=directory, zone=zone, queues=lambda: ())
         actor = Actor(login="cti", name="cti", role=Role.ADMIN, via="system")
         try:
             return await ask(desk, actor, asked)
         except (WrongQuestion, TooLarge) as error:
-            _fail(str(error), 2)
+            fail(str(error), WRONG_USE)
 
 
 def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:
-    import msgspec
-
     from cti.figures.table import csv_of, lines_of
 
     if json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(report)).decode() + "\n")
+        show_json(report)
     elif csv:
         sys.stdout.write(csv_of(report.items, kind))
     else:
@@ -181,8 +174,3 @@ def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:
 
 def _print(lines: Sequence[str]) -> None:
     sys.stdout.write("\n".join(lines or ["Nothing in that time."]) + "\n")
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"cti: {message}\n")
-    raise typer.Exit(code)
