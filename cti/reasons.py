@@ -17,6 +17,10 @@ CONTESTED = "Contested at the PBX"
 """Given when another program keeps changing the agent's queue members."""
 
 
+OTHER_WORK = "Other work"
+"""Shown of an agent who does other work than calls from queues, which come after it."""
+
+
 class Chooser(StrEnum):
     """Who may choose a reason: agents (and their supervisors), supervisors only, or only the system."""
 
@@ -48,7 +52,7 @@ class Reasons:
     def __init__(self, reasons: Iterable[Reason]) -> None:
         configured = {reason.name: reason for reason in reasons}
         self._free = not any(reason.chosen_by is not Chooser.SYSTEM for reason in configured.values())
-        for name in (PHONE_UNREACHABLE, PAUSED_AT_THE_PBX, CONTESTED):
+        for name in (PHONE_UNREACHABLE, PAUSED_AT_THE_PBX, CONTESTED, OTHER_WORK):
             own = configured.pop(name, Reason(name=name))
             configured[name] = Reason(
                 name=name, paid=own.paid, limit=own.limit, chosen_by=Chooser.SYSTEM

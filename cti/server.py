@@ -22,6 +22,7 @@ from aiohttp import web
 
 import crm.rest
 import routing.rest
+import routing.work_rest
 from crm.ani import CallerLookup, LookupUnavailable
 from crm.commands import add_crm_commands
 from crm.escalations import Escalations
@@ -40,7 +41,7 @@ from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
-from cti.ami_events import PARSERS, RouteAsked
+from cti.ami_events import PARSERS, PromiseAsked, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
@@ -52,12 +53,14 @@ from cti.commands import Commands, add_basics
 from cti.control.control import Control
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
+from cti.control.targets import Target, Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
     AgentStateChanged,
     CallCleared,
     CallFact,
+    CallOffered,
     Fact,
     JournalGap,
     PbxResynced,
@@ -79,6 +82,7 @@ from cti.journal import Journal
 from cti.membership import OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
+from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory, Role
 from cti.protocol import StateNow
 from cti.queues import Queues
@@ -95,14 +99,19 @@ from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.websocket import Websocket
+from routing import work_store
 from routing.book import RuleBook
 from routing.decide import Customer
+from routing.desk import WorkDesk
 from routing.floor import Floors
 from routing.invitation import Invitation
+from routing.promises import Promises
 from routing.questions import CallerFacts, Decided, Questions
 from routing.second_level import RulesOfQueues
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
+from routing.work_commands import add_work_commands
+from routing.work_floor import work_floor
 
 log = structlog.get_logger(__name__)
 
@@ -307,6 +316,8 @@ class Server:
             messages=self.messages.unread,
             help_requests=self.help_requests.views,
             alarms=self._alarms_for,
+            work=self._work_for,
+            blending=self._blending,
             announce=self.settings.supervision.announce,
         )
 
@@ -345,6 +356,8 @@ class Server:
             for record in records:  # first of all: a caller waits for the answer, within milliseconds
                 if type(record) is RouteAsked:
                     self.questions.ask(name, record)
+                elif type(record) is PromiseAsked:
+                    self.promises.ask(name, record)
             switch.on_records(records)
             for record in records:
                 if type(record) in OF_SPIES:
@@ -376,6 +389,16 @@ class Server:
 
     def _raised_for(self, actor: Actor) -> list[AlarmView]:
         return self._alarms_for(subscriptions(actor, self.directory))
+
+    def _work_for(self, topics: frozenset[str]) -> list[WorkView]:
+        return [
+            item
+            for item in self.work.items()
+            if not topics.isdisjoint(self.audience.of_work(item, item.agent))
+        ]
+
+    def _blending(self) -> list[BlendingView]:
+        return self.work.blending()
 
     async def _service_levels(self) -> dict[str, float]:
         system = Actor(login="system", name="CTI server", role=Role.ADMIN, via="system")
@@ -412,6 +435,7 @@ class Server:
         for session in (await load_agent_sessions(self.database.pool)).values():
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
+        await self.work.load()
 
     # ------------------------------------------------------------------------------------------ the customers' side
 
@@ -497,7 +521,40 @@ class Server:
             limit=self.settings.routing.limit_seconds,
             most=self.settings.routing.at_once,
         )
+        self.work = WorkDesk(
+            pool=lambda: self.database.pool,
+            rules=lambda: self.book.active,
+            floor=work_floor(self.switches, self.agents, self.directory, self.on_the_way.to),
+            agents=self.agents,
+            call=self._call_for_work,
+            view=lambda call: self._switch_of(call).calls.view(call),
+            set_data=self._set_data,
+            publish=self.bus.publish,
+            now=lambda: datetime.now(UTC),
+        )
+        self.promises = Promises(
+            add=self.work.add,
+            cancel=self.work.cancel,
+            caller_facts=self._caller_facts,
+            known_queue=self._knows_queue,
+            send=send,
+            spawn=self._spawn,
+            now=lambda: datetime.now(UTC),
+        )
         await self.book.refresh()
+
+    def _switch_of(self, call: str) -> Switch:
+        return self.switches[call.partition(":")[0]]
+
+    def _knows_queue(self, queue: str) -> bool:
+        switch = self.switches.get(queue.partition(":")[0])
+        return switch is not None and switch.queues.knows(queue)
+
+    async def _call_for_work(self, pbx: str, agent: str, number: str) -> str:
+        async def find(targets: Targets) -> Target:
+            return await targets.number(number)
+
+        return (await self.control.make(pbx, agent, find)).call
 
     def _decided(self, decided: Decided) -> None:
         self.on_the_way.decided(decided)
@@ -603,6 +660,7 @@ class Server:
             disposed=self._disposed,
         )
         add_figures_commands(self.commands, self.desk)
+        add_work_commands(self.commands, desk=self.work, directory=self.directory)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -677,6 +735,12 @@ class Server:
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
                 ),
+                *routing.work_rest.routes(
+                    desk=self.work,
+                    directory=self.directory,
+                    knows_queue=self._knows_queue,
+                    audit=self.trail.note,
+                ),
                 *admin.routes(
                     pool=lambda: self.database.pool,
                     passwords=self.access.passwords,
@@ -695,6 +759,7 @@ class Server:
             translate={
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
+                **routing.work_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
             },
@@ -782,6 +847,10 @@ class Server:
         listen(PbxStatusChanged, self.supervising.hear_pbx)
         listen(PbxStatusChanged, self.alarm_measures.hear)
         listen(CallCleared, self.control.forget)
+        for kind in (CallOffered, CallCleared):
+            listen(kind, self.work.hear_call)
+        listen(AgentStateChanged, self.work.hear_agent)
+        listen(QueueCallerJoined, self.work.hear_queue)
         for kind in (
             PbxStatusChanged,
             PbxResynced,
@@ -831,6 +900,7 @@ class Server:
         self._spawn(self.alarm_watch.run())
         self._spawn(self.interactions.run())
         self._spawn(self.escalations.run())
+        self._spawn(self.work.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())
         self._spawn(self.invitation.run())
@@ -850,6 +920,7 @@ class Server:
                 await self.journal.expire(self.settings.keep_journal_days)
                 left = datetime.now(UTC) - timedelta(days=self.settings.keep_journal_days)
                 await messages.expire(self.database.pool, left)
+                await work_store.expire(self.database.pool, left)
                 await self.access.tokens.forget_old()
                 old = datetime.now(UTC) - timedelta(days=self.settings.keep_audit_days)
                 await audit.expire(self.database.pool, old)
@@ -904,6 +975,7 @@ class Server:
             await asyncio.gather(
                 self.interactions.flush(),
                 self.escalations.flush(),
+                self.work.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.alarm_watch.flush(),

@@ -45,6 +45,7 @@ def variables(decision: Decision, ask: str) -> tuple[tuple[str, str], ...]:
         "+".join((decision.entry, *decision.rules))[:200],
         decision.callback,
         decision.callback_within if decision.callback else None,
+        1 if decision.callback and decision.callback_when_quiet else None,
     )
     after: tuple[object, ...] = ("", "", "", "")
     if then is not None:

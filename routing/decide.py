@@ -111,7 +111,7 @@ class Decision:
 
     `place_in_queue`, `wait_minutes`: told to the caller when not None. `rules`: those that matched, in order.
     `overflow`: where it goes when nobody has taken it after `seconds`. `callback`: the number to be called back if the
-    caller asks for it, within `callback_within` seconds.
+    caller asks for it, within `callback_within` seconds; `callback_when_quiet`: as other work, not in their turn.
     """
 
     action: str
@@ -132,6 +132,7 @@ class Decision:
     ageing: Ageing | None = None
     callback: str = ""
     callback_within: int = 0
+    callback_when_quiet: bool = False
     closed: bool = False
     explanation: tuple[Step, ...] = ()
 
@@ -314,6 +315,7 @@ def _settle(
         language=then.language or entry.language or "",
         callback=_callback(then, call, customer, trail),
         callback_within=then.callback.within if then.callback else 0,
+        callback_when_quiet=bool(then.callback and then.callback.when_quiet),
     )
     if entry.calendar is not None and not then.open_always:
         state = opening(rules.calendars[entry.calendar], now)
