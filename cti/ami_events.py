@@ -309,6 +309,14 @@ class VoicemailEnded(ChannelRecord, frozen=True, gc=False):
     status: str
 
 
+class MailboxChanged(Record, frozen=True, gc=False):
+    """AMI: MessageWaiting: messages in a mailbox, `100@default`, not yet heard and heard."""
+
+    mailbox: str
+    new: int
+    old: int
+
+
 class RouteAsked(ChannelRecord, frozen=True, gc=False):
     """UserEvent CtiRoute from the dialplan: a call at its entry asks where to go. `ask`: number of the question on this
     channel; the answer is a variable of it. `dialed`, `caller`: as received."""
@@ -797,6 +805,12 @@ PARSERS: dict[bytes, Parser] = {
     b"ConfbridgeJoin": _own(ConferenceJoined, "Conference"),
     b"ConfbridgeLeave": _own(ConferenceLeft, "Conference"),
     b"UserEvent": _user_event,
+    b"MessageWaiting": _of(
+        ("Mailbox", "New", "Old"),
+        lambda at, f: MailboxChanged(
+            at, unescape(f["Mailbox"])[:80], _number(f.get("New"), 0), _number(f.get("Old"), 0)
+        ),
+    ),
     b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
     b"ChanSpyStart": _of(
         ("SpyerUniqueid", "SpyeeUniqueid", "SpyerChannel"),

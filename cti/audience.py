@@ -30,6 +30,7 @@ from cti.facts import (
 from cti.other_work import WorkFact, WorkView
 from cti.people import Actor, Directory, Role
 from cti.supervision import AlarmFact, AlarmView, MessageRead, MessageSent, SupervisionFact
+from cti.voicemail import VoicemailWaiting
 
 ADMIN = "admin"
 ALL = "all"
@@ -103,6 +104,8 @@ class Audience:
                 return self._of_supervision(fact)
             case AlarmFact():
                 return self.of_alarm(fact)
+            case VoicemailWaiting():
+                return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
             case WorkFact():
                 return self.of_work(fact.view, fact.agent)
             case MessageSent():

@@ -31,6 +31,7 @@ from crm.numbers import Kind, read_caller
 from crm.pop_url import PopUrl
 from crm.resolution import settle
 from crm.screen_pop import ScreenPops
+from crm.voicemails import VoicemailNotes
 from cti import audit, messages, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
@@ -41,7 +42,7 @@ from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
-from cti.ami_events import PARSERS, PromiseAsked, RouteAsked
+from cti.ami_events import PARSERS, MailboxChanged, PromiseAsked, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
@@ -98,6 +99,7 @@ from cti.snapshot import Snapshots
 from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
+from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from routing import work_store
 from routing.book import RuleBook
@@ -105,6 +107,7 @@ from routing.decide import Customer
 from routing.desk import WorkDesk
 from routing.floor import Floors
 from routing.invitation import Invitation
+from routing.mailboxes import Mailboxes
 from routing.promises import Promises
 from routing.questions import CallerFacts, Decided, Questions
 from routing.second_level import RulesOfQueues
@@ -362,6 +365,8 @@ class Server:
             for record in records:
                 if type(record) in OF_SPIES:
                     self.supervising.hear_record(record)
+                elif type(record) is MailboxChanged:
+                    self._mailbox_changed(name, record)
 
         link = AmiLink(
             pbx=name,
@@ -376,6 +381,12 @@ class Server:
         )
         switch.link = link
         return switch, link
+
+    def _mailbox_changed(self, pbx: str, record: MailboxChanged) -> None:
+        now = datetime.now(UTC)
+        self.bus.publish(
+            [VoicemailWaiting(at=now, pbx=pbx, mailbox=record.mailbox, new=record.new, old=record.old)]
+        )
 
     def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
@@ -450,6 +461,9 @@ class Server:
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
         self.escalations = Escalations(lambda: self.database.pool)
+        self.voicemail_notes = VoicemailNotes(
+            lambda actor, text, call: self.interactions.add_note(actor, text, call=call)
+        )
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
@@ -734,6 +748,7 @@ class Server:
                     floor=self.floors,
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
+                    mailboxes=Mailboxes({name: link.query for name, link in self.links.items()}).check,
                 ),
                 *routing.work_rest.routes(
                     desk=self.work,
@@ -871,6 +886,7 @@ class Server:
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(CallEscalated, self.escalations.hear)
+        listen(CallVoicemailLeft, self.voicemail_notes.hear)
         listen(PbxResynced, self._settle_interactions)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
@@ -900,6 +916,7 @@ class Server:
         self._spawn(self.alarm_watch.run())
         self._spawn(self.interactions.run())
         self._spawn(self.escalations.run())
+        self._spawn(self.voicemail_notes.run())
         self._spawn(self.work.run())
         self._spawn(self.trail.run())
         self._spawn(self.book.run())

@@ -107,7 +107,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where the call goes. `action`: queue, place, sounds (then the end), or default: the dialplan's own way.
+    """Where the call goes. `action`: queue, place, voicemail, sounds (then the end), or default: the dialplan's own way.
 
     `place_in_queue`, `wait_minutes`: told to the caller when not None. `rules`: those that matched, in order.
     `overflow`: where it goes when nobody has taken it after `seconds`. `callback`: the number to be called back if the
@@ -128,6 +128,7 @@ class Decision:
     wait_minutes: int | None = None
     language: str = ""
     place: str = ""
+    voicemail: str = ""
     overflow: Target | None = None
     ageing: Ageing | None = None
     callback: str = ""
@@ -363,11 +364,14 @@ def _sent_on(
             base, target.queue, target.sounds, rules, then, customer, now, floor, trail, passed=passed
         )
         return _with(decision, closed=closed)
-    action = "place" if target.place is not None else "sounds"
+    action = (
+        "place" if target.place is not None else "voicemail" if target.voicemail is not None else "sounds"
+    )
     return _with(
         base,
         action=action,
         place=target.place or "",
+        voicemail=target.voicemail or "",
         sounds=target.sounds,
         closed=closed,
         explanation=tuple(trail.steps),

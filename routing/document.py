@@ -70,6 +70,13 @@ Sound = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,79}$", description="a sound of Asterisk")
 ]
 Place = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,29}$", description="an extension of [cti-places]")]
+Mailbox = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}@[A-Za-z0-9][A-Za-z0-9_-]{0,39}$",
+        description="a mailbox of voicemail.conf with its context, 100@default",
+    ),
+]
 Seconds = Annotated[int, Field(ge=1, le=3600)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Login = Annotated[str, Field(min_length=1, max_length=64)]
@@ -90,20 +97,22 @@ class _Strict(BaseModel):
 
 
 class TargetDoc(_Strict):
-    """Where a call goes instead: to a queue, to a place of the dialplan's [cti-places], or just sounds and the end.
-    Sounds may come before a queue or a place. `seconds`: how long it waits in that queue."""
+    """Where a call goes instead: to a queue, to a place of the dialplan's [cti-places], to a mailbox of its voicemail, or
+    just sounds and the end. Sounds may come before any of the others; before a mailbox they replace its greeting.
+    `seconds`: how long it waits in that queue."""
 
     queue: QueueName | None = None
     place: Place | None = None
+    voicemail: Mailbox | None = None
     sounds: list[Sound] = Field(default_factory=list, max_length=8)
     seconds: Seconds = 60
 
     @model_validator(mode="after")
     def _one(self) -> TargetDoc:
-        if self.queue and self.place:
-            raise ValueError("name a queue or a place, not both")
-        if not (self.queue or self.place or self.sounds):
-            raise ValueError("name a queue, a place, or sounds")
+        if sum(one is not None for one in (self.queue, self.place, self.voicemail)) > 1:
+            raise ValueError("name a queue or a place or a voicemail, not several")
+        if not (self.queue or self.place or self.voicemail or self.sounds):
+            raise ValueError("name a queue, a place, a voicemail, or sounds")
         return self
 
 
@@ -504,7 +513,13 @@ def _day_off(doc: HolidayDoc) -> Holiday:
 def _target(doc: TargetDoc | None) -> r.Target | None:
     if doc is None:
         return None
-    return r.Target(queue=doc.queue, place=doc.place, sounds=tuple(doc.sounds), seconds=doc.seconds)
+    return r.Target(
+        queue=doc.queue,
+        place=doc.place,
+        voicemail=doc.voicemail,
+        sounds=tuple(doc.sounds),
+        seconds=doc.seconds,
+    )
 
 
 def _announce(doc: AnnounceDoc | None) -> r.Announce | None:

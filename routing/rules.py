@@ -11,11 +11,12 @@ from routing.hours import Calendar, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a call goes that its queue cannot take: another queue, a place in the dialplan, or a sound and the end.
-    Exactly one of `queue`, `place`, `sounds` says it; sounds may come before either of the others."""
+    """Where a call goes that its queue cannot take: another queue, a place in the dialplan, a mailbox, or a sound and the
+    end. Exactly one of `queue`, `place`, `voicemail`, `sounds` says it; sounds may come before any of the others."""
 
     queue: str | None = None
     place: str | None = None
+    voicemail: str | None = None
     sounds: tuple[str, ...] = ()
     seconds: int = 60
 
