@@ -556,6 +556,8 @@ class Server:
             now=lambda: datetime.now(UTC),
         )
         await self.book.refresh()
+        for name in self.switches:  # what is read at the first question only, is read now
+            await self._caller_facts("+12125550100", name, within=1.0)
 
     def _switch_of(self, call: str) -> Switch:
         return self.switches[call.partition(":")[0]]
@@ -830,6 +832,9 @@ class Server:
                   lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
             gauge("cti_routing_version", "the active version of the routing rules",
                   lambda: float(self.book.active.version)),
+            gauge("cti_routing_promises_total", "callbacks that callers wanted to be promised, by what became of it",
+                  lambda: {name: float(n) for name, n in self.promises.outcomes.items()}, "outcome", counter=True),
+            gauge("cti_work_open", "other work that is open", lambda: float(len(self.work.items()))),
             gauge("cti_figures_facts_total", "facts summed up in figures", lambda: float(self.roll_up.facts), counter=True),
             gauge("cti_figures_failing", "1 while figures cannot be summed up",
                   lambda: float(self.roll_up.failing is not None)),

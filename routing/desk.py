@@ -135,6 +135,9 @@ class WorkDesk:
                 item = msgspec.structs.replace(item, until=now + timedelta(seconds=AFTER_RESTART))
                 if item.call is not None:
                     self._of_call[item.call] = item.id
+                    self._tried.add(
+                        item.call
+                    )  # what was seen of it before is not known: better not called twice
             self._items[item.id] = item
             if item.state == "accepted" and item.agent is not None and not item.interrupted_by_calls:
                 self._begin(item.agent, item)

@@ -258,6 +258,29 @@ async def test_a_call_is_escalated_with_all_that_is_known_of_it(centre: Centre) 
     assert sven.picture.me == "sven"
 
 
+async def test_a_consultation_with_a_queue_is_a_visit_there_and_nowhere_else(centre: Centre) -> None:
+    async def visits() -> dict[str, dict[str, Any]]:
+        server = centre._server
+        await server.journal.flushed(server.bus.seq)
+        await server.roll_up.catch_up()
+        _, told = await centre.rest("GET", "/api/v1/figures/queues", ADMIN)
+        return {item["queue"]: item for item in told["items"]}
+
+    await rules(centre)
+    before = await visits()
+    anna, dora, call, customer = await asking(centre)
+    await anna.ask("call.cancel", call=call)
+    await centre.hang_up(customer)
+    row = await centre.interaction_of(call)
+    after = await visits()
+    for queue in (SUPPORT, "main:sales"):
+        for figure in ("offered", "answered", "handled"):
+            was = before.get(queue, {}).get(figure, 0)
+            assert after[queue][figure] == was + 1, (queue, figure)
+    assert (row["outcome"], set(row["agents"])) == ("answered", {"anna", "dora"})
+    assert dora.picture.me == "dora"
+
+
 async def counted(centre: Centre, agent: str) -> dict[str, Any]:
     """An agent's figures of today, once they have been summed up."""
     server = centre._server
