@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cti.facts import AgentState, ConnectionState, LineState
-from cti.reasons import LINE_CLOSED, PAUSED_AT_THE_PBX, PHONE_UNREACHABLE
+from cti.reasons import LINE_CLOSED, OTHER_WORK, PAUSED_AT_THE_PBX, PHONE_UNREACHABLE
 from cti.wrap_up import Worked, Wrapping
 
 UNREACHABLE = frozenset({"unavailable", "invalid"})
@@ -74,7 +74,7 @@ class AgentNow:
     """One agent. `in_session`: has logged on or off here, ever. `asked_by`: who wanted the present `ready` and `reason`.
     `off_hook`, `lines`: whether calls come to a line that stays open, and how it is, by PBX.
     `parties`: connections by id, the newest last. `worked`: queue calls to be wrapped up once on no other. `left_over`:
-    those of before a restart of which the PBX has not told yet."""
+    those of before a restart of which the PBX has not told yet. `at_other_work`: of a kind that calls do not interrupt."""
 
     login: str
     name: str
@@ -84,6 +84,7 @@ class AgentNow:
     reason: str | None = None
     asked_by: str = "system"
     log_off_by: str | None = None
+    at_other_work: bool = False
     parties: dict[str, Party] = field(default_factory=dict)
     worked: dict[str, Worked] = field(default_factory=dict)
     left_over: dict[str, Worked] = field(default_factory=dict)
@@ -141,6 +142,8 @@ class AgentNow:
     @property
     def idle_reason(self) -> str | None:
         """Why no calls can come while on none."""
+        if self.wants_calls and self.at_other_work:
+            return OTHER_WORK
         if self.wants_calls:
             return LINE_CLOSED if self.off_hook else PHONE_UNREACHABLE
         if self.at_pbx_only:
@@ -162,7 +165,7 @@ STATES: tuple[tuple[AgentState, Callable[[AgentNow], bool]], ...] = (
     (AgentState.RESERVED, lambda a: a.offered is not None),
     (AgentState.UNKNOWN, lambda a: bool(a.lost)),
     (AgentState.WRAP_UP, lambda a: a.wrapping is not None),
-    (AgentState.READY, lambda a: a.wants_calls and a.reachable),
+    (AgentState.READY, lambda a: a.wants_calls and a.reachable and not a.at_other_work),
     (AgentState.NOT_READY, lambda a: True),
 )
 """The first condition that holds is the agent's state. What one PBX tells is true though another one is lost."""

@@ -35,7 +35,7 @@ from cti.facts import (
     QueueMemberStatusChanged,
 )
 from cti.people import Agent, Directory
-from cti.reasons import CONTESTED, LINE_CLOSED, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
+from cti.reasons import CONTESTED, LINE_CLOSED, OTHER_WORK, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
 from cti.views import AgentView
 from cti.wrap_up import LONGEST_EXTENSION as LONGEST_EXTENSION
 from cti.wrap_up import Disposition, Worked, Wrapping, WrapUps, begin
@@ -194,6 +194,8 @@ class Agents:
             return (True, True, "Wrap-up")
         if not a.ready:
             return (True, True, a.reason or "Not ready")
+        if a.at_other_work:
+            return (True, True, OTHER_WORK)
         return (True, False, None)
 
     def knows(self, login: str) -> bool:
@@ -263,7 +265,7 @@ class Agents:
         return self._end_session(a, by, at, why)
 
     def _end_session(self, a: AgentNow, by: str, at: datetime, why: str) -> Facts:
-        a.logged_on = a.ready = False
+        a.logged_on = a.ready = a.at_other_work = False
         a.wrapping = a.reason = a.log_off_by = None
         a.worked, a.left_over = {}, {}
         return self._derive(a, at, by=by, why=why, asked=True)
@@ -297,6 +299,21 @@ class Agents:
         a.ready, a.reason, a.log_off_by, a.asked_by = False, reason, None, by
         self._no_more_time(a)
         return self._derive(a, at, by=by, why=_noted(f"asked to be not ready: {reason}", note), asked=True)
+
+    def begin_other_work(self, login: str, what: str, *, at: datetime) -> Facts:
+        """The agent does something that calls do not interrupt: none are offered until it ends. Raises NotPossible for one
+        who is not logged on."""
+        a = self._logged_on(login)
+        a.at_other_work = True
+        return self._derive(a, at, by=login, why=f"accepted other work: {what}", asked=True)
+
+    def end_other_work(self, login: str, why: str, *, at: datetime) -> Facts:
+        """Calls come again, if the agent wants them."""
+        a = self._agents.get(login)
+        if a is None or not a.at_other_work:
+            return []
+        a.at_other_work = False
+        return self._derive(a, at, by="system", why=why)
 
     def finish_wrap_up(self, login: str, *, by: str, at: datetime) -> Facts:
         """Ends wrap-up before its time. Raises NotPossible when there is none, or the agent owes a disposition (which does
@@ -350,7 +367,7 @@ class Agents:
             a.ready, a.reason = False, reason or PAUSED_AT_THE_PBX
             return self._derive(a, at, by="pbx", why="paused at the PBX", asked=True)
         without = " without the disposition" if a.wrapping is not None and a.wrapping.owed else ""
-        a.ready, a.reason, a.log_off_by, a.wrapping = True, None, None, None
+        a.ready, a.reason, a.log_off_by, a.wrapping, a.at_other_work = True, None, None, None, False
         return self._derive(a, at, by="pbx", why="unpaused at the PBX" + without, asked=True)
 
     def found_contested(self, login: str, pbx: str, *, at: datetime) -> Facts:

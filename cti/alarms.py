@@ -15,6 +15,7 @@ from enum import StrEnum
 import msgspec
 
 from cti.facts import AgentState, Fact
+from cti.reasons import OTHER_WORK
 from cti.supervision import AlarmAcknowledged, AlarmCleared, AlarmRaised, AlarmView
 from cti.views import AgentView
 
@@ -324,6 +325,8 @@ def _measure(rule: Rule, floor: Now, now: datetime) -> Iterator[_Found]:
             for agent in floor.agents(team):
                 if agent.state is AgentState.UNKNOWN:
                     yield _Found(None, agent=agent.agent)
+                elif agent.reason == OTHER_WORK and rule.reason is None:
+                    continue  # they work: only a rule that names it is about that
                 elif agent.state is wanted and rule.reason in (None, agent.reason):
                     yield _Found((now - agent.since).total_seconds(), agent=agent.agent)
         case Kind.PBX_DOWN:

@@ -295,6 +295,34 @@ class DataCollected(ChannelRecord, frozen=True, gc=False):
     values: dict[str, str]
 
 
+class PromiseAsked(ChannelRecord, frozen=True, gc=False):
+    """UserEvent CtiPromise from the dialplan: a caller who waits wants to be called back when it is quiet, at this number,
+    `within` seconds at the latest. `ask`: number of the question on this channel; the answer is a variable of it."""
+
+    channel: str
+    ask: str
+    number: str
+    queue: str
+    within: int
+    priority: int
+
+
+class VoicemailEnded(ChannelRecord, frozen=True, gc=False):
+    """UserEvent CtiVoicemail from the dialplan: the caller is through with the voicemail. `status`: Asterisk's VMSTATUS
+    (SUCCESS, USEREXIT, FAILED)."""
+
+    mailbox: str
+    status: str
+
+
+class MailboxChanged(Record, frozen=True, gc=False):
+    """AMI: MessageWaiting: messages in a mailbox, `100@default`, not yet heard and heard."""
+
+    mailbox: str
+    new: int
+    old: int
+
+
 class RouteAsked(ChannelRecord, frozen=True, gc=False):
     """UserEvent CtiRoute from the dialplan: a call at its entry asks where to go. `ask`: number of the question on this
     channel; the answer is a variable of it. `dialed`, `caller`: as received."""
@@ -630,7 +658,7 @@ _CHANNEL_HEADERS = frozenset(
     }
 )
 _DATA_LIMIT = 50
-_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft", b"CtiRoute"})
+_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft", b"CtiRoute", b"CtiPromise", b"CtiVoicemail"})
 
 
 def _user_event(raw: bytes) -> Record | None:
@@ -651,7 +679,29 @@ def _user_event(raw: bytes) -> Record | None:
             return None
         asked = (f["Channel"], ask, unescape(f.get("Dialed", ""))[:64], unescape(f.get("Caller", ""))[:64])
         return RouteAsked(_at(f), uniqueid, f.get("Linkedid", uniqueid), *asked)
+    if named[1] == b"CtiPromise":
+        return _promise(f, uniqueid)
+    if named[1] == b"CtiVoicemail":
+        box, status = unescape(f.get("Mailbox", ""))[:80], f.get("Status", "")[:32]
+        return VoicemailEnded(_at(f), uniqueid, f.get("Linkedid", uniqueid), box, status)
     return QueueOutcome(_at(f), uniqueid, f.get("Linkedid", uniqueid), f.get("Status", ""))
+
+
+def _promise(f: Fields, uniqueid: str) -> Record | None:
+    ask, number, within = f.get("Ask", ""), f.get("Number", ""), f.get("Within", "")
+    if not (ask.isdecimal() and len(ask) <= 4 and "Channel" in f and within.isdecimal() and len(within) <= 6):
+        return None
+    return PromiseAsked(
+        _at(f),
+        uniqueid,
+        f.get("Linkedid", uniqueid),
+        f["Channel"],
+        ask,
+        unescape(number)[:40],
+        f.get("Queue", "")[:80],
+        int(within),
+        min(_number(f.get("Prio"), 0), 1000),
+    )
 
 
 def _queue_join(read: Read) -> Parser:
@@ -763,6 +813,12 @@ PARSERS: dict[bytes, Parser] = {
     b"ConfbridgeMute": _switch(PartyMuted, True),
     b"ConfbridgeUnmute": _switch(PartyMuted, False),
     b"UserEvent": _user_event,
+    b"MessageWaiting": _of(
+        ("Mailbox", "New", "Old"),
+        lambda at, f: MailboxChanged(
+            at, unescape(f["Mailbox"])[:80], _number(f.get("New"), 0), _number(f.get("Old"), 0)
+        ),
+    ),
     b"OriginateResponse": _of(("ActionID", "Uniqueid", "Response", "Reason"), _originate_ended),
     b"ChanSpyStart": _of(
         ("SpyerUniqueid", "SpyeeUniqueid", "SpyerChannel"),

@@ -30,8 +30,10 @@ from cti.facts import (
     QueueMemberJoined,
     QueueMemberLeft,
 )
+from cti.other_work import WorkFact, WorkView
 from cti.people import Actor, Directory, Role
 from cti.supervision import AlarmFact, AlarmView, MessageRead, MessageSent, SupervisionFact
+from cti.voicemail import VoicemailWaiting
 
 ADMIN = "admin"
 ALL = "all"
@@ -107,6 +109,10 @@ class Audience:
                 return self._of_supervision(fact)
             case AlarmFact():
                 return self.of_alarm(fact)
+            case VoicemailWaiting():
+                return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
+            case WorkFact():
+                return self.of_work(fact.view, fact.agent)
             case MessageSent():
                 return frozenset(
                     {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
@@ -147,6 +153,13 @@ class Audience:
         if alarm.pbx is not None:
             teams |= self._directory.teams.keys()
         return frozenset({ADMIN, *(f"team:{team}" for team in teams if team is not None)})
+
+    def of_work(self, view: WorkView, agent: str | None) -> frozenset[str]:
+        """Whom it is offered to, or was, their supervisors, and those of its skill."""
+        agents = {one for one in (agent, view.agent) if one is not None}
+        teams = {team for one in agents if (team := self._directory.team_of(one)) is not None}
+        teams |= self._directory.teams_of_queue(view.skill)
+        return frozenset({ADMIN, *(f"agent:{one}" for one in agents), *(f"team:{team}" for team in teams)})
 
     def _of_record(self, fact: Fact, call: str) -> set[str]:
         """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""

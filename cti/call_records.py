@@ -37,6 +37,7 @@ from cti.ami_events import (
     QueueOutcome,
     Record,
     TransferCompleted,
+    VoicemailEnded,
     device_of_channel,
     other_half,
 )
@@ -60,6 +61,7 @@ from cti.legs import (
     moment,
 )
 from cti.lines import Lines
+from cti.voicemail import CallVoicemailLeft
 
 
 class CallRecords(CallLife):
@@ -106,6 +108,7 @@ class CallRecords(CallLife):
             ConferenceLeft: self._conference_left,
             PartyMuted: self._party_muted,
             DataCollected: self._data_collected,
+            VoicemailEnded: self._voicemail_ended,
         }
 
     def _appeared(self, r: ChannelAppeared) -> Facts:
@@ -633,3 +636,13 @@ class CallRecords(CallLife):
     def _data_collected(self, r: DataCollected) -> Facts:
         leg = self._leg(r.uniqueid)
         return self._change_data(leg.call, r.values, "ivr", r.at) if leg else []
+
+    def _voicemail_ended(self, r: VoicemailEnded) -> Facts:
+        leg = self._leg(r.uniqueid)
+        if leg is None or r.status != "SUCCESS":
+            return []
+        facts = self._change_data(leg.call, {"Voicemail": r.mailbox}, "pbx", r.at)
+        left = CallVoicemailLeft(
+            at=moment(r.at), call=leg.call.id, mailbox=r.mailbox, view=self._whole(leg.call)
+        )
+        return [*facts, left]

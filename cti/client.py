@@ -56,6 +56,8 @@ class Picture:
     messages: dict[int, Frame] = field(default_factory=dict)
     help: dict[str, Frame] = field(default_factory=dict)
     alarms: dict[str, Frame] = field(default_factory=dict)
+    work: dict[str, Frame] = field(default_factory=dict)
+    blending: dict[str, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -69,6 +71,8 @@ class Picture:
         self.messages = {message["id"]: message for message in data.get("messages", ())}
         self.help = {request["id"]: request for request in data.get("help", ())}
         self.alarms = {alarm["id"]: alarm for alarm in data.get("alarms", ())}
+        self.work = {item["id"]: item for item in data.get("work", ())}
+        self.blending = {one["agent"]: one for one in data.get("blending", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""
@@ -102,6 +106,18 @@ class Picture:
             self.pops.pop(data["pop"], None)
         elif noun in ("supervision", "message", "help", "alarm"):
             self._desk(kind, data, fact["at"])
+        elif noun == "work":
+            self._work(data["view"])
+        elif kind == "blending.changed":
+            self.blending[data["agent"]] = {**data, "since": fact["at"]}
+            if data["why"] is None:
+                del self.blending[data["agent"]]
+
+    def _work(self, view: Frame) -> None:
+        """Other work: gone when it is over, and from an agent's client when it is not theirs any more."""
+        self.work[view["id"]] = view
+        if view["state"] in ("done", "cancelled", "failed") or (self.mine_only and view["agent"] != self.me):
+            del self.work[view["id"]]
 
     def _desk(self, kind: str, data: Frame, at: str) -> None:
         """Between supervisors and agents."""

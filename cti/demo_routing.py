@@ -43,8 +43,28 @@ RULES: dict[str, Any] = {
             "timed_out": {"queue": "support", "seconds": 30},
             "ageing": {"every": 20, "by": 1, "most": 4},
         },
-        "support": {"seconds": 60, "timed_out": {"sounds": ["vm-isunavail", "vm-goodbye"]}},
+        "support": {"seconds": 60, "timed_out": {"voicemail": "200@default"}},
     },
+    "escalations": [
+        {
+            "id": "sales-up",
+            "queues": ["sales", "billing"],
+            "to": "support",
+            "priority": 8,
+            "otherwise": "sales",
+        },
+        {"id": "support-up", "queues": ["support"], "to": "emergency", "priority": 5},
+    ],
+    "blending": [
+        {
+            "id": "quiet",
+            "queues": ["sales", "billing", "support"],
+            "kinds": ["callback", "email"],
+            "free_agents": 3,
+            "quiet_for": 10,
+            "interrupted_by_calls": ["email"],
+        }
+    ],
     "rules": [
         {
             "id": "complaint",

@@ -16,7 +16,9 @@ from typing import Any
 from cti.ami import AmiLink, LinkPhase, LinkStatus
 from cti.doctor_checks import (
     CONTEXTS,
+    ROUTING,
     TEST_CALL_EVENTS,
+    VERSIONS,
     Evidence,
     Finding,
     Fix,
@@ -144,6 +146,8 @@ async def _gather(line: Line, evidence: Evidence, test_call: bool, probe_queue: 
     )
     evidence = await _files(line, evidence)
     contexts = await _contexts(line, target.inbound_contexts) if "ShowDialPlan" in commands else None
+    if contexts is not None:
+        evidence = await _routing(line, evidence, contexts)
     evidence = replace(
         evidence,
         contexts=contexts,
@@ -221,7 +225,7 @@ def _safe(name: str) -> bool:
 async def _contexts(line: Line, inbound: Iterable[str]) -> dict[str, frozenset[str] | None]:
     """Contexts by name with what they include; None where there is no such context."""
     found: dict[str, frozenset[str] | None] = {}
-    for name in dict.fromkeys([*(name for name, _ in CONTEXTS), *inbound]):
+    for name in dict.fromkeys([*(name for name, _ in (*CONTEXTS, *ROUTING)), *inbound]):
         found[name] = await _context(line, name)
     for name in tuple(found.get("cti-internal") or ()):
         found.setdefault(name, await _context(line, name))
@@ -236,6 +240,48 @@ async def _contexts(line: Line, inbound: Iterable[str]) -> dict[str, frozenset[s
         ):
             found.setdefault(name, await _context(line, name))
     return found
+
+
+async def _routing(line: Line, evidence: Evidence, contexts: Mapping[str, frozenset[str] | None]) -> Evidence:
+    """What routing, second level and voicemail need of the PBX."""
+    versions = {context: await _version(line, context) for context, _, _ in VERSIONS}
+    widens = None
+    if "QueueRule" in evidence.actions:
+        answer = await _maybe(line, "QueueRule", {"Rule": "cti-widen-15"})
+        widens = answer is not None and "Rule" in answer
+    mailboxes: tuple[str, ...] | None = None
+    if "VoicemailUsersList" in evidence.actions:
+        try:
+            rows = await line.rows("VoicemailUsersList")
+            mailboxes = tuple(f"{row.get('VoiceMailbox', '')}@{row.get('VMContext', '')}" for row in rows)
+        except Refused as error:
+            mailboxes = () if "no voicemail users" in str(error).lower() else None
+    inbound = [name for name in evidence.target.inbound_contexts if contexts.get(name) is not None]
+    return replace(
+        evidence,
+        versions=versions,
+        asks=frozenset([name for name in inbound if await _asks(line, name)]),
+        widens=widens,
+        routing_on=await _value(line, "CTI_ROUTING") if "Getvar" in evidence.actions else None,
+        mailboxes=mailboxes,
+        no_voicemail=bool(evidence.actions) and "VoicemailUsersList" not in evidence.actions,
+    )
+
+
+async def _version(line: Line, context: str) -> str:
+    try:
+        rows = await line.rows("ShowDialPlan", {"Context": context})
+    except Refused:
+        return ""
+    return next((row["AppData"].strip() for row in rows if row.get("AppData")), "")
+
+
+async def _asks(line: Line, context: str) -> bool:
+    try:
+        rows = await line.rows("ShowDialPlan", {"Context": context})
+    except Refused:
+        return False
+    return any("cti-route" in row.get("AppData", "") for row in rows)
 
 
 async def _context(line: Line, name: str) -> frozenset[str] | None:

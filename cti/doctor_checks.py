@@ -98,7 +98,9 @@ class QueueFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """All that an examination has seen. None means: could not be asked."""
+    """All that an examination has seen. None means: could not be asked. `versions`: of our files, by the context that says
+    it; `asks`: inbound contexts that ask where a call goes; `widens`: the queue rules are there; `routing_on`: its
+    variable CTI_ROUTING."""
 
     target: Target
     trouble: tuple[str, str] | None = None
@@ -120,6 +122,12 @@ class Evidence:
     contexts: Mapping[str, frozenset[str] | None] | None = None
     queues: tuple[QueueFound, ...] | None = None
     devices: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    asks: frozenset[str] = frozenset()
+    widens: bool | None = None
+    routing_on: str | None = None
+    mailboxes: tuple[str, ...] | None = None
+    no_voicemail: bool = False
 
 
 Check = Callable[[Evidence], Iterable[Finding]]
@@ -389,6 +397,7 @@ CORE_EVENTS = (
     "ConfbridgeJoin",
     "ConfbridgeLeave",
     "UserEvent",
+    "MessageWaiting",
     "OriginateResponse",
     "DeviceStateChange",
     "Rename",
@@ -608,6 +617,8 @@ CONTEXTS: tuple[tuple[str, str], ...] = (
     ("cti-agent", "click to dial"),
     ("cti-transfer", "transfers"),
     ("cti-consult", "consultations"),
+    ("cti-consult-queue", "queues asked about a caller"),
+    ("cti-second", "escalations"),
     ("cti-return", "callers who come back"),
     ("cti-hold", "hold from the screen"),
     ("cti-conference", "conferences"),
@@ -676,6 +687,132 @@ def contexts(evidence: Evidence) -> Iterator[Finding]:
                 "this server's settings",
                 (f'[pbx.{evidence.target.name}]  inbound_contexts = ["<context of your trunk>"]',),
             ),
+        )
+
+
+VERSIONS: tuple[tuple[str, str, str], ...] = (
+    ("cti-version", "extensions_cti.conf", "2"),
+    ("cti-routing-version", "extensions_cti_routing.conf", "2"),
+)
+"""Context that says the version of a file of asterisk-config/include, the file, and the version that this server needs."""
+
+ROUTING: tuple[tuple[str, str], ...] = (
+    ("cti-route", "the question at the entry"),
+    ("cti-routed", "what the rules say, carried out"),
+    ("cti-callback-keys", "callers who ask to be called back"),
+    ("cti-callback", "places kept for them"),
+    ("cti-callback-out", "calling them"),
+    ("cti-places", "places of your own"),
+)
+"""Contexts of asterisk-config/include/extensions_cti_routing.conf, and what for."""
+
+
+def versions(evidence: Evidence) -> Iterator[Finding]:
+    """Our files are those that this server was made with."""
+    found = evidence.contexts
+    if found is None or found.get("cti-internal") is None:
+        return
+    for context, file, wanted in VERSIONS:
+        if context == "cti-routing-version" and found.get("cti-route") is None:
+            continue
+        said = evidence.versions.get(context, "")
+        if said == wanted:
+            yield ok(context.replace("-", "_"), f"{file} is version {wanted}, as this server needs it.")
+            continue
+        yield Finding(
+            context.replace("-", "_"),
+            Level.WARN,
+            f"{file} is {'version ' + said if said else 'of an earlier version'}, this server was made with version"
+            f" {wanted}: what is newer does not work. Copy asterisk-config/include/{file} of this server to"
+            " /etc/asterisk/cti/ again, fill in the places between at-signs, and:",
+            Fix(f"cti/{file}", ("<the file of this server's version>",), then=RELOAD_DIALPLAN),
+        )
+
+
+def routing(evidence: Evidence) -> Iterator[Finding]:
+    """The dialplan can ask the server where a call goes. Optional as a whole, not in parts."""
+    found = evidence.contexts
+    if found is None:
+        return
+    missing = [(name, purpose) for name, purpose in ROUTING if found.get(name) is None]
+    if len(missing) == len(ROUTING):
+        yield Finding(
+            "routing",
+            Level.WARN,
+            "The dialplan cannot ask this server where a call goes: routing rules have no effect. If you want them, copy"
+            " asterisk-config/include/extensions_cti_routing.conf to /etc/asterisk/cti/ and add:",
+            Fix(
+                "extensions.conf",
+                ("#include cti/extensions_cti_routing.conf",),
+                freepbx="extensions_custom.conf",
+                then=RELOAD_DIALPLAN,
+            ),
+        )
+        return
+    if missing:
+        yield Finding(
+            "routing",
+            Level.WARN,
+            "Of routing the dialplan lacks "
+            + ", ".join(f"[{name}] ({what})" for name, what in missing)
+            + ": copy"
+            " asterisk-config/include/extensions_cti_routing.conf again.",
+            Fix(
+                "cti/extensions_cti_routing.conf",
+                ("<the file of this server's version>",),
+                then=RELOAD_DIALPLAN,
+            ),
+        )
+    else:
+        yield ok("routing", "The dialplan has what routing needs.")
+    if evidence.widens is False:
+        yield Finding(
+            "queue_rules",
+            Level.WARN,
+            "The queue rules cti-widen-... are not there: levels of skill do not widen while a caller waits. Copy"
+            " asterisk-config/include/queuerules_cti.conf to /etc/asterisk/cti/ and add:",
+            Fix(
+                "queuerules.conf",
+                ("#include cti/queuerules_cti.conf",),
+                then="asterisk -rx 'queue reload rules'",
+            ),
+        )
+    elif evidence.widens:
+        yield ok("queue_rules", "The queue rules by which levels of skill widen are there.")
+    if evidence.routing_on == "on":
+        if evidence.asks:
+            yield ok(
+                "routing_on",
+                f"Calls in [{'], ['.join(sorted(evidence.asks))}] are asked about (CTI_ROUTING=on).",
+            )
+        else:
+            yield ok(
+                "routing_on",
+                "A server with rules is connected (CTI_ROUTING=on): calls that ask are answered.",
+            )
+    elif evidence.routing_on is not None:
+        yield ok(
+            "routing_on",
+            "CTI_ROUTING is not on: no server is connected, or it has no rules with an entry. Calls go their default way.",
+        )
+
+
+def voicemail(evidence: Evidence) -> Iterator[Finding]:
+    """Whether rules may send callers to a mailbox."""
+    if evidence.no_voicemail:
+        yield ok(
+            "voicemail",
+            "app_voicemail is not loaded: rules cannot send callers to a mailbox, and do not need to.",
+        )
+    elif evidence.mailboxes:
+        names = ", ".join(evidence.mailboxes[:4]) + (", ..." if len(evidence.mailboxes) > 4 else "")
+        yield ok("voicemail", f"Rules may send callers to {len(evidence.mailboxes)} mailboxes ({names}).")
+    elif evidence.mailboxes is not None:
+        yield Finding(
+            "voicemail",
+            Level.WARN,
+            "app_voicemail is loaded but has no mailbox: rules cannot send callers to one.",
+            Fix("voicemail.conf", ("100 => ,Sales",), "default", then="asterisk -rx 'voicemail reload'"),
         )
 
 
@@ -804,6 +941,7 @@ CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("Connection", (connection, version, encryption, clock)),
     ("Rights", (rights, modules)),
     ("Events", (read_classes, event_filter, timestamps, write_timeout, channel_variables)),
-    ("Dialplan", (contexts, trunks)),
+    ("Dialplan", (contexts, versions, trunks)),
+    ("Routing", (routing, voicemail)),
     ("Queues", (queues,)),
 )

@@ -20,6 +20,9 @@ CONTESTED = "Contested at the PBX"
 LINE_CLOSED = "Line closed"
 """Of an agent who works off-hook: the line was hung up or broke, or the phone did not answer."""
 
+OTHER_WORK = "Other work"
+"""Shown of an agent who does other work than calls from queues, which come after it."""
+
 
 class Chooser(StrEnum):
     """Who may choose a reason: agents (and their supervisors), supervisors only, or only the system."""
@@ -52,7 +55,7 @@ class Reasons:
     def __init__(self, reasons: Iterable[Reason]) -> None:
         configured = {reason.name: reason for reason in reasons}
         self._free = not any(reason.chosen_by is not Chooser.SYSTEM for reason in configured.values())
-        for name in (PHONE_UNREACHABLE, LINE_CLOSED, PAUSED_AT_THE_PBX, CONTESTED):
+        for name in (PHONE_UNREACHABLE, LINE_CLOSED, PAUSED_AT_THE_PBX, CONTESTED, OTHER_WORK):
             own = configured.pop(name, Reason(name=name))
             configured[name] = Reason(
                 name=name, paid=own.paid, limit=own.limit, chosen_by=Chooser.SYSTEM

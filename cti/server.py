@@ -21,6 +21,7 @@ from aiohttp import web
 
 import crm.rest
 import routing.rest
+import routing.work_rest
 from crm.ani import CallerLookup
 from crm.commands import add_crm_commands
 from crm.escalations import Escalations
@@ -29,6 +30,7 @@ from crm.numbers import read_caller
 from crm.pop_url import PopUrl
 from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
+from crm.voicemails import VoicemailNotes
 from cti import gauges, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
@@ -39,7 +41,7 @@ from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
-from cti.ami_events import PARSERS, RouteAsked
+from cti.ami_events import PARSERS, MailboxChanged, PromiseAsked, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
@@ -54,6 +56,7 @@ from cti.control.control import Control
 from cti.control.off_hook import OffHook
 from cti.control.ports import port_of
 from cti.control.supervising import OF_SPIES, Supervising
+from cti.control.targets import Target, Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
@@ -62,6 +65,7 @@ from cti.facts import (
     AgentStateChanged,
     CallCleared,
     CallFact,
+    CallOffered,
     DatabaseStatusChanged,
     Fact,
     JournalGap,
@@ -87,6 +91,7 @@ from cti.membership import AFTER_A_BREAK, OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.metrics import Gauge
+from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory
 from cti.people_watch import PeopleWatch
 from cti.protocol import StateNow
@@ -105,15 +110,22 @@ from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.tasks import Tasks
 from cti.views import DatabaseView, QueueView
+from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
+from routing import work_store
 from routing.book import RuleBook
+from routing.desk import WorkDesk
 from routing.floor import Floors
 from routing.invitation import Invitation
+from routing.mailboxes import Mailboxes
+from routing.promises import Promises
 from routing.questions import Decided, Questions
 from routing.second_level import RulesOfQueues
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
+from routing.work_commands import add_work_commands
+from routing.work_floor import work_floor
 
 log = structlog.get_logger(__name__)
 
@@ -308,6 +320,8 @@ class Server:
             messages=self.messages.unread,
             help_requests=self.help_requests.views,
             alarms=self._alarms_for,
+            work=self._work_for,
+            blending=self._blending,
             announce=self.settings.supervision.announce,
         )
 
@@ -346,10 +360,14 @@ class Server:
             for record in records:  # first of all: a caller waits for the answer, within milliseconds
                 if type(record) is RouteAsked:
                     self.questions.ask(name, record)
+                elif type(record) is PromiseAsked:
+                    self.promises.ask(name, record)
             switch.on_records(records)
             for record in records:
                 if type(record) in OF_SPIES:
                     self.supervising.hear_record(record)
+                elif type(record) is MailboxChanged:
+                    self._mailbox_changed(name, record)
 
         link = AmiLink(
             pbx=name,
@@ -376,6 +394,12 @@ class Server:
             return False
         return True
 
+    def _mailbox_changed(self, pbx: str, record: MailboxChanged) -> None:
+        now = datetime.now(UTC)
+        self.bus.publish(
+            [VoicemailWaiting(at=now, pbx=pbx, mailbox=record.mailbox, new=record.new, old=record.old)]
+        )
+
     def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
@@ -388,6 +412,16 @@ class Server:
 
     def _raised_for(self, actor: Actor) -> list[AlarmView]:
         return self._alarms_for(subscriptions(actor, self.directory))
+
+    def _work_for(self, topics: frozenset[str]) -> list[WorkView]:
+        return [
+            item
+            for item in self.work.items()
+            if not topics.isdisjoint(self.audience.of_work(item, item.agent))
+        ]
+
+    def _blending(self) -> list[BlendingView]:
+        return self.work.blending()
 
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
@@ -409,6 +443,7 @@ class Server:
         for session in (await load_agent_sessions(self.database.pool)).values():
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
+        await self.work.load()
 
     # ------------------------------------------------------------------------------------------ the customers' side
 
@@ -429,6 +464,9 @@ class Server:
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
         self.escalations = Escalations(lambda: self.database.pool)
+        self.voicemail_notes = VoicemailNotes(
+            lambda actor, text, call: self.interactions.add_note(actor, text, call=call)
+        )
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
@@ -469,11 +507,10 @@ class Server:
         self.floors = Floors(self.switches, self.agents, waits=self.queue_waits, on_the_way=self.on_the_way)
         self.ageing = Ageing(send=send)
         self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
+        ask = caller_facts(self.lookup, self._region_of, limit=self.settings.routing.lookup_seconds)
         self.questions = Questions(
             rules=lambda: self.book.active,
-            caller_facts=caller_facts(
-                self.lookup, self._region_of, limit=self.settings.routing.lookup_seconds
-            ),
+            caller_facts=ask,
             floor=self.floors,
             send=send,
             spawn=self._tasks.spawn,
@@ -482,7 +519,42 @@ class Server:
             limit=self.settings.routing.limit_seconds,
             most=self.settings.routing.at_once,
         )
+        self.work = WorkDesk(
+            pool=lambda: self.database.pool,
+            rules=lambda: self.book.active,
+            floor=work_floor(self.switches, self.agents, self.directory, self.on_the_way.to),
+            agents=self.agents,
+            call=self._call_for_work,
+            view=lambda call: self._switch_of(call).calls.view(call),
+            set_data=self._set_data,
+            publish=self.bus.publish,
+            now=lambda: datetime.now(UTC),
+        )
+        self.promises = Promises(
+            add=self.work.add,
+            cancel=self.work.cancel,
+            caller_facts=ask,
+            known_queue=self._knows_queue,
+            send=send,
+            spawn=self._tasks.spawn,
+            now=lambda: datetime.now(UTC),
+        )
         await self.book.refresh()
+        for name in self.switches:  # what is read at the first question only, is read now
+            await ask("+12125550100", name)
+
+    def _switch_of(self, call: str) -> Switch:
+        return self.switches[call.partition(":")[0]]
+
+    def _knows_queue(self, queue: str) -> bool:
+        switch = self.switches.get(queue.partition(":")[0])
+        return switch is not None and switch.queues.knows(queue)
+
+    async def _call_for_work(self, pbx: str, agent: str, number: str) -> str:
+        async def find(targets: Targets) -> Target:
+            return await targets.number(number)
+
+        return (await self.control.make(pbx, agent, find)).call
 
     def _decided(self, decided: Decided) -> None:
         self.on_the_way.decided(decided)
@@ -551,6 +623,7 @@ class Server:
             disposed=self._disposed,
         )
         add_figures_commands(self.commands, self.desk)
+        add_work_commands(self.commands, desk=self.work, directory=self.directory)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -632,6 +705,13 @@ class Server:
                     floor=self.floors,
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
+                    mailboxes=Mailboxes({name: link.query for name, link in self.links.items()}).check,
+                ),
+                *routing.work_rest.routes(
+                    desk=self.work,
+                    directory=self.directory,
+                    knows_queue=self._knows_queue,
+                    audit=self.trail.note,
                 ),
                 *admin.routes(
                     pool=lambda: self.database.pool,
@@ -654,6 +734,7 @@ class Server:
             translate={
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
+                **routing.work_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
             },
@@ -682,6 +763,9 @@ class Server:
                   lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
             Gauge("cti_routing_version", "the active version of the routing rules",
                   lambda: float(self.book.active.version)),
+            Gauge("cti_routing_promises_total", "callbacks that callers wanted to be promised, by what became of it",
+                  lambda: {name: float(n) for name, n in self.promises.outcomes.items()}, "outcome", counter=True),
+            Gauge("cti_work_open", "other work that is open", lambda: float(len(self.work.items()))),
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ who reacts to what
@@ -703,6 +787,10 @@ class Server:
         listen(PbxStatusChanged, self.supervising.hear_pbx)
         listen(PbxStatusChanged, self.alarm_measures.hear)
         listen(CallCleared, self.control.forget)
+        for kind in (CallOffered, CallCleared):
+            listen(kind, self.work.hear_call)
+        listen(AgentStateChanged, self.work.hear_agent)
+        listen(QueueCallerJoined, self.work.hear_queue)
         for kind in (
             PbxStatusChanged,
             PbxResynced,
@@ -723,6 +811,7 @@ class Server:
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(CallEscalated, self.escalations.hear)
+        listen(CallVoicemailLeft, self.voicemail_notes.hear)
         listen(PbxResynced, self._settle_interactions)
         listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
@@ -758,6 +847,7 @@ class Server:
                 self.access.tokens,
                 keep_journal_days=self.settings.keep_journal_days,
                 keep_audit_days=self.settings.keep_audit_days,
+                also=(work_store.expire,),
             )
         )
         self._tasks.spawn(self.membership.run())
@@ -766,6 +856,8 @@ class Server:
         self._tasks.spawn(self.alarm_watch.run())
         self._tasks.spawn(self.interactions.run())
         self._tasks.spawn(self.escalations.run())
+        self._tasks.spawn(self.voicemail_notes.run())
+        self._tasks.spawn(self.work.run())
         self._tasks.spawn(self.trail.run())
         self._tasks.spawn(self.book.run())
         self._tasks.spawn(self.invitation.run())
@@ -801,6 +893,7 @@ class Server:
             await asyncio.gather(
                 self.interactions.flush(),
                 self.escalations.flush(),
+                self.work.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.alarm_watch.flush(),

@@ -9,6 +9,7 @@ from typing import Any
 from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
 from cti.facts import CallView
+from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory
 from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 from cti.views import DatabaseView, PbxView, QueueView, Snapshot
@@ -33,8 +34,12 @@ class Snapshots:
         help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
         alarms: Callable[[frozenset[str]], Iterable[AlarmView]] = lambda topics: (),
         database: Callable[[], DatabaseView | None] = lambda: None,
+        work: Callable[[frozenset[str]], Iterable[WorkView]] = lambda topics: (),
+        blending: Callable[[], Iterable[BlendingView]] = lambda: (),
     ) -> None:
         self._database = database
+        self._work = work
+        self._blending = blending
         self._alarms = alarms
         self._messages = messages
         self._help_requests = help_requests
@@ -69,9 +74,15 @@ class Snapshots:
             wrap_up=self._agents.wrap_ups(),
             messages=tuple(view for view in self._messages() if view.agent == actor.login),
             alarms=tuple(self._alarms(topics)),
+            work=tuple(self._work(topics)),
+            blending=tuple(view for view in self._blending() if self._sees_work_of(topics, view.agent)),
             help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )
+
+    def _sees_work_of(self, topics: frozenset[str], agent: str) -> bool:
+        team = self._directory.team_of(agent)
+        return not topics.isdisjoint({ADMIN, f"agent:{agent}", f"team:{team}"})
 
     def _sees_help(self, topics: frozenset[str], view: HelpView) -> bool:
         team = self._directory.team_of(view.agent)

@@ -9,6 +9,7 @@ import msgspec
 
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
+from cti.other_work import BlendingView, WorkView
 from cti.reasons import Reason
 from cti.supervision import AlarmView, HelpView, MessageView, SupervisionView
 from cti.wrap_up import WrapUp
@@ -91,7 +92,8 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
     `reasons`: why agents may be not ready; a state's reason that is not among them was given at the PBX. `wrap_up`: what
     follows queue calls; the rule without a queue is for all that have none of their own. `supervisions`: who listens to
-    whom. `messages`: those that you have not read. `help`: open requests for it."""
+    whom. `messages`: those that you have not read. `help`: open requests for it. `work`: what is to be done besides calls:
+    of an agent, what they are offered or do. `blending`: what each agent may be offered of it now."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -106,3 +108,5 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     messages: tuple[MessageView, ...] = ()
     help: tuple[HelpView, ...] = ()
     alarms: tuple[AlarmView, ...] = ()
+    work: tuple[WorkView, ...] = ()
+    blending: tuple[BlendingView, ...] = ()

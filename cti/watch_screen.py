@@ -703,6 +703,20 @@ SENTENCES: dict[str, Say] = {
     "call.transferred": lambda d, p: (
         f"{_who(d, p)} is transferred ({d['kind']}) to {d['target'] or 'somebody'}"
     ),
+    "call.escalated": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} escalates {_who(d, p)} to {_queue(d)}: {d['reason']}"
+    ),
+    "call.voicemail_left": lambda d, p: f"{_who(d, p)} has left a message in {d['mailbox']}",
+    "voicemail.waiting": lambda d, p: f"mailbox {d['mailbox']} of {d['pbx']}: {d['new']} new messages",
+    "work.added": lambda d, p: f"work {d['view']['kind']}: {d['view']['title']}",
+    "work.offered": lambda d, p: f"work for {_agent_name(p, d['agent'])}: {d['view']['title']} ({d['why']})",
+    "work.accepted": lambda d, p: f"{_agent_name(p, d['agent'])} does: {d['view']['title']}",
+    "work.returned": lambda d, p: f"work waits again: {d['view']['title']}, {d['reason']}",
+    "work.completed": lambda d, p: f"work is done: {d['view']['title']}, {d['outcome']}",
+    "work.ended": lambda d, p: f"work will not be done: {d['view']['title']}, {d['reason']}",
+    "blending.changed": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} may do {', '.join(d['may']) or 'calls only'}: {d['why'] or '-'}"
+    ),
     "call.conferenced": lambda d, p: f"{_party(d, p)} joins room {d['room']}",
     "call.failed": lambda d, p: f"{_who(d, p)} did not reach {_party(d, p)}: {d['reason']}",
     "call.connection_cleared": lambda d, p: f"{_party(d, p)} leaves {_who(d, p)}: {d['reason']}",

@@ -12,7 +12,7 @@ from routing.decide import Decision
 ANYONE = 2_147_483_647
 """As QUEUE_MAX_PENALTY: no limit."""
 
-_WORD = re.compile(r"[A-Za-z0-9_./&+-]*", re.ASCII)
+_WORD = re.compile(r"[A-Za-z0-9_./&+@-]*", re.ASCII)
 
 
 def variables(decision: Decision, ask: str) -> tuple[tuple[str, str], ...]:
@@ -23,7 +23,9 @@ def variables(decision: Decision, ask: str) -> tuple[tuple[str, str], ...]:
     first = f"CTI_ROUTE_{ask}"
     if decision.action == "default":
         return ((first, "default"),)
-    to = {"queue": decision.queue, "place": decision.place}.get(decision.action, "")
+    to = {"queue": decision.queue, "place": decision.place, "voicemail": decision.voicemail}.get(
+        decision.action, ""
+    )
     levels, preferred, then = decision.levels, decision.preferred, decision.overflow
     what: tuple[object, ...] = (
         decision.action,
@@ -45,11 +47,14 @@ def variables(decision: Decision, ask: str) -> tuple[tuple[str, str], ...]:
         "+".join((decision.entry, *decision.rules))[:200],
         decision.callback,
         decision.callback_within if decision.callback else None,
+        1 if decision.callback and decision.callback_when_quiet else None,
     )
     after: tuple[object, ...] = ("", "", "", "")
     if then is not None:
-        kind = "queue" if then.queue else "place" if then.place else "sounds"
-        after = (kind, then.queue or then.place, then.seconds, "&".join(then.sounds))
+        kind = (
+            "queue" if then.queue else "place" if then.place else "voicemail" if then.voicemail else "sounds"
+        )
+        after = (kind, then.queue or then.place or then.voicemail, then.seconds, "&".join(then.sounds))
     return ((f"{first}B", _line(how)), (f"{first}C", _line(after)), (first, _line(what)))
 
 

@@ -107,11 +107,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Where the call goes. `action`: queue, place, sounds (then the end), or default: the dialplan's own way.
+    """Where the call goes. `action`: queue, place, voicemail, sounds (then the end), or default: the dialplan's own way.
 
     `place_in_queue`, `wait_minutes`: told to the caller when not None. `rules`: those that matched, in order.
     `overflow`: where it goes when nobody has taken it after `seconds`. `callback`: the number to be called back if the
-    caller asks for it, within `callback_within` seconds.
+    caller asks for it, within `callback_within` seconds; `callback_when_quiet`: as other work, not in their turn.
     """
 
     action: str
@@ -128,10 +128,12 @@ class Decision:
     wait_minutes: int | None = None
     language: str = ""
     place: str = ""
+    voicemail: str = ""
     overflow: Target | None = None
     ageing: Ageing | None = None
     callback: str = ""
     callback_within: int = 0
+    callback_when_quiet: bool = False
     closed: bool = False
     explanation: tuple[Step, ...] = ()
 
@@ -314,6 +316,7 @@ def _settle(
         language=then.language or entry.language or "",
         callback=_callback(then, call, customer, trail),
         callback_within=then.callback.within if then.callback else 0,
+        callback_when_quiet=bool(then.callback and then.callback.when_quiet),
     )
     if entry.calendar is not None and not then.open_always:
         state = opening(rules.calendars[entry.calendar], now)
@@ -361,11 +364,14 @@ def _sent_on(
             base, target.queue, target.sounds, rules, then, customer, now, floor, trail, passed=passed
         )
         return _with(decision, closed=closed)
-    action = "place" if target.place is not None else "sounds"
+    action = (
+        "place" if target.place is not None else "voicemail" if target.voicemail is not None else "sounds"
+    )
     return _with(
         base,
         action=action,
         place=target.place or "",
+        voicemail=target.voicemail or "",
         sounds=target.sounds,
         closed=closed,
         explanation=tuple(trail.steps),

@@ -70,9 +70,19 @@ Sound = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_/.-]{0,79}$", description="a sound of Asterisk")
 ]
 Place = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,29}$", description="an extension of [cti-places]")]
+Mailbox = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}@[A-Za-z0-9][A-Za-z0-9_-]{0,39}$",
+        description="a mailbox of voicemail.conf with its context, 100@default",
+    ),
+]
 Seconds = Annotated[int, Field(ge=1, le=3600)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Login = Annotated[str, Field(min_length=1, max_length=64)]
+WorkKind = Annotated[
+    str, Field(pattern=r"^[a-z][a-z0-9_-]{1,29}$", description="callback, or what a module calls its own")
+]
 TeamName = Annotated[str, Field(min_length=1, max_length=120)]
 HolidayOn = Annotated[
     str,
@@ -87,20 +97,22 @@ class _Strict(BaseModel):
 
 
 class TargetDoc(_Strict):
-    """Where a call goes instead: to a queue, to a place of the dialplan's [cti-places], or just sounds and the end.
-    Sounds may come before a queue or a place. `seconds`: how long it waits in that queue."""
+    """Where a call goes instead: to a queue, to a place of the dialplan's [cti-places], to a mailbox of its voicemail, or
+    just sounds and the end. Sounds may come before any of the others; before a mailbox they replace its greeting.
+    `seconds`: how long it waits in that queue."""
 
     queue: QueueName | None = None
     place: Place | None = None
+    voicemail: Mailbox | None = None
     sounds: list[Sound] = Field(default_factory=list, max_length=8)
     seconds: Seconds = 60
 
     @model_validator(mode="after")
     def _one(self) -> TargetDoc:
-        if self.queue and self.place:
-            raise ValueError("name a queue or a place, not both")
-        if not (self.queue or self.place or self.sounds):
-            raise ValueError("name a queue, a place, or sounds")
+        if sum(one is not None for one in (self.queue, self.place, self.voicemail)) > 1:
+            raise ValueError("name a queue or a place or a voicemail, not several")
+        if not (self.queue or self.place or self.voicemail or self.sounds):
+            raise ValueError("name a queue, a place, a voicemail, or sounds")
         return self
 
 
@@ -180,6 +192,29 @@ class EscalationDoc(_Strict):
     otherwise: QueueName | None = None
 
 
+class BlendingDoc(_Strict):
+    """Other work for agents of these queues when calls are few: nobody waits in them and at least `free_agents` have been
+    free for `quiet_for` seconds. What is past its due time is offered to whoever is ready, unless `overdue` is false."""
+
+    id: Id
+    queues: list[QueueName] = Field(min_length=1, max_length=500)
+    kinds: list[WorkKind] = Field(min_length=1, max_length=50)
+    free_agents: int = Field(default=1, ge=1, le=10_000)
+    quiet_for: int = Field(default=30, ge=0, le=3600, description="seconds")
+    at_most: int | None = Field(
+        default=None, ge=1, le=10_000, description="so many agents at other work at a time"
+    )
+    calendar: Id | None = Field(default=None, description="only while it is open; customers sleep at night")
+    overdue: bool = True
+    interrupted_by_calls: list[WorkKind] = Field(
+        default_factory=list, max_length=50, description="of these kinds, e-mail say: the agent stays ready"
+    )
+    offer_seconds: int = Field(default=20, ge=5, le=600)
+    attempts: int = Field(default=3, ge=1, le=20, description="how often a customer is called")
+    again_after: int = Field(default=900, ge=10, le=86_400, description="seconds between two attempts")
+    wrap_up: int = Field(default=0, ge=0, le=600, description="seconds after a call to a customer")
+
+
 class EntryDoc(_Strict):
     """Numbers dialed and their queue; with a `calendar`, where calls go while that is closed."""
 
@@ -231,6 +266,10 @@ class CallbackDoc(_Strict):
 
     within: int = Field(default=1800, ge=60, le=28_800)
     countries: list[Country] = Field(default_factory=list, max_length=250)
+    when_quiet: bool = Field(
+        default=False,
+        description="not in their turn, but as work for agents when calls are few (blending), by then at the latest",
+    )
 
 
 class CustomerDoc(_Strict):
@@ -323,6 +362,7 @@ class RulesDoc(_Strict):
     rules: list[RuleDoc] = Field(default_factory=list, max_length=500)
     direct_queue: QueueName | None = None
     escalations: list[EscalationDoc] = Field(default_factory=list, max_length=200)
+    blending: list[BlendingDoc] = Field(default_factory=list, max_length=200)
 
 
 def read_document(written: Any) -> RulesDoc:
@@ -351,6 +391,7 @@ def rule_set(doc: RulesDoc, version: int) -> r.RuleSet:
         rules=tuple(_rule(one) for one in doc.rules),
         direct_queue=doc.direct_queue,
         escalations=tuple(_escalation(one) for one in doc.escalations),
+        blending=tuple(_blending(one) for one in doc.blending),
     )
 
 
@@ -389,6 +430,20 @@ def _complaints(doc: RulesDoc) -> Iterator[tuple[str, str]]:
             yield (
                 f"{where}.then.prefer",
                 "name a direct_queue, in which each agent has a penalty of their own",
+            )
+    yield from _twice("blending", [one.id for one in doc.blending])
+    for n, blend in enumerate(doc.blending):
+        if blend.calendar is not None and blend.calendar not in doc.calendars:
+            yield f"blending.{n}.calendar", f"there is no calendar {blend.calendar}"
+        for m, kind in enumerate(blend.interrupted_by_calls):
+            if kind not in blend.kinds:
+                yield f"blending.{n}.interrupted_by_calls.{m}", f"{kind} is not one of its kinds"
+    quiet = {kind for blend in doc.blending for kind in blend.kinds}
+    for n, rule in enumerate(doc.rules):
+        if rule.then.callback and rule.then.callback.when_quiet and "callback" not in quiet:
+            yield (
+                f"rules.{n}.then.callback.when_quiet",
+                "no blending offers the kind callback: nobody would call",
             )
     yield from _twice("escalations", [one.id for one in doc.escalations])
     for n, escalation in enumerate(doc.escalations):
@@ -458,7 +513,13 @@ def _day_off(doc: HolidayDoc) -> Holiday:
 def _target(doc: TargetDoc | None) -> r.Target | None:
     if doc is None:
         return None
-    return r.Target(queue=doc.queue, place=doc.place, sounds=tuple(doc.sounds), seconds=doc.seconds)
+    return r.Target(
+        queue=doc.queue,
+        place=doc.place,
+        voicemail=doc.voicemail,
+        sounds=tuple(doc.sounds),
+        seconds=doc.seconds,
+    )
 
 
 def _announce(doc: AnnounceDoc | None) -> r.Announce | None:
@@ -490,6 +551,24 @@ def _escalation(doc: EscalationDoc) -> r.Escalation:
         seconds=doc.seconds,
         note_required=doc.note == "required",
         otherwise=doc.otherwise,
+    )
+
+
+def _blending(doc: BlendingDoc) -> r.Blending:
+    return r.Blending(
+        id=doc.id,
+        queues=frozenset(doc.queues),
+        kinds=tuple(dict.fromkeys(doc.kinds)),
+        free_agents=doc.free_agents,
+        quiet_for=doc.quiet_for,
+        at_most=doc.at_most,
+        calendar=doc.calendar,
+        overdue=doc.overdue,
+        interrupted_by_calls=frozenset(doc.interrupted_by_calls),
+        offer_seconds=doc.offer_seconds,
+        attempts=doc.attempts,
+        again_after=doc.again_after,
+        wrap_up=doc.wrap_up,
     )
 
 
@@ -574,7 +653,11 @@ def _rule(doc: RuleDoc) -> r.Rule:
             language=then.language,
             open_always=then.open_always,
             target=_target(then.target),
-            callback=r.Callback(within=then.callback.within, countries=frozenset(then.callback.countries))
+            callback=r.Callback(
+                within=then.callback.within,
+                countries=frozenset(then.callback.countries),
+                when_quiet=then.callback.when_quiet,
+            )
             if then.callback
             else None,
         ),

@@ -94,8 +94,10 @@ def routes(
     floor: Callable[[str], Floor],
     pbxs: Callable[[], list[str]],
     changed: Callable[[], Awaitable[None]],
+    mailboxes: Callable[[RulesDoc], Awaitable[None]],
 ) -> list[Route]:
-    """Returns the routes. `changed` makes what was written the active rules, before the answer."""
+    """Returns the routes. `changed` makes what was written the active rules, before the answer; `mailboxes` complains of
+    those that the PBXs do not have."""
 
     async def read_active(asked: Asked) -> Reply:
         about, written = await store.active(pool())
@@ -104,15 +106,18 @@ def routes(
     async def put(asked: Asked) -> Reply:
         new: RulesPut = asked.body
         rule_set(new.rules, 1)  # complains before anything is changed
+        await mailboxes(new.rules)
         return await _write(asked, new.rules, new.note, "routing.rules_changed", {})
 
     async def check(asked: Asked) -> None:
         rule_set(asked.body.rules, 1)
+        await mailboxes(asked.body.rules)
 
     async def restore(asked: Asked) -> Reply:
         _, written = await store.read(pool(), asked.params.version)
         doc = read_document(written)
         rule_set(doc, 1)
+        await mailboxes(doc)
         note = asked.body.note or f"version {asked.params.version} again"
         return await _write(asked, doc, note, "routing.rules_restored", {"of": asked.params.version})
 

@@ -11,11 +11,12 @@ from routing.hours import Calendar, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a call goes that its queue cannot take: another queue, a place in the dialplan, or a sound and the end.
-    Exactly one of `queue`, `place`, `sounds` says it; sounds may come before either of the others."""
+    """Where a call goes that its queue cannot take: another queue, a place in the dialplan, a mailbox, or a sound and the
+    end. Exactly one of `queue`, `place`, `voicemail`, `sounds` says it; sounds may come before any of the others."""
 
     queue: str | None = None
     place: str | None = None
+    voicemail: str | None = None
     sounds: tuple[str, ...] = ()
     seconds: int = 60
 
@@ -62,10 +63,34 @@ class Prefer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callback:
     """Who waits may be called back instead, in their turn, within `within` seconds: customers who are known, and callers
-    from `countries`. Nobody else, since a caller can claim any number and would have us call it."""
+    from `countries`. Nobody else, since a caller can claim any number and would have us call it. `when_quiet`: not in their
+    turn but when it is quiet, as other work (blending)."""
 
     within: int = 1800
     countries: frozenset[str] = frozenset()
+    when_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blending:
+    """Agents of `queues` may be offered work of these `kinds` when nobody waits there and `free_agents` of them have been
+    free for `quiet_for` seconds, `at_most` of them at a time, while `calendar` is open; what is overdue also when it is not
+    quiet, if `overdue`. `interrupted_by_calls`: kinds at which an agent stays ready for calls. A call to a customer is
+    tried `attempts` times, `again_after` seconds apart; `wrap_up`: seconds for what is to be done after it."""
+
+    id: str
+    queues: frozenset[str]
+    kinds: tuple[str, ...]
+    free_agents: int = 1
+    quiet_for: int = 30
+    at_most: int | None = None
+    calendar: str | None = None
+    overdue: bool = True
+    interrupted_by_calls: frozenset[str] = frozenset()
+    offer_seconds: int = 20
+    attempts: int = 3
+    again_after: int = 900
+    wrap_up: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,3 +214,4 @@ class RuleSet:
     rules: tuple[Rule, ...] = ()
     direct_queue: str | None = None
     escalations: tuple[Escalation, ...] = ()
+    blending: tuple[Blending, ...] = ()

@@ -17,7 +17,9 @@ from cti.doctor_checks import (
     ACTIONS,
     CORE_EVENTS,
     FILTER_LINE,
+    ROUTING,
     TEST_CALL_EVENTS,
+    VERSIONS,
     Evidence,
     Finding,
     Level,
@@ -30,7 +32,7 @@ from cti.doctor_checks import (
 )
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports, remove_folder, scratch_folder
-from cti.embedded.sample_pbx import SamplePbx
+from cti.embedded.sample_pbx import CONFIGURATION, SamplePbx
 
 TARGET = Target(
     name="main",
@@ -48,7 +50,8 @@ ALL_CONTEXTS = {
         for name in (
             *("cti-agent", "cti-transfer", "cti-consult", "cti-return"),
             *("cti-hold", "cti-conference", "cti-queue"),
-            *("cti-spy", "cti-take-over"),
+            *("cti-spy", "cti-take-over", "cti-consult-queue", "cti-second"),
+            *(name for name, _ in ROUTING),
         )
     },
     "from-trunk": frozenset[str](),
@@ -77,6 +80,10 @@ GOOD = Evidence(
         ),
     ),
     devices={"PJSIP/trunk": "NOT_INUSE"},
+    versions={context: version for context, _, version in VERSIONS},
+    widens=True,
+    routing_on="on",
+    mailboxes=("100@default",),
 )
 
 
@@ -94,6 +101,11 @@ def without(*actions: str) -> Evidence:
     return replace(GOOD, actions=GOOD.actions - set(actions))
 
 
+def lacking(*contexts: str) -> Evidence:
+    kept = {name: inside for name, inside in (GOOD.contexts or {}).items() if name not in contexts}
+    return replace(GOOD, contexts=kept)
+
+
 def silent(*events: str) -> Evidence:
     return replace(GOOD, seen={name: count for name, count in GOOD.seen.items() if name not in events})
 
@@ -101,6 +113,20 @@ def silent(*events: str) -> Evidence:
 @pytest.mark.parametrize(
     ("evidence", "id", "level", "line"),
     [
+        (lacking("cti-second"), "contexts", Level.WARN, "#include cti/extensions_cti.conf"),
+        (
+            lacking(*(name for name, _ in ROUTING)),
+            "routing",
+            Level.WARN,
+            "#include cti/extensions_cti_routing.conf",
+        ),
+        (lacking("cti-callback"), "routing", Level.WARN, "<the file of this server's version>"),
+        (replace(GOOD, versions={}), "cti_version", Level.WARN, "<the file of this server's version>"),
+        (replace(GOOD, versions={"cti-version": "1"}), "cti_routing_version", Level.WARN, None),
+        (replace(GOOD, widens=False), "queue_rules", Level.WARN, "#include cti/queuerules_cti.conf"),
+        (replace(GOOD, routing_on=""), "routing_on", Level.OK, None),
+        (replace(GOOD, mailboxes=None, no_voicemail=True), "voicemail", Level.OK, None),
+        (replace(GOOD, mailboxes=()), "voicemail", Level.WARN, "100 => ,Sales"),
         (replace(GOOD, booted=False), "booted", Level.WRONG, "read=system,call,agent,user"),
         (replace(GOOD, asterisk_version="13.38.3"), "version", Level.WRONG, None),
         (replace(GOOD, asterisk_version="16.28.0"), "version", Level.WARN, None),
@@ -267,6 +293,51 @@ async def test_the_user_of_our_own_configuration_is_right(pbx: SamplePbx) -> Non
     assert {id for id, level in told.items() if level is not Level.OK} == {"writetimeout"}
     assert told["writetimeout"] is Level.UNSEEN
     assert report.usable
+
+
+def test_the_files_say_the_versions_that_the_server_needs() -> None:
+    for context, file, version in VERSIONS:
+        written = (CONFIGURATION / "include" / file).read_text()
+        assert f"[{context}]" in written
+        assert f"exten => s,1,NoOp({version})" in written.partition(f"[{context}]")[2].partition("[cti-")[0]
+
+
+async def test_what_of_routing_is_missing_is_said(pbx: SamplePbx) -> None:
+    """On the real one: the routing include taken out, an older one in, the queue rules gone, no mailbox."""
+    told = levels(await examine(at(pbx, "cti"), pbx.secret, test_call=False))
+    assert {
+        told[id] for id in ("routing", "queue_rules", "cti_version", "cti_routing_version", "voicemail")
+    } == {Level.OK}
+    etc = pbx.run_dir / "etc"
+    files = {
+        name: (etc / name).read_text()
+        for name in ("extensions.conf", "queuerules.conf", "voicemail.conf", "include/extensions_cti.conf")
+    }
+    try:
+        without = files["extensions.conf"].replace("#include include/extensions_cti_routing.conf\n", "")
+        (etc / "extensions.conf").write_text(without)
+        (etc / "queuerules.conf").write_text("")
+        (etc / "voicemail.conf").write_text("[general]\n[default]\n")
+        older = files["include/extensions_cti.conf"].replace("exten => s,1,NoOp(2)", "exten => s,1,NoOp(1)")
+        (etc / "include/extensions_cti.conf").write_text(older)
+        for command in ("dialplan reload", "queue reload rules", "voicemail reload"):
+            await asyncio.to_thread(pbx.cli, command)
+        report = await examine(at(pbx, "cti"), pbx.secret, test_call=False)
+        told = levels(report)
+        assert {told[id] for id in ("routing", "cti_version", "voicemail")} == {Level.WARN}
+        assert report.usable
+        text = "\n".join(line.text for line in as_lines(report))
+        assert "#include cti/extensions_cti_routing.conf" in text
+        assert "extensions_cti.conf is version 1, this server was made with version 2" in text
+        (etc / "extensions.conf").write_text(files["extensions.conf"])
+        await asyncio.to_thread(pbx.cli, "dialplan reload")
+        told = levels(await examine(at(pbx, "cti"), pbx.secret, test_call=False))
+        assert (told["routing"], told["queue_rules"]) == (Level.OK, Level.WARN)
+    finally:
+        for name, text in files.items():
+            (etc / name).write_text(text)
+        for command in ("dialplan reload", "queue reload rules", "voicemail reload"):
+            await asyncio.to_thread(pbx.cli, command)
 
 
 async def test_it_leaves_nothing_behind(pbx: SamplePbx) -> None:

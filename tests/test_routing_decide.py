@@ -491,7 +491,7 @@ def test_only_customers_and_near_countries_are_called_back(
     country = "GB" if e164.startswith("+44") else "DE" if e164 else ""
     decision = decided(rules, who=who, e164=e164, country=country)
     assert (decision.callback, decision.action) == (e164 if called else "", "queue")
-    assert variables(decision, "1")[0][1].endswith(f",{e164},600" if called else ",,")
+    assert variables(decision, "1")[0][1].endswith(f",{e164},600," if called else ",,,")
 
 
 # ------------------------------------------------------------------------------------------ always a decision
@@ -617,7 +617,7 @@ def test_the_answer_as_the_dialplan_reads_it() -> None:
         queues={"sales": {"seconds": 45, "timed_out": {"place": "voicemail", "sounds": ["sorry"]}}},
     )
     assert variables(decided(rules), "12") == (
-        ("CTI_ROUTE_12B", ",,,hello&queue-thankyou,1,,de,main+r,,"),
+        ("CTI_ROUTE_12B", ",,,hello&queue-thankyou,1,,de,main+r,,,"),
         ("CTI_ROUTE_12C", "place,voicemail,60,sorry"),
         ("CTI_ROUTE_12", "queue,sales,5,1,2,30,45"),
     )

@@ -435,6 +435,20 @@ async def test_blind_transfer_moves_the_pop() -> None:
     assert [desk.on(a).state for a in ("anna", "ben")] == ["ended", "ended"]
 
 
+async def test_who_has_the_pop_already_is_told_from_whom_the_call_was_taken_over() -> None:
+    desk, call = Desk(), Scene()
+    desk.happen(call.originated(), call.offered("anna"), call.established("anna"))
+    desk.happen(call.established("sara", 30, queue=None))
+    assert desk.on("sara").transferred_by is None
+    by = call.leg("anna", state=ConnectionState.CONNECTED)
+    taken = CallTransferred(at=at(31), call="main:1", kind="by_server", by=by, target=None, view=call.view)
+    desk.happen(taken)
+    assert (desk.on("sara").transferred_by, desk.on("sara").state) == ("anna", "talking")
+    told = len(desk.of(PopUpdated, "sara"))
+    desk.happen(taken)
+    assert len(desk.of(PopUpdated, "sara")) == told  # nothing new, nothing said
+
+
 def consultation(main: Scene, by: str = "anna") -> Scene:
     scene = Scene(
         "main:2", ani="1001", direction=Direction.INTERNAL, consult_of=main.call, connections=(), dnis="1002"

@@ -258,6 +258,29 @@ async def test_a_call_is_escalated_with_all_that_is_known_of_it(centre: Centre) 
     assert sven.picture.me == "sven"
 
 
+async def test_a_consultation_with_a_queue_is_a_visit_there_and_nowhere_else(centre: Centre) -> None:
+    async def visits() -> dict[str, dict[str, Any]]:
+        server = centre._server
+        await server.journal.flushed(server.bus.seq)
+        await server.roll_up.catch_up()
+        _, told = await centre.rest("GET", "/api/v1/figures/queues", ADMIN)
+        return {item["queue"]: item for item in told["items"]}
+
+    await rules(centre)
+    before = await visits()
+    anna, dora, call, customer = await asking(centre)
+    await anna.ask("call.cancel", call=call)
+    await centre.hang_up(customer)
+    row = await centre.interaction_of(call)
+    after = await visits()
+    for queue in (SUPPORT, "main:sales"):
+        for figure in ("offered", "answered", "handled"):
+            was = before.get(queue, {}).get(figure, 0)
+            assert after[queue][figure] == was + 1, (queue, figure)
+    assert (row["outcome"], set(row["agents"])) == ("answered", {"anna", "dora"})
+    assert dora.picture.me == "dora"
+
+
 async def counted(centre: Centre, agent: str) -> dict[str, Any]:
     """An agent's figures of today, once they have been summed up."""
     server = centre._server
@@ -350,3 +373,52 @@ async def test_a_former_rules_levels_do_not_bind_the_next_queue(centre: Centre) 
         await centre.admin("Setvar", Channel=channel, Variable=name, Value="17")
     await anna.ask("call.transfer", call=call, to_queue=SUPPORT)
     await emil.wait_for("call.established", call=call, agent="emil")
+
+
+async def test_with_the_pbx_gone_and_the_caller_gone_it_is_said(centre: Centre) -> None:
+    await rules(centre, escalations=[UP])
+    anna, call, customer = await in_talk(centre)
+    args = {"call": call, "reason": "Line drops"}
+    assert await refused(anna, "call.escalate", call="main:1.1", reason="x") == "unknown_call"
+    assert await refused(anna, "call.escalate", call="other:1.1", reason="x") == "unknown_call"
+    assert await refused(anna, "call.consult", call=call, to_queue=SUPPORT, to="1102") == "bad_args"
+    assert await refused(anna, "call.consult", call=call, to_queue=SUPPORT, wait=1) == "bad_args"
+    dora = await centre.screen("dora")
+    await centre.phone("1104", mode="silent")
+    await centre.log_on(dora)
+    await anna.ask("call.consult", call=call, to_queue=SUPPORT)
+    assert await refused(anna, "call.escalate", **args) == "wrong_state"
+    await centre.hang_up(customer)  # while the agent waits in the queue
+    await alone(centre, TRUNK)
+    await anna.until(lambda: TRUNK not in states(anna, call), what="the caller gone")
+    assert await refused(anna, "call.cancel", call=call) in ("caller_gone", "wrong_state")
+    await anna.ask("call.hangup", call=call)
+    await alone(centre, ANNA)
+    assert not await waits_in(centre)
+    await anna.agent_is("ready")
+    await asyncio.to_thread(centre.pbx.kill)
+    try:
+        await centre.eventually(lambda: not centre._server.switches["main"].synced, what="gone", within=20)
+        assert await refused(anna, "call.escalate", **args) == "pbx_down"
+        assert await refused(anna, "call.consult", call=call, to_queue=SUPPORT) == "pbx_down"
+    finally:
+        await asyncio.to_thread(centre.pbx.start)
+        await centre.eventually(lambda: centre._server.switches["main"].synced, what="synced", within=30)
+
+
+async def test_over_a_restart_the_agent_who_waits_in_a_queue_is_seen_so(centre: Centre) -> None:
+    """The server comes back while an agent asks a queue: who is on hold and who waits is as it was."""
+    anna, call, _ = await in_talk(centre)
+    dora = await centre.screen("dora")
+    await centre.phone("1104", mode="silent")
+    await centre.log_on(dora)
+    await anna.ask("call.consult", call=call, to_queue=SUPPORT, wait=60)
+    await centre.stop_server()
+    await centre.start_server()
+    again = await centre.screen("anna", connect=False)
+    await again.connect()
+    await again.until(lambda: states(again, call).get(ANNA) == "queued", what="queued")
+    assert states(again, call)[TRUNK] == "hold"
+    assert again.picture.agents["anna"]["state"] == "busy"
+    await again.ask("call.cancel", call=call)
+    await become(centre, ANNA, TRUNK)

@@ -71,7 +71,9 @@ class Escalating(Talking, Consulting):
         known = {c.id for c in now.view.connections}
         customer = self._channel(act, now.customer)
         former = (now.view.queue or "").partition(":")[2]
-        self._mark(act, customer, partner=NOBODY, back="", then="", queue=to.otherwise or former)
+        last = to.otherwise or former
+        back = "" if last else now.me.device  # who came from no queue comes back to the agent
+        self._mark(act, customer, partner=NOBODY, back=back, then="", queue=last)
         act.marks += [
             (customer, "CTI_SECOND_PRIO", str(priority)),
             (customer, "CTI_SECOND_WAIT", str(to.seconds)),

@@ -1,0 +1,141 @@
+"""Who may be offered other work than calls now, and why: rules and the floor in, a permission for each agent out. Pure.
+
+The order in which it is decided, for one agent: ready at all; nobody waits in any of their queues; a rule of one of their
+queues is open, has been quiet for as long as it wants, and has not as many agents at other work as it allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cti.facts import AgentState
+from routing.hours import opening
+from routing.rules import Blending, RuleSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """An agent at this moment. `queues`: ids of those they are a member of; `levels`: their penalty in each; `since`: when
+    the state began; `work`: they have been offered, or do, other work."""
+
+    agent: str
+    state: AgentState
+    since: datetime
+    queues: frozenset[str]
+    levels: Mapping[str, int] = field(default_factory=dict)
+    work: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFloor:
+    """`waiting`: how many wait in a queue, None where that is not known now."""
+
+    workers: tuple[Worker, ...]
+    waiting: Callable[[str], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What an agent may be offered: kinds, each with the rule that allows it; `overdue`: kinds that may be offered once
+    they are past their time. `why` is for people."""
+
+    kinds: Mapping[str, Blending] = field(default_factory=dict)
+    overdue: Mapping[str, Blending] = field(default_factory=dict)
+    why: str = ""
+
+
+class Quiet:
+    """Since when it has been quiet, for each rule. Asked again and again; what is not seen to be quiet is not."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, datetime] = {}
+
+    def look(self, rules: RuleSet, floor: WorkFloor, now: datetime) -> dict[str, Permit]:
+        """Returns every worker's permission at this moment."""
+        verdicts = {rule.id: self._judge(rule, rules, floor, now) for rule in rules.blending}
+        self._since = {id: since for id, since in self._since.items() if id in verdicts}
+        crowded = {  # who waits in the direct queue waits for one agent only
+            queue
+            for queue in {queue for worker in floor.workers for queue in worker.queues}
+            if queue.partition(":")[2] != rules.direct_queue and floor.waiting(queue) != 0
+        }
+        return {
+            worker.agent: _permit(worker, rules.blending, verdicts, crowded, floor)
+            for worker in floor.workers
+        }
+
+    def _judge(
+        self, rule: Blending, rules: RuleSet, floor: WorkFloor, now: datetime
+    ) -> tuple[bool, bool, str]:
+        """(open, quiet, why)."""
+        if rule.calendar is not None:
+            state = opening(rules.calendars[rule.calendar], now, look_ahead=False)
+            if not state.open:
+                self._since.pop(rule.id, None)
+                return False, False, state.why
+        names = ", ".join(sorted(rule.queues))
+        mine = [worker for worker in floor.workers if works_for(worker, rule)]
+        queues = {
+            queue for worker in mine for queue in worker.queues if queue.partition(":")[2] in rule.queues
+        }
+        counts = [floor.waiting(queue) for queue in queues]
+        free = sum(worker.state is AgentState.READY for worker in mine)
+        if any(count is None for count in counts):
+            self._since.pop(rule.id, None)
+            return True, False, f"it is not known now who waits in {names}"
+        if any(counts):
+            self._since.pop(rule.id, None)
+            return True, False, f"somebody waits in {names}: calls come first"
+        if free < rule.free_agents:
+            self._since.pop(rule.id, None)
+            return True, False, f"fewer than {rule.free_agents} of {names} are free"
+        since = self._since.setdefault(rule.id, now)
+        if now - since < timedelta(seconds=rule.quiet_for):
+            return True, False, f"{names} has not been quiet for {rule.quiet_for} s yet"
+        at_work = sum(worker.work for worker in mine)
+        if rule.at_most is not None and at_work >= rule.at_most:
+            return True, False, f"{rule.at_most} of {names} are at other work already"
+        told = f"{names} is quiet: nobody waits and at least {rule.free_agents} have been free for {rule.quiet_for} s"
+        return True, True, told
+
+
+def works_for(worker: Worker, rule: Blending) -> bool:
+    """Whether the agent is a member of one of the rule's queues."""
+    return any(queue.partition(":")[2] in rule.queues for queue in worker.queues)
+
+
+def _permit(
+    worker: Worker,
+    blending: Iterable[Blending],
+    verdicts: Mapping[str, tuple[bool, bool, str]],
+    crowded: set[str],
+    floor: WorkFloor,
+) -> Permit:
+    if worker.state is not AgentState.READY:
+        return Permit(why=f"is {worker.state.value.replace('_', ' ')}, not ready")
+    rules = [rule for rule in blending if works_for(worker, rule)]
+    if not rules:
+        return Permit(why="no rule offers other work to agents of these queues")
+    overdue: dict[str, Blending] = {}
+    for rule in rules:
+        if rule.overdue and verdicts[rule.id][0]:
+            for kind in rule.kinds:
+                overdue.setdefault(kind, rule)
+    mine = sorted(worker.queues & crowded)
+    if mine:
+        unknown = floor.waiting(mine[0]) is None
+        told = "it is not known now who waits" if unknown else "somebody waits"
+        return Permit(overdue=overdue, why=f"{told} in {mine[0].partition(':')[2]}: calls come first")
+    kinds: dict[str, Blending] = {}
+    why = ""
+    for rule in rules:
+        _, quiet, told = verdicts[rule.id]
+        if quiet:
+            why = why if kinds else told
+            for kind in rule.kinds:
+                kinds.setdefault(kind, rule)
+        else:
+            why = why or told
+    return Permit(kinds, overdue, why)

@@ -1,0 +1,140 @@
+"""What is to be done besides calls: each item's states as a table, and in what order items are offered to whom. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import msgspec
+
+from cti.facts import AgentState
+from cti.other_work import WorkView
+from routing.blending import Permit, Worker, works_for
+from routing.rules import Blending
+
+FAR = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class Step(StrEnum):
+    """What can happen to an item."""
+
+    OFFER = "offer"
+    ACCEPT = "accept"
+    RETURN = "return"
+    COMPLETE = "complete"
+    CANCEL = "cancel"
+    FAIL = "fail"
+
+
+TRANSITIONS: dict[str, dict[Step, str]] = {
+    "waiting": {Step.OFFER: "offered", Step.CANCEL: "cancelled", Step.FAIL: "failed"},
+    "offered": {Step.ACCEPT: "accepted", Step.RETURN: "waiting", Step.CANCEL: "cancelled"},
+    "accepted": {
+        Step.COMPLETE: "done",
+        Step.RETURN: "waiting",
+        Step.CANCEL: "cancelled",
+        Step.FAIL: "failed",
+    },
+    "done": {},
+    "cancelled": {},
+    "failed": {},
+}
+"""Every change of an item; a step that is not listed cannot be made."""
+
+OPEN = frozenset({"waiting", "offered", "accepted"})
+
+
+class NotPossible(Exception):
+    """A step cannot be made: a code for programs, a sentence that says what to do."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+def move(item: WorkView, step: Step, at: datetime, **changes: object) -> WorkView:
+    """The item after a step; raises NotPossible, and then nothing has changed."""
+    state = TRANSITIONS[item.state].get(step)
+    if state is None:
+        now = {"offered": "is offered to somebody", "accepted": "is being done"}.get(
+            item.state, f"is {item.state}"
+        )
+        raise NotPossible("wrong_state", f"this {now}: you cannot {step.value} it")
+    return msgspec.structs.replace(item, state=state, since=at, **changes)
+
+
+def order(item: WorkView) -> tuple[int, datetime, datetime, str]:
+    """Higher priority first, then what is due sooner, then what has waited longer."""
+    return (-item.priority, item.due or FAR, item.created, item.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An item for an agent, by a rule; `why` is told."""
+
+    item: WorkView
+    agent: str
+    rule: Blending
+    why: str
+
+
+def matches(
+    items: Iterable[WorkView],
+    workers: Iterable[Worker],
+    permits: Mapping[str, Permit],
+    now: datetime,
+    passed_over: Mapping[tuple[str, str], datetime],
+) -> list[Match]:
+    """Who is to be offered what now: items in their order, each to whoever of its skill has been free for longest. An
+    agent who has declined an item is passed over for it until the time in `passed_over`, by (item, agent)."""
+    everybody = tuple(workers)
+    free = [w for w in everybody if w.state is AgentState.READY and not w.work]
+    free = [w for w in free if permits[w.agent].kinds or permits[w.agent].overdue]
+    free.sort(key=lambda w: (w.since, w.agent))
+    if not free:
+        return []
+    found: list[Match] = []
+    begun: dict[str, int] = {}
+    for item in sorted((i for i in items if i.not_before is None or i.not_before <= now), key=order):
+        late = item.due is not None and item.due <= now
+        for worker in free:
+            permit = permits[worker.agent]
+            rule = permit.kinds.get(item.kind)
+            why = permit.why
+            if rule is None and late:
+                rule, why = permit.overdue.get(item.kind), "it is past its time"
+            if rule is None or not _can(worker, item) or passed_over.get((item.id, worker.agent), now) > now:
+                continue
+            if not late and _too_many(rule, begun, everybody):
+                continue
+            begun[rule.id] = begun.get(rule.id, 0) + 1
+            found.append(Match(item, worker.agent, rule, why))
+            free.remove(worker)
+            break
+        if not free:
+            break
+    return found
+
+
+def _can(worker: Worker, item: WorkView) -> bool:
+    if item.skill not in worker.queues:
+        return False
+    return item.level is None or worker.levels.get(item.skill, 0) <= item.level
+
+
+def _too_many(rule: Blending, begun: Mapping[str, int], workers: Iterable[Worker]) -> bool:
+    if rule.at_most is None:
+        return False
+    at_work = sum(worker.work and works_for(worker, rule) for worker in workers)
+    return at_work + begun.get(rule.id, 0) >= rule.at_most
+
+
+def again(item: WorkView, rule: Blending | None, now: datetime) -> WorkView | None:
+    """The item after a customer was not reached: to be tried again later, or None when that was the last attempt."""
+    attempts = item.attempts + 1
+    if rule is not None and attempts >= rule.attempts:
+        return None
+    pause = timedelta(seconds=rule.again_after if rule is not None else 900)
+    return msgspec.structs.replace(item, attempts=attempts, not_before=now + pause)
