@@ -32,7 +32,9 @@ class Snapshots:
         messages: Callable[[], Iterable[MessageView]] = lambda: (),
         help_requests: Callable[[], Iterable[HelpView]] = lambda: (),
         alarms: Callable[[frozenset[str]], Iterable[AlarmView]] = lambda topics: (),
+        call_backs: Callable[[frozenset[str]], Iterable[Any]] = lambda topics: (),
     ) -> None:
+        self._call_backs = call_backs
         self._alarms = alarms
         self._messages = messages
         self._help_requests = help_requests
@@ -66,6 +68,7 @@ class Snapshots:
             wrap_up=self._agents.wrap_ups(),
             messages=tuple(view for view in self._messages() if view.agent == actor.login),
             alarms=tuple(self._alarms(topics)),
+            call_backs=tuple(self._call_backs(topics)),
             help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )
