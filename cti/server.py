@@ -64,6 +64,7 @@ from cti.facts import (
     AgentStateChanged,
     CallCleared,
     CallFact,
+    ConnectionCleared,
     Fact,
     JournalGap,
     PbxResynced,
@@ -869,7 +870,13 @@ class Server:
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
             listen(kind, self.supervising.hear_call)
-        for kind in (AgentLineChanged, AgentOffHookChanged, AgentStateChanged, PbxStatusChanged):
+        for kind in (
+            AgentLineChanged,
+            AgentOffHookChanged,
+            AgentStateChanged,
+            ConnectionCleared,
+            PbxStatusChanged,
+        ):
             listen(kind, self.off_hook.hear)
         listen(AgentLineChanged, self.agents.hear)
         listen(PbxStatusChanged, self.waits.hear)

@@ -48,7 +48,7 @@ ALL_CONTEXTS = {
         for name in (
             *("cti-agent", "cti-transfer", "cti-consult", "cti-return"),
             *("cti-hold", "cti-conference", "cti-queue"),
-            *("cti-spy", "cti-take-over"),
+            *("cti-spy", "cti-take-over", "cti-reach", "cti-line"),
         )
     },
     "from-trunk": frozenset[str](),
