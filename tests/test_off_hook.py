@@ -641,3 +641,14 @@ async def test_asterisk_lets_one_call_only_on_the_line(centre: Centre) -> None:
                 break
             await asyncio.sleep(0.05)
     assert await on_the_line(centre)
+
+
+async def test_a_line_that_asterisk_remembers_from_before_its_own_restart(centre: Centre) -> None:
+    """Custom device states outlive Asterisk, lines do not: the first call finds out and goes to the phone itself."""
+    ben, cleo = await centre.screen("ben"), await centre.screen("cleo")
+    await centre.admin("Setvar", Variable="DEVICE_STATE(Custom:cti-line-1102)", Value="NOT_INUSE")
+    answer = await cleo.ask("call.make", to_agent="ben")
+    await ben.wait_for("call.delivered", agent="ben", call=answer["call"])
+    state = await centre.admin("Getvar", Variable="DEVICE_STATE(Custom:cti-line-1102)")
+    assert state["Value"] == "UNAVAILABLE"
+    await become(centre, BEN, "PJSIP/1103")
