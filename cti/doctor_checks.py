@@ -413,8 +413,6 @@ TEST_CALL_EVENTS = (
     "MusicOnHoldStop",
     "ConfbridgeJoin",
     "ConfbridgeLeave",
-    "ConfbridgeMute",
-    "ConfbridgeUnmute",
     "HangupRequest",
     "SoftHangupRequest",
     "Hangup",
