@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import ClassVar
 
-from crm.views import PopView
+from crm.views import CallBackView, PopView
 from cti.facts import Fact
 
 
@@ -86,3 +86,67 @@ FACTS: tuple[type[Fact], ...] = (
     InteractionClosed,
 )
 """Every fact of this package that goes over the wire."""
+
+
+class CallBackFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about a promise to call a customer back: for its agent and their supervisors, with `for_team` for all of the
+    team."""
+
+    call_back: int
+    agent: str | None
+    team: str | None
+    for_team: bool
+
+
+class CallBackPromised(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """A customer was promised a call at a time, and it is committed."""
+
+    TYPE: ClassVar[str] = "call_back.promised"
+    view: CallBackView
+
+
+class CallBackDue(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """It is time. Told again, with `for_team`, when its agent is away: then any of the team may take it."""
+
+    TYPE: ClassVar[str] = "call_back.due"
+    view: CallBackView
+
+
+class CallBackTaken(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """Somebody calls the customer: nobody else can take it."""
+
+    TYPE: ClassVar[str] = "call_back.taken"
+    by: str
+    view: CallBackView
+
+
+class CallBackReleased(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """Who had taken it gives it back, or their phone could not be reached."""
+
+    TYPE: ClassVar[str] = "call_back.released"
+    by: str
+    view: CallBackView
+
+
+class CallBackMoved(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """It is due at another time; it is open again."""
+
+    TYPE: ClassVar[str] = "call_back.moved"
+    by: str
+    view: CallBackView
+
+
+class CallBackDone(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """The promise is kept."""
+
+    TYPE: ClassVar[str] = "call_back.done"
+    by: str
+    outcome: str
+
+
+class CallBackCancelled(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """The promise is taken back. `reason` is text from whoever did."""
+
+    TYPE: ClassVar[str] = "call_back.cancelled"
+    by: str
+    reason: str

@@ -134,3 +134,32 @@ class PopView(Frozen, frozen=True, gc=False, kw_only=True):
     transferred_by: str | None
     url: str | None
     data: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class CallBackView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A promise to call a customer back. `due` in UTC, `zone` the customer's. `agent`: who keeps it, None for any of
+    `team`; `for_team`: the team may take it. `state`: open, taken (by `taken_by`, who calls), done, cancelled. `tries`: how
+    often it was taken. `call`: the one in which it was promised."""
+
+    id: int
+    number: str
+    name: str
+    account: int | None
+    due: datetime
+    zone: str
+    agent: str | None
+    team: str | None
+    for_team: bool
+    note: str
+    call: str
+    created: datetime
+    created_by: str
+    state: str = "open"
+    taken_by: str | None = None
+    taken: datetime | None = None
+    tries: int = 0
+    reminded: datetime | None = None
+    ended: datetime | None = None
+    ended_by: str | None = None
+    outcome: str | None = None
+    version: int = 1

@@ -132,6 +132,10 @@ class Audience:
                     topics.add(f"mates:{team}")  # the queues a colleague is in are part of how they are shown
         elif (call := getattr(fact, "call", None)) is not None and not fact.TYPE.startswith("queue."):
             topics |= self._of_record(fact, call)
+        if fact.TYPE.startswith("call_back.") and (team := getattr(fact, "team", None)) is not None:
+            topics |= (
+                {f"team:{team}", f"mates:{team}"} if getattr(fact, "for_team", False) else {f"team:{team}"}
+            )
         if queue is not None and fact.TYPE.startswith("queue."):
             topics.add(f"queue:{queue}")
         return frozenset(topics)

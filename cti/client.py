@@ -58,6 +58,7 @@ class Picture:
     alarms: dict[str, Frame] = field(default_factory=dict)
     work: dict[str, Frame] = field(default_factory=dict)
     blending: dict[str, Frame] = field(default_factory=dict)
+    call_backs: dict[int, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -73,6 +74,7 @@ class Picture:
         self.alarms = {alarm["id"]: alarm for alarm in data.get("alarms", ())}
         self.work = {item["id"]: item for item in data.get("work", ())}
         self.blending = {one["agent"]: one for one in data.get("blending", ())}
+        self.call_backs = {one["id"]: one for one in data.get("call_backs", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""
@@ -104,6 +106,10 @@ class Picture:
             self.pops[data["pop"]] = data["view"]
         elif kind == "pop.withdrawn":
             self.pops.pop(data["pop"], None)
+        elif noun == "call_back" and "view" in data:
+            self.call_backs[data["call_back"]] = data["view"]
+        elif noun == "call_back":
+            self.call_backs.pop(data["call_back"], None)
         elif noun in ("supervision", "message", "help", "alarm"):
             self._desk(kind, data, fact["at"])
         elif noun == "work":

@@ -396,6 +396,8 @@ CORE_EVENTS = (
     "ParkedCallGiveUp",
     "ConfbridgeJoin",
     "ConfbridgeLeave",
+    "ConfbridgeMute",
+    "ConfbridgeUnmute",
     "UserEvent",
     "MessageWaiting",
     "OriginateResponse",
@@ -623,6 +625,8 @@ CONTEXTS: tuple[tuple[str, str], ...] = (
     ("cti-hold", "hold from the screen"),
     ("cti-conference", "conferences"),
     ("cti-queue", "transfers to queues"),
+    ("cti-reach", "targets, on their open line if they have one"),
+    ("cti-line", "agents who work off-hook"),
     ("cti-spy", "supervisors who listen"),
     ("cti-take-over", "supervisors who take a call over"),
 )

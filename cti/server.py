@@ -19,10 +19,14 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
+import crm.call_back_rest
 import crm.rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
+from crm.call_back_commands import Customer as CalledCustomer
+from crm.call_back_commands import add_call_back_commands
+from crm.call_backs import CallBacks, topics_of
 from crm.commands import add_crm_commands
 from crm.escalations import Escalations
 from crm.interactions import Interactions
@@ -54,7 +58,7 @@ from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.off_hook import OffHook
-from cti.control.ports import port_of
+from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.targets import Target, Targets
 from cti.control.waits import Waits
@@ -66,6 +70,7 @@ from cti.facts import (
     CallCleared,
     CallFact,
     CallOffered,
+    ConnectionCleared,
     DatabaseStatusChanged,
     Fact,
     JournalGap,
@@ -322,6 +327,9 @@ class Server:
             alarms=self._alarms_for,
             work=self._work_for,
             blending=self._blending,
+            call_backs=lambda topics: [
+                view for view in self.call_backs.views() if not topics.isdisjoint(topics_of(view))
+            ],
             announce=self.settings.supervision.announce,
         )
 
@@ -434,6 +442,7 @@ class Server:
     async def _take_up_sessions(self) -> None:
         await self.messages.load()
         await self.help_requests.load()
+        await self.call_backs.load()
         await self.alarm_watch.refresh()
         await self.alarm_watch.restore(self.alarm_measures.was_away)
         # None is up yet: agents are unknown.
@@ -463,6 +472,12 @@ class Server:
         self.interactions = Interactions(
             self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
+        self.call_backs = CallBacks(
+            lambda: self.database.pool,
+            publish=self.bus.publish,
+            is_away=lambda login: not self.agents.session(login, datetime.now(UTC)).logged_on,
+            now=lambda: datetime.now(UTC),
+        )
         self.escalations = Escalations(lambda: self.database.pool)
         self.voicemail_notes = VoicemailNotes(
             lambda actor, text, call: self.interactions.add_note(actor, text, call=call)
@@ -482,6 +497,38 @@ class Server:
 
     def _pops_of(self, login: str) -> Iterable[Any]:
         return self.pops.for_agent(login)
+
+    async def _customer_of(self, actor: Actor, call: str) -> CalledCustomer:
+        """Whom a call is or was with: as it is on a screen, else as the record of the call has it."""
+        pbx = call.partition(":")[0]
+        region = self._region_of(pbx) if pbx in self.settings.pbx else ""
+        pops = [
+            pop for login in self.directory.agents for pop in self.pops.for_agent(login) if pop.call == call
+        ]
+        for pop in pops:
+            account = pop.candidates[0].account if len(pop.candidates) == 1 else None
+            return CalledCustomer(
+                number=pop.e164,
+                name=(account.name if account else pop.name) or "",
+                account=account.id if account else None,
+                zone=account.timezone if account else "",
+                region=region,
+            )
+        row = await self.database.pool.fetchrow(
+            """SELECT i.e164, i.account_id, a.name, a.timezone FROM interactions i
+               LEFT JOIN accounts a ON a.id = i.account_id WHERE i.call = $1""",
+            call,
+        )
+        return CalledCustomer(
+            number=row["e164"] if row else None,
+            name=(row["name"] if row else None) or "",
+            account=row["account_id"] if row else None,
+            zone=(row["timezone"] if row else None) or "",
+            region=region,
+        )
+
+    async def _dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
+        return await self.control.make(pbx, agent, lambda targets: targets.number(number))
 
     def _region_of(self, pbx: str) -> str:
         return self.settings.pbx[pbx].region
@@ -622,6 +669,15 @@ class Server:
             choice=self.agents.dispositions,
             disposed=self._disposed,
         )
+        add_call_back_commands(
+            self.commands,
+            call_backs=self.call_backs,
+            directory=self.directory,
+            works_on=self.whose_call.works_on,
+            customer_of=self._customer_of,
+            dial=self._dial_customer,
+            mark=lambda call, id, by: self._set_data(call, {"call_back": str(id)}, by),
+        )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
 
@@ -697,6 +753,12 @@ class Server:
                         actor, note, text, version=version
                     ),
                     audit=self.trail.note,
+                ),
+                *crm.call_back_rest.routes(
+                    pool=lambda: self.database.pool,
+                    views=self.call_backs.views,
+                    subscriptions=lambda actor: subscriptions(actor, self.directory),
+                    directory=self.directory,
                 ),
                 *routing.rest.routes(
                     pool=lambda: self.database.pool,
@@ -780,7 +842,13 @@ class Server:
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
             listen(kind, self.supervising.hear_call)
-        for kind in (AgentLineChanged, AgentOffHookChanged, AgentStateChanged, PbxStatusChanged):
+        for kind in (
+            AgentLineChanged,
+            AgentOffHookChanged,
+            AgentStateChanged,
+            ConnectionCleared,
+            PbxStatusChanged,
+        ):
             listen(kind, self.off_hook.hear)
         listen(AgentLineChanged, self.agents.hear)
         listen(PbxStatusChanged, self.waits.hear)
@@ -857,6 +925,7 @@ class Server:
         self._tasks.spawn(self.interactions.run())
         self._tasks.spawn(self.escalations.run())
         self._tasks.spawn(self.voicemail_notes.run())
+        self._tasks.spawn(self.call_backs.run())
         self._tasks.spawn(self.work.run())
         self._tasks.spawn(self.trail.run())
         self._tasks.spawn(self.book.run())

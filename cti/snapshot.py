@@ -36,7 +36,9 @@ class Snapshots:
         database: Callable[[], DatabaseView | None] = lambda: None,
         work: Callable[[frozenset[str]], Iterable[WorkView]] = lambda topics: (),
         blending: Callable[[], Iterable[BlendingView]] = lambda: (),
+        call_backs: Callable[[frozenset[str]], Iterable[Any]] = lambda topics: (),
     ) -> None:
+        self._call_backs = call_backs
         self._database = database
         self._work = work
         self._blending = blending
@@ -76,6 +78,7 @@ class Snapshots:
             alarms=tuple(self._alarms(topics)),
             work=tuple(self._work(topics)),
             blending=tuple(view for view in self._blending() if self._sees_work_of(topics, view.agent)),
+            call_backs=tuple(self._call_backs(topics)),
             help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )

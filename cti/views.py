@@ -92,8 +92,9 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     """All that one viewer may see at one moment; facts with a higher seq change it. `pops`: their open screen pops.
     `reasons`: why agents may be not ready; a state's reason that is not among them was given at the PBX. `wrap_up`: what
     follows queue calls; the rule without a queue is for all that have none of their own. `supervisions`: who listens to
-    whom. `messages`: those that you have not read. `help`: open requests for it. `work`: what is to be done besides calls:
-    of an agent, what they are offered or do. `blending`: what each agent may be offered of it now."""
+    whom. `call_backs`: promises to call back, open or taken. `messages`: those that you have not read. `help`: open requests
+    for it. `work`: what is to be done besides calls: of an agent, what they are offered or do. `blending`: what each agent
+    may be offered of it now."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -110,3 +111,4 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     alarms: tuple[AlarmView, ...] = ()
     work: tuple[WorkView, ...] = ()
     blending: tuple[BlendingView, ...] = ()
+    call_backs: tuple[Any, ...] = ()

@@ -334,8 +334,20 @@ class Screen:
             answer = await self.ask("state.get")
         now = Picture(me=self.picture.me, mine_only=self.picture.mine_only)
         now.show(answer["data"])
-        nouns = ("calls", "queues", "pbxs", "agents", "pops", "supervisions", "messages", "help", "alarms")
-        nouns += ("work", "blending")
+        nouns = (
+            "calls",
+            "queues",
+            "pbxs",
+            "agents",
+            "pops",
+            "supervisions",
+            "messages",
+            "help",
+            "alarms",
+            "call_backs",
+            "work",
+            "blending",
+        )
         for noun in nouns:
             told, is_so = (_settled(getattr(picture, noun), but) for picture in (self.picture, now))
             for id in {*told, *is_so}:

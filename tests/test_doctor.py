@@ -50,7 +50,7 @@ ALL_CONTEXTS = {
         for name in (
             *("cti-agent", "cti-transfer", "cti-consult", "cti-return"),
             *("cti-hold", "cti-conference", "cti-queue"),
-            *("cti-spy", "cti-take-over", "cti-consult-queue", "cti-second"),
+            *("cti-spy", "cti-take-over", "cti-reach", "cti-line", "cti-consult-queue", "cti-second"),
             *(name for name, _ in ROUTING),
         )
     },

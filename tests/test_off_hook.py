@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import aiohttp
 import asyncpg
 import pytest
 import pytest_asyncio
@@ -426,7 +427,76 @@ async def test_not_during_a_call(centre: Centre) -> None:
     assert await refused(anna, "agent.set_off_hook", off_hook=False) == "wrong_state"
 
 
+async def administrator_sets(centre: Centre, off_hook: bool) -> None:
+    """Change over REST how anna works."""
+    headers = {"Authorization": f"Bearer {await centre.token('olga')}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        async with http.get(centre.url + "/api/v1/users/anna") as answer:
+            etag = answer.headers["ETag"]
+        wanted = {"off_hook": off_hook}
+        async with http.patch(
+            centre.url + "/api/v1/users/anna", json=wanted, headers={"If-Match": etag}
+        ) as answer:
+            assert (answer.status, (await answer.json())["off_hook"]) == (200, off_hook)
+
+
+async def test_an_administrator_sets_it_and_never_cuts_a_call(centre: Centre) -> None:
+    anna, call, _ = await in_talk_on_line(centre)
+    await administrator_sets(centre, False)
+    await anna.wait_for("agent.off_hook_changed", agent="anna", off_hook=False)
+    assert await on_the_line(centre)
+    await anna.ask("call.hangup", call=call)
+    await anna.agent_is("ready", off_hook=False, lines={}, reachable=True)
+    await devices(centre, {})
+    await administrator_sets(centre, True)
+    await anna.agent_is("ready", off_hook=True, lines={"main": "open"})
+    await queue_sees(centre, FREE)
+
+
+async def test_the_pbx_is_away(centre: Centre) -> None:
+    anna = await off_hook(centre)
+    link = centre._server.links["main"]
+    centre.pbx.freeze()
+    try:
+        assert link._protocol is not None
+        assert link._protocol.transport is not None
+        link._protocol.transport.abort()
+        await anna.wait_for("pbx.status_changed", where=lambda data: data["phase"] != "up")
+        await anna.agent_is("unknown")
+        for op in ("agent.line_close", "agent.line_open"):
+            assert await refused(anna, op) in ("pbx_down", "wrong_state")
+        assert await connecting_fails(centre, "main:1.1") == "pbx_down"
+    finally:
+        centre.pbx.thaw()
+    await anna.agent_is("ready", lines={"main": "open"}, within=20)
+    await anna.as_told()
+
+
 # ------------------------------------------------------------------------------------------ restarts
+
+
+async def test_the_server_dies_as_by_a_power_cut(centre: Centre) -> None:
+    anna = await off_hook(centre)
+    await queue_sees(centre, FREE)
+    await centre.stop_server()
+    process = await centre.start_process()
+    try:
+        await anna.close()
+        anna = await centre.screen("anna")
+        await anna.agent_is("ready", lines={"main": "open"})
+        await centre.call("sales", talk=120)
+        call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
+        await process.kill()
+        assert await on_the_line(centre)
+        process = await centre.start_process()
+        await anna.close()
+        anna = await centre.screen("anna")
+        assert states(anna, call) == {TRUNK: "connected", LINE: "connected"}
+        await anna.agent_is("busy", call=call, lines={"main": "open"})
+        await anna.ask("call.hangup", call=call)
+        await line_free(centre, anna)
+    finally:
+        await process.stop()
 
 
 async def test_the_server_is_killed_with_the_line_open_and_with_a_call_on_it(centre: Centre) -> None:
@@ -571,3 +641,14 @@ async def test_asterisk_lets_one_call_only_on_the_line(centre: Centre) -> None:
                 break
             await asyncio.sleep(0.05)
     assert await on_the_line(centre)
+
+
+async def test_a_line_that_asterisk_remembers_from_before_its_own_restart(centre: Centre) -> None:
+    """Custom device states outlive Asterisk, lines do not: the first call finds out and goes to the phone itself."""
+    ben, cleo = await centre.screen("ben"), await centre.screen("cleo")
+    await centre.admin("Setvar", Variable="DEVICE_STATE(Custom:cti-line-1102)", Value="NOT_INUSE")
+    answer = await cleo.ask("call.make", to_agent="ben")
+    await ben.wait_for("call.delivered", agent="ben", call=answer["call"])
+    state = await centre.admin("Getvar", Variable="DEVICE_STATE(Custom:cti-line-1102)")
+    assert state["Value"] == "UNAVAILABLE"
+    await become(centre, BEN, "PJSIP/1103")

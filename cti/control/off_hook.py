@@ -30,6 +30,7 @@ from cti.facts import (
     AgentState,
     AgentStateChanged,
     CallView,
+    ConnectionCleared,
     ConnectionView,
     Fact,
     LineState,
@@ -205,10 +206,15 @@ class OffHook:
             case AgentOffHookChanged() if fact.off_hook:
                 if self._logged_on(fact.agent):
                     self.wanted(fact.agent)
-            case AgentOffHookChanged():
-                self._spawn(self._close_by_itself(fact.agent))
-            case AgentStateChanged(new=AgentState.LOGGED_OFF):
-                self._spawn(self._close_by_itself(fact.agent))
+            case AgentOffHookChanged() | AgentStateChanged() | ConnectionCleared():
+                self._close_if_not_kept(fact.agent)
+
+    def _close_if_not_kept(self, agent: str | None) -> None:
+        """Ends the line of who has logged off or works on-hook now; with a call on it, when that is over."""
+        if agent is None or not any(port.calls.lines.channel(agent) for port in self._ports.values()):
+            return
+        if not self._keeps(agent) and not self.in_a_call(agent):
+            self._spawn(self._close_by_itself(agent))
 
     def _logged_on(self, agent: str) -> bool:
         return self._agents.session(agent, datetime.now(UTC)).logged_on

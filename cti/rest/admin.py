@@ -60,6 +60,9 @@ class UserEdit(BaseModel):
         default=None, max_length=100
     )
     queues: list[Assignment] | None = Field(default=None, max_length=1000)
+    off_hook: bool | None = Field(
+        default=None, description="an agent's phone is called once and the line stays open"
+    )
 
 
 class NewUser(UserEdit):
@@ -83,6 +86,7 @@ class UserRead(BaseModel):
     supervises: list[str]
     phones: dict[str, str]
     queues: list[Assignment]
+    off_hook: bool
 
 
 class TeamPut(BaseModel):
@@ -222,6 +226,8 @@ def routes(
         if edit.queues is not None and "queues" in fields:
             wanted = [QueueAssignment(queue=one.queue, penalty=one.penalty) for one in edit.queues]
             await users.set_queues(connection, login, wanted)
+        if edit.off_hook is not None and "off_hook" in fields:
+            await users.set_off_hook(connection, login, edit.off_hook)
 
     async def _user(login: str) -> UserRead:
         found = await users.get_user(pool(), login)
@@ -244,6 +250,7 @@ def routes(
             queues=[Assignment(queue=one.queue, penalty=one.penalty) for one in agent.queues]
             if agent
             else [],
+            off_hook=agent.off_hook if agent else False,
         )
 
     # ---------------------------------------------------------------------------------------- teams
