@@ -60,7 +60,6 @@ from cti.control.control import Control
 from cti.control.off_hook import OffHook
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
-from cti.control.targets import Target, Targets
 from cti.control.waits import Waits
 from cti.database import Database, migrate
 from cti.facts import (
@@ -598,10 +597,7 @@ class Server:
         return switch is not None and switch.queues.knows(queue)
 
     async def _call_for_work(self, pbx: str, agent: str, number: str) -> str:
-        async def find(targets: Targets) -> Target:
-            return await targets.number(number)
-
-        return (await self.control.make(pbx, agent, find)).call
+        return (await self._dial_customer(pbx, agent, number)).call
 
     def _decided(self, decided: Decided) -> None:
         self.on_the_way.decided(decided)
