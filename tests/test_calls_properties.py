@@ -52,6 +52,7 @@ from cti.ami_events import (
     QueueOutcome,
     Record,
     TransferCompleted,
+    VoicemailEnded,
     WaitingRow,
 )
 from cti.bus import serialise
@@ -320,6 +321,7 @@ KINDS: list[st.SearchStrategy[Record]] = [
     st.builds(ConferenceLeft, clock, ids, ids, st.just("8001")),
     st.builds(DataCollected, clock, ids, ids, values),
     st.builds(PartyMuted, clock, ids, ids, st.booleans()),
+    st.builds(VoicemailEnded, clock, ids, ids, queues, queues),
 ]
 garbage = st.one_of(KINDS)
 
