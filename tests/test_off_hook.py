@@ -3,89 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-import aiohttp
-import asyncpg
 import pytest
 import pytest_asyncio
 
-from cti import users
-from cti.commands import CommandError
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.call_desk import BEN, TRUNK, alone, apps, become, refused, states
-from tests.centre import Centre, Refusal, Screen, centre_of
+from tests.centre import Centre, Refusal
+from tests.line_desk import (
+    FREE,
+    GONE,
+    IN_USE,
+    LINE,
+    PHONE,
+    connecting_fails,
+    devices,
+    house,
+    in_talk_on_line,
+    line_free,
+    off_hook,
+    on_the_line,
+    queue_sees,
+    tidied,
+    waiting_customer,
+)
 from tests.sip_party import Conduct, Party
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PHONE, LINE = "PJSIP/1101", "Local/1101@cti-line"
-AT_QUEUE = LINE + "/n"
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(
-        asterisk_installation, postgres_server, server=False, main={"ring_seconds": 6}
-    ) as centre:
-        db = await asyncpg.connect(centre.dsn)
-        try:
-            await users.set_interface(db, "sara", "main", "PJSIP/1109")
-        finally:
-            await db.close()
-        await centre.start_server()
+    async with house(asterisk_installation, postgres_server) as centre:
         yield centre
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
     yield the_centre
-    if the_centre.server is None:
-        await the_centre.start_server()
-    olga = await the_centre.screen("olga")
-    for call in list(olga.picture.calls):
-        with suppress(Refusal):
-            await olga.ask("call.clear", call=call)
-    for login in ("anna", "ben", "finn"):
-        if olga.picture.agents[login]["off_hook"]:
-            await olga.ask("agent.set_off_hook", agent=login, off_hook=False)
-    await the_centre.quiet()
-    await devices(the_centre, {})
-
-
-async def devices(centre: Centre, wanted: dict[str, str], within: float = 8.0) -> None:
-    """Wait until the PBX has just these phones' channels, doing this."""
-    async with asyncio.timeout(within):
-        while (seen := {d: a for d, a in (await apps(centre)).items() if d.startswith("PJSIP/1")}) != wanted:
-            await asyncio.sleep(0.05)
-    assert seen == wanted
-
-
-async def off_hook(centre: Centre, login: str = "anna", *, ready: bool = True) -> Screen:
-    """An agent who has chosen to work off-hook and has logged on: the line is open."""
-    screen = await centre.screen(login)
-    await screen.ask("agent.set_off_hook", off_hook=True)
-    await screen.ask("agent.log_on", ready=ready)
-    await screen.agent_is("ready" if ready else "not_ready", lines={"main": "open"}, reachable=True)
-    return screen
-
-
-async def queue_sees(centre: Centre, status: str, *, paused: bool = False, within: float = 8.0) -> None:
-    """Wait until Asterisk's queue has anna's line, and nothing else of hers, with this device state."""
-    async with asyncio.timeout(within):
-        while True:
-            rows = [r for r in await centre.queue_members() if "1101" in r["Location"]]
-            if [(r["Location"], r["StateInterface"], r["Status"], r["Paused"]) for r in rows] == [
-                (AT_QUEUE, "Custom:cti-line-1101", status, str(int(paused)))
-            ]:
-                return
-            await asyncio.sleep(0.05)
-
-
-FREE, IN_USE, GONE = "1", "2", "5"
+    await tidied(the_centre)
 
 
 async def test_the_line_is_opened_and_a_queue_call_comes_without_ringing(centre: Centre) -> None:
@@ -117,14 +76,6 @@ async def test_the_line_is_opened_and_a_queue_call_comes_without_ringing(centre:
     await anna.as_told()
 
 
-async def on_the_line(centre: Centre) -> bool:
-    """Whether the phone is in a bridge with the Local channel that stands for it in a call, as Asterisk says."""
-    rows = await centre.channels()
-    bridges = {row["Channel"].rpartition("-")[0]: row["BridgeId"] for row in rows if row["BridgeId"]}
-    halves = {row["BridgeId"] for row in rows if row["Channel"].startswith(LINE)}
-    return PHONE in bridges and bridges[PHONE] in halves
-
-
 async def test_the_phone_hung_up(centre: Centre) -> None:
     anna = await off_hook(centre)
     await centre.phone_hangs_up("1101")
@@ -147,27 +98,6 @@ async def test_the_phone_hung_up(centre: Centre) -> None:
     await anna.ask("agent.log_off")
     await devices(centre, {})
     await anna.agent_is("logged_off", lines={})
-
-
-async def in_talk_on_line(centre: Centre, *, talk: float = 120) -> tuple[Screen, str, str]:
-    """Anna, off-hook, talks with a customer: her screen, the call's id, the customer's id in the world."""
-    anna = await off_hook(centre)
-    await queue_sees(centre, FREE)
-    customer = await centre.call("sales", talk=talk)
-    told = await anna.wait_for("call.established", agent="anna")
-    return anna, told["data"]["call"], customer
-
-
-async def line_free(centre: Centre, anna: Screen) -> None:
-    """Wait until the line waits again and anna's screen shows no call."""
-    await anna.until(lambda: not anna.picture.calls, what="no call")
-    await queue_sees(centre, FREE)
-    assert (await apps(centre))[PHONE] == "Wait"
-    assert anna.picture.agents["anna"]["lines"] == {"main": "open"}
-    await anna.agent_is("ready")
-
-
-# ------------------------------------------------------------------------------------------ calls on the line
 
 
 async def test_calls_one_after_the_other_however_short(centre: Centre) -> None:
@@ -340,256 +270,6 @@ async def test_hold_at_the_phone(centre: Centre) -> None:
         await party.close()
 
 
-# ------------------------------------------------------------------------------------------ the line ends
-
-
-async def test_the_phone_is_hung_up_during_a_call(centre: Centre) -> None:
-    anna, call, _ = await in_talk_on_line(centre)
-    await centre.phone_hangs_up("1101")
-    await anna.wait_for("call.cleared", call=call)
-    await anna.agent_is("not_ready", reason="Line closed", reachable=False, lines={})
-    await alone(centre, TRUNK)
-    await queue_sees(centre, GONE, paused=True)
-
-
-async def test_the_phone_is_hung_up_with_a_caller_on_hold(centre: Centre) -> None:
-    anna, call, _ = await in_talk_on_line(centre)
-    sara = await centre.screen("sara")
-    await anna.ask("call.hold", call=call)
-    await centre.phone_hangs_up("1101")
-    await anna.agent_is("not_ready", reason="Line closed", reachable=False)
-    await sara.until(lambda: states(sara, call) == {TRUNK: "queued"}, what="back in the queue", within=20)
-
-
-async def test_a_phone_that_does_not_answer(centre: Centre) -> None:
-    anna = await centre.screen("anna")
-    await anna.ask("agent.set_off_hook", off_hook=True)
-    for mode, code in (("reject", "phone_not_reached"), ("busy", "phone_not_reached")):
-        await centre.phone("1101", mode=mode)
-        await anna.ask("agent.log_on", ready=True)
-        shown = await anna.agent_is("not_ready", reason="Line closed", pending=None)
-        assert "could not be opened" in shown["why"] or "phone was called" in shown["why"]
-        assert await refused(anna, "agent.line_open") == code
-        await anna.ask("agent.log_off")
-    await centre.phone("1101", mode="silent")
-    await anna.ask("agent.log_on", ready=True)
-    await anna.agent_is("not_ready", reason="Line closed", pending="ready", lines={"main": "calling"})
-    await anna.agent_is("not_ready", reason="Line closed", pending=None, lines={}, within=20)
-    await anna.as_told()
-    await devices(centre, {})
-
-
-async def test_on_hook_again(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    await anna.ask("agent.set_off_hook", off_hook=False)
-    await devices(centre, {})
-    await centre.member("anna")
-    await anna.agent_is("ready", off_hook=False, lines={}, reachable=True)
-    assert [r["Location"] for r in await centre.queue_members()] == [PHONE]
-    assert await refused(anna, "agent.line_open") == "wrong_state"
-    assert await refused(anna, "agent.set_off_hook", off_hook=False) == "wrong_state"
-
-
-async def test_who_may(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    ben, sara, sven, olga = [await centre.screen(login) for login in ("ben", "sara", "sven", "olga")]
-    for op in ("agent.line_open", "agent.line_close"):
-        assert await refused(ben, op, agent="anna") == "not_your_agent"
-        assert await refused(sven, op, agent="anna") == "not_your_agent"
-        assert await refused(olga, op) == "not_an_agent"
-    assert await refused(ben, "agent.set_off_hook", agent="anna", off_hook=False) == "not_your_agent"
-    assert await refused(ben, "agent.line_open") == "not_logged_on"
-    await ben.ask("agent.log_on")
-    assert await refused(ben, "agent.line_open") == "wrong_state"  # on-hook
-    assert await refused(ben, "agent.line_close") == "wrong_state"
-    assert await refused(ben, "agent.set_off_hook") == "bad_args"
-    answer = await sara.ask("agent.line_close", agent="anna")
-    assert (answer["state"], answer["reason"], answer["lines"]) == ("not_ready", "Line closed", {})
-    await sara.ask("agent.line_open", agent="anna")
-    await anna.agent_is("not_ready", lines={"main": "open"})
-    status, body = await centre.rest("POST", "/api/v1/commands/agent.ready", "anna", json={})
-    assert (status, body["data"]["state"]) == (200, "ready"), body
-    status, body = await centre.rest("GET", "/api/v1/agents", "anna")
-    assert [(a["off_hook"], a["lines"]) for a in body["items"] if a["agent"] == "anna"] == [
-        (True, {"main": "open"})
-    ]
-    rows = await centre.fetch("SELECT DISTINCT action FROM audit WHERE action LIKE 'agent.line%'")
-    async with asyncio.timeout(8):
-        while {row["action"] for row in rows} != {"agent.line_open", "agent.line_close"}:
-            await asyncio.sleep(0.05)
-            rows = await centre.fetch("SELECT DISTINCT action FROM audit WHERE action LIKE 'agent.line%'")
-
-
-async def test_not_during_a_call(centre: Centre) -> None:
-    anna, _, _ = await in_talk_on_line(centre)
-    assert await refused(anna, "agent.line_close") == "wrong_state"
-    assert await refused(anna, "agent.line_open") == "wrong_state"
-    assert await refused(anna, "agent.set_off_hook", off_hook=False) == "wrong_state"
-
-
-async def administrator_sets(centre: Centre, off_hook: bool) -> None:
-    """Change over REST how anna works."""
-    headers = {"Authorization": f"Bearer {await centre.token('olga')}"}
-    async with aiohttp.ClientSession(headers=headers) as http:
-        async with http.get(centre.url + "/api/v1/users/anna") as answer:
-            etag = answer.headers["ETag"]
-        wanted = {"off_hook": off_hook}
-        async with http.patch(
-            centre.url + "/api/v1/users/anna", json=wanted, headers={"If-Match": etag}
-        ) as answer:
-            assert (answer.status, (await answer.json())["off_hook"]) == (200, off_hook)
-
-
-async def test_an_administrator_sets_it_and_never_cuts_a_call(centre: Centre) -> None:
-    anna, call, _ = await in_talk_on_line(centre)
-    await administrator_sets(centre, False)
-    await anna.wait_for("agent.off_hook_changed", agent="anna", off_hook=False)
-    assert await on_the_line(centre)
-    await anna.ask("call.hangup", call=call)
-    await anna.agent_is("ready", off_hook=False, lines={}, reachable=True)
-    await devices(centre, {})
-    await administrator_sets(centre, True)
-    await anna.agent_is("ready", off_hook=True, lines={"main": "open"})
-    await queue_sees(centre, FREE)
-
-
-async def test_the_pbx_is_away(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    link = centre._server.links["main"]
-    centre.pbx.freeze()
-    try:
-        assert link._protocol is not None
-        assert link._protocol.transport is not None
-        link._protocol.transport.abort()
-        await anna.wait_for("pbx.status_changed", where=lambda data: data["phase"] != "up")
-        await anna.agent_is("unknown")
-        for op in ("agent.line_close", "agent.line_open"):
-            assert await refused(anna, op) in ("pbx_down", "wrong_state")
-        assert await connecting_fails(centre, "main:1.1") == "pbx_down"
-    finally:
-        centre.pbx.thaw()
-    await anna.agent_is("ready", lines={"main": "open"}, within=20)
-    await anna.as_told()
-
-
-# ------------------------------------------------------------------------------------------ restarts
-
-
-async def test_the_server_dies_as_by_a_power_cut(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    await queue_sees(centre, FREE)
-    await centre.stop_server()
-    process = await centre.start_process()
-    try:
-        await anna.close()
-        anna = await centre.screen("anna")
-        await anna.agent_is("ready", lines={"main": "open"})
-        await centre.call("sales", talk=120)
-        call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
-        await process.kill()
-        assert await on_the_line(centre)
-        process = await centre.start_process()
-        await anna.close()
-        anna = await centre.screen("anna")
-        assert states(anna, call) == {TRUNK: "connected", LINE: "connected"}
-        await anna.agent_is("busy", call=call, lines={"main": "open"})
-        await anna.ask("call.hangup", call=call)
-        await line_free(centre, anna)
-    finally:
-        await process.stop()
-
-
-async def test_the_server_is_killed_with_the_line_open_and_with_a_call_on_it(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    await centre.stop_server()
-    await centre.start_server()
-    await anna.close()
-    anna = await centre.screen("anna")
-    await anna.agent_is("ready", lines={"main": "open"}, reachable=True)
-    assert anna.picture.calls == {}
-    await centre.call("sales", talk=120)
-    call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
-    await centre.stop_server()
-    await centre.start_server()
-    await anna.close()
-    anna = await centre.screen("anna")
-    assert states(anna, call) == {TRUNK: "connected", LINE: "connected"}
-    await anna.agent_is("busy", call=call, lines={"main": "open"})
-    await anna.ask("call.hold", call=call)
-    await anna.ask("call.retrieve", call=call)
-    await become(centre, TRUNK, LINE)
-    await anna.ask("call.hangup", call=call)
-    await line_free(centre, anna)
-    await anna.as_told()
-
-
-async def test_a_queue_call_is_answered_on_the_line_while_no_server_runs(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    await queue_sees(centre, FREE)
-    await centre.stop_server()
-    customer = await centre.call("sales", talk=120)
-    async with asyncio.timeout(10):
-        while not await on_the_line(centre):
-            await asyncio.sleep(0.05)
-    await centre.hang_up(customer)
-    await queue_sees(centre, FREE)
-    await centre.call("sales", talk=120)
-    async with asyncio.timeout(10):
-        while not await on_the_line(centre):
-            await asyncio.sleep(0.05)
-    await centre.start_server()
-    await anna.close()
-    anna = await centre.screen("anna")
-    (call,) = anna.picture.calls
-    assert states(anna, call) == {TRUNK: "connected", LINE: "connected"}
-    await anna.agent_is("busy", call=call)
-    await anna.ask("call.hangup", call=call)
-    await line_free(centre, anna)
-
-
-async def test_the_line_ends_while_no_server_runs(centre: Centre) -> None:
-    anna = await off_hook(centre)
-    await centre.stop_server()
-    await centre.phone_hangs_up("1101")
-    await devices(centre, {})
-    await queue_sees(centre, GONE)  # Asterisk's queue offers nothing to it
-    await centre.start_server()
-    await anna.close()
-    anna = await centre.screen("anna")
-    await anna.agent_is("not_ready", reason="Line closed", lines={}, reachable=False, pending=None)
-    await queue_sees(centre, GONE, paused=True)
-
-
-# ------------------------------------------------------------------------------------------ a call for the line
-
-
-async def waiting_customer(centre: Centre, **variables: str) -> str:
-    """A customer whom we have called has answered and waits in the dialplan; the call's id."""
-    id = f"attempt-{uuid.uuid4().hex[:8]}"
-    await (await centre.ami("admin")).originate(
-        {
-            "Channel": "PJSIP/1000060@trunk",
-            "Context": "cti-dialer",
-            "Exten": "wait",
-            "Priority": "1",
-            "ChannelId": id,
-            "Variable": [f"{name}={value}" for name, value in variables.items()],
-        }
-    )
-    calls = centre._server.switches["main"].calls
-    await centre.eventually(
-        lambda: (view := calls.view(f"main:{id}")) is not None and view.connections[0].state == "connected",
-        what="the customer has answered",
-    )
-    return f"main:{id}"
-
-
-async def connecting_fails(centre: Centre, call: str, agent: str = "anna") -> str:
-    with pytest.raises(CommandError) as caught:
-        await centre._server.off_hook.connect(call, agent)
-    return caught.value.code
-
-
 async def test_a_waiting_customer_is_given_to_the_line(centre: Centre) -> None:
     anna = await off_hook(centre)
     call = await waiting_customer(centre)
@@ -624,23 +304,25 @@ async def test_two_at_once_for_one_line(centre: Centre) -> None:
 
 
 async def test_asterisk_lets_one_call_only_on_the_line(centre: Centre) -> None:
+    """Without the server's help. Of two at the same instant both may be turned away, never both let in."""
     await off_hook(centre)
-    calls = [await waiting_customer(centre) for _ in range(2)]
-    await asyncio.gather(
-        *(
-            centre.admin("Redirect", Channel=call[5:], Context="cti-line-connect", Exten="1101", Priority="1")
-            for call in calls
-        )
-    )
-    async with asyncio.timeout(10):
-        while True:
-            doing = [
-                row["Application"] for row in await centre.channels() if row["Channel"].startswith(TRUNK)
-            ]
-            if sorted(doing) == ["Dial", "Wait"]:
-                break
-            await asyncio.sleep(0.05)
+    calls = [(await waiting_customer(centre)).partition(":")[2] for _ in range(2)]
+    place = {"Context": "cti-line-connect", "Exten": "1101", "Priority": "1"}
+
+    async def doing() -> list[str]:
+        return sorted(r["Application"] for r in await centre.channels() if r["Uniqueid"] in calls)
+
+    async with asyncio.timeout(30):
+        while await doing() != ["Dial", "Wait"]:
+            if await doing() == ["Wait", "Wait"]:
+                await asyncio.gather(*(centre.admin("Redirect", Channel=call, **place) for call in calls))
+            await asyncio.sleep(0.3)
+            rows = [r for r in await centre.channels() if r["Uniqueid"] in calls]
+            assert sum(bool(r["BridgeId"]) for r in rows) <= 1
     assert await on_the_line(centre)
+    assert (
+        sum(row["Channel"].startswith(LINE) for row in await centre.channels()) == 2
+    )  # the two halves of one
 
 
 async def test_a_line_that_asterisk_remembers_from_before_its_own_restart(centre: Centre) -> None:
