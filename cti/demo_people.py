@@ -137,15 +137,17 @@ async def _settle(
 
 
 ALARMS = (
-    Rule(id=0, version=0, name="Somebody waits in sales for more than 20 s", kind=Kind.LONGEST_WAIT,
-         queue=f"{PBX}:sales", threshold=20, clear_after=3),
-    Rule(id=0, version=0, name="Three or more wait in support", kind=Kind.CALLERS_WAITING,
-         queue=f"{PBX}:support", threshold=2, raise_after=2, clear_after=3),
+    Rule(id=0, version=0, name="Fewer than two are ready in service", kind=Kind.READY_AGENTS,
+         team="service", threshold=2, raise_after=3, clear_after=3),
+    Rule(id=0, version=0, name="Somebody waits in sales for more than 10 s", kind=Kind.LONGEST_WAIT,
+         queue=f"{PBX}:sales", threshold=10, clear_after=3),
+    Rule(id=0, version=0, name="Two or more wait in support", kind=Kind.CALLERS_WAITING,
+         queue=f"{PBX}:support", threshold=1, raise_after=2, clear_after=3),
     Rule(id=0, version=0, name="A break in sales lasts longer than 30 s", kind=Kind.NOT_READY,
          team="sales", threshold=30, clear_after=0),
     Rule(id=0, version=0, name="The PBX is out of reach", kind=Kind.PBX_DOWN, threshold=5),
 )  # fmt: skip
-"""The demo's alarms: with its traffic and its robots' breaks one of them comes up every minute or two."""
+"""The demo's alarms: with its traffic and its robots' breaks one of them comes up within a minute or two."""
 
 
 async def write_alarms(db: Connection) -> None:

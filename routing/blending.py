@@ -6,7 +6,7 @@ queues is open, has been quiet for as long as it wants, and has not as many agen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -54,20 +54,41 @@ class Quiet:
 
     def look(self, rules: RuleSet, floor: WorkFloor, now: datetime) -> dict[str, Permit]:
         """Returns every worker's permission at this moment."""
-        verdicts = {rule.id: self._judge(rule, rules, floor, now) for rule in rules.blending}
-        self._since = {id: since for id, since in self._since.items() if id in verdicts}
+        staff: dict[str, list[Worker]] = {}
+        for worker in floor.workers:
+            for queue in worker.queues:
+                staff.setdefault(queue, []).append(worker)
         crowded = {  # who waits in the direct queue waits for one agent only
-            queue
-            for queue in {queue for worker in floor.workers for queue in worker.queues}
-            if queue.partition(":")[2] != rules.direct_queue and floor.waiting(queue) != 0
+            queue for queue in staff if _name(queue) != rules.direct_queue and floor.waiting(queue) != 0
         }
-        return {
-            worker.agent: _permit(worker, rules.blending, verdicts, crowded, floor)
-            for worker in floor.workers
-        }
+        ids: dict[str, list[str]] = {}
+        for queue in staff:
+            ids.setdefault(_name(queue), []).append(queue)
+        verdicts: dict[str, tuple[bool, bool, str]] = {}
+        of_queue: dict[str, list[Blending]] = {}
+        for rule in rules.blending:
+            queues = [queue for name in sorted(rule.queues) for queue in ids.get(name, ())]
+            mine = {worker.agent: worker for queue in queues for worker in staff[queue]}
+            verdicts[rule.id] = self._judge(rule, rules, queues, mine.values(), floor, now)
+            for queue in queues:
+                of_queue.setdefault(queue, []).append(rule)
+        self._since = {id: since for id, since in self._since.items() if id in verdicts}
+        places = {rule.id: n for n, rule in enumerate(rules.blending)}
+
+        def rules_of(worker: Worker) -> list[Blending]:
+            found = {rule.id: rule for queue in worker.queues for rule in of_queue.get(queue, ())}
+            return sorted(found.values(), key=lambda rule: places[rule.id])
+
+        return {worker.agent: _permit(worker, rules_of, verdicts, crowded, floor) for worker in floor.workers}
 
     def _judge(
-        self, rule: Blending, rules: RuleSet, floor: WorkFloor, now: datetime
+        self,
+        rule: Blending,
+        rules: RuleSet,
+        queues: Iterable[str],
+        mine: Collection[Worker],
+        floor: WorkFloor,
+        now: datetime,
     ) -> tuple[bool, bool, str]:
         """(open, quiet, why)."""
         if rule.calendar is not None:
@@ -76,10 +97,6 @@ class Quiet:
                 self._since.pop(rule.id, None)
                 return False, False, state.why
         names = ", ".join(sorted(rule.queues))
-        mine = [worker for worker in floor.workers if works_for(worker, rule)]
-        queues = {
-            queue for worker in mine for queue in worker.queues if queue.partition(":")[2] in rule.queues
-        }
         counts = [floor.waiting(queue) for queue in queues]
         free = sum(worker.state is AgentState.READY for worker in mine)
         if any(count is None for count in counts):
@@ -103,19 +120,23 @@ class Quiet:
 
 def works_for(worker: Worker, rule: Blending) -> bool:
     """Whether the agent is a member of one of the rule's queues."""
-    return any(queue.partition(":")[2] in rule.queues for queue in worker.queues)
+    return any(_name(queue) in rule.queues for queue in worker.queues)
+
+
+def _name(queue: str) -> str:
+    return queue.partition(":")[2]
 
 
 def _permit(
     worker: Worker,
-    blending: Iterable[Blending],
+    rules_of: Callable[[Worker], list[Blending]],
     verdicts: Mapping[str, tuple[bool, bool, str]],
     crowded: set[str],
     floor: WorkFloor,
 ) -> Permit:
     if worker.state is not AgentState.READY:
         return Permit(why=f"is {worker.state.value.replace('_', ' ')}, not ready")
-    rules = [rule for rule in blending if works_for(worker, rule)]
+    rules = rules_of(worker)
     if not rules:
         return Permit(why="no rule offers other work to agents of these queues")
     overdue: dict[str, Blending] = {}
@@ -127,7 +148,7 @@ def _permit(
     if mine:
         unknown = floor.waiting(mine[0]) is None
         told = "it is not known now who waits" if unknown else "somebody waits"
-        return Permit(overdue=overdue, why=f"{told} in {mine[0].partition(':')[2]}: calls come first")
+        return Permit(overdue=overdue, why=f"{told} in {_name(mine[0])}: calls come first")
     kinds: dict[str, Blending] = {}
     why = ""
     for rule in rules:

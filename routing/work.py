@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,9 @@ from cti.facts import AgentState
 from cti.other_work import WorkView
 from routing.blending import Permit, Worker, works_for
 from routing.rules import Blending
+
+LOOKED_AT = 1000
+"""Items, the first in order, that one look may offer; the next look takes those after them."""
 
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -93,42 +97,51 @@ def matches(
     free = [w for w in everybody if w.state is AgentState.READY and not w.work]
     free = [w for w in free if permits[w.agent].kinds or permits[w.agent].overdue]
     free.sort(key=lambda w: (w.since, w.agent))
-    if not free:
-        return []
+    able: dict[tuple[str, str], list[Worker]] = {}  # who may do what kind of which skill
+    for worker in free:
+        permit = permits[worker.agent]
+        for kind in permit.kinds.keys() | permit.overdue.keys():
+            for skill in worker.queues:
+                able.setdefault((kind, skill), []).append(worker)
+    could_be = [
+        item
+        for item in items
+        if (item.kind, item.skill) in able and (item.not_before is None or item.not_before <= now)
+    ]
     found: list[Match] = []
     begun: dict[str, int] = {}
-    for item in sorted((i for i in items if i.not_before is None or i.not_before <= now), key=order):
+    taken: set[str] = set()
+    at_work: dict[str, int] = {}
+    for item in heapq.nsmallest(LOOKED_AT, could_be, key=order):
         late = item.due is not None and item.due <= now
-        for worker in free:
+        candidates = able[item.kind, item.skill]
+        for worker in candidates:
             permit = permits[worker.agent]
             rule = permit.kinds.get(item.kind)
             why = permit.why
             if rule is None and late:
                 rule, why = permit.overdue.get(item.kind), "it is past its time"
-            if rule is None or not _can(worker, item) or passed_over.get((item.id, worker.agent), now) > now:
+            if rule is None or worker.agent in taken or not _can(worker, item):
                 continue
-            if not late and _too_many(rule, begun, everybody):
+            if passed_over.get((item.id, worker.agent), now) > now:
                 continue
+            if not late and rule.at_most is not None:
+                if rule.id not in at_work:
+                    at_work[rule.id] = sum(one.work and works_for(one, rule) for one in everybody)
+                if at_work[rule.id] + begun.get(rule.id, 0) >= rule.at_most:
+                    continue
             begun[rule.id] = begun.get(rule.id, 0) + 1
             found.append(Match(item, worker.agent, rule, why))
-            free.remove(worker)
+            taken.add(worker.agent)
+            able[item.kind, item.skill] = [one for one in candidates if one is not worker]
             break
-        if not free:
+        if len(taken) == len(free):
             break
     return found
 
 
 def _can(worker: Worker, item: WorkView) -> bool:
-    if item.skill not in worker.queues:
-        return False
     return item.level is None or worker.levels.get(item.skill, 0) <= item.level
-
-
-def _too_many(rule: Blending, begun: Mapping[str, int], workers: Iterable[Worker]) -> bool:
-    if rule.at_most is None:
-        return False
-    at_work = sum(worker.work and works_for(worker, rule) for worker in workers)
-    return at_work + begun.get(rule.id, 0) >= rule.at_most
 
 
 def again(item: WorkView, rule: Blending | None, now: datetime) -> WorkView | None:

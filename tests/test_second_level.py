@@ -422,3 +422,16 @@ async def test_over_a_restart_the_agent_who_waits_in_a_queue_is_seen_so(centre: 
     assert again.picture.agents["anna"]["state"] == "busy"
     await again.ask("call.cancel", call=call)
     await become(centre, ANNA, TRUNK)
+
+
+async def test_who_came_from_no_queue_comes_back_to_the_agent(centre: Centre) -> None:
+    await rules(centre, escalations=[{"id": "any", "to": "support", "seconds": 5}])
+    anna, dora = await centre.screen("anna"), await centre.screen("dora")
+    await centre.phone("1104", mode="silent")
+    await centre.log_on(anna, dora)
+    await centre.dial("1110", "1101")
+    call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
+    await anna.ask("call.escalate", call=call, reason="Not mine")
+    await alone(centre, ANNA)
+    await come_to_wait(centre, ("support", "PJSIP/1110", "0"))
+    await become(centre, "PJSIP/1110", ANNA, within=25)
