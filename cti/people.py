@@ -46,13 +46,15 @@ class QueueAssignment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`."""
+    """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`.
+    `in_browser`: the PBXs on which that phone is the page /phone."""
 
     login: str
     name: str
     team: str | None = None
     interfaces: dict[str, str] = field(default_factory=dict)
     queues: tuple[QueueAssignment, ...] = ()
+    in_browser: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
 from cti.audit_trail import AuditTrail
+from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.calls import Calls
@@ -79,10 +80,11 @@ from cti.membership import OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.people import Actor, Directory, Role
+from cti.phone_passwords import PhonePassword, phone_passwords
 from cti.protocol import StateNow
 from cti.queues import Queues
 from cti.reasons import Reason
-from cti.rest import admin, health, sessions, state
+from cti.rest import admin, health, phone, sessions, state
 from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
@@ -92,6 +94,7 @@ from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
+from cti.tokens import signing_key
 from cti.websocket import Websocket
 from routing.book import RuleBook
 from routing.decide import Customer
@@ -262,7 +265,18 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
-        self.control = Control(ports, waits=self.waits, phone_of=self._phone_of, publish=self.bus.publish)
+        self.browser_phones = BrowserPhones(
+            directory=self.directory,
+            phone_seat=lambda login: self.hub.phone_of(login),  # noqa: PLW0108  # it is made later
+            opened=self._phone_opened,
+        )
+        self.control = Control(
+            ports,
+            waits=self.waits,
+            phone_of=self._phone_of,
+            publish=self.bus.publish,
+            browser=self.browser_phones,
+        )
         self.supervising = Supervising(
             ports,
             waits=self.waits,
@@ -379,6 +393,9 @@ class Server:
     def healthy(self, pbx: str) -> bool:
         """Whether the PBX's state is known and its events come in time: to be asked before deciding on live state."""
         return pbx in self.switches and self.switches[pbx].timely
+
+    def _phone_opened(self, pbx: str, login: str) -> None:
+        self._spawn(self.control.take_up(pbx, login))
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -616,6 +633,10 @@ class Server:
             seq=lambda: self.bus.seq,
             began_after=self._began_after,
             allowed_origins=origins,
+            of_connection={
+                "phone.state": self.browser_phones.state,
+                "phone.done": self.browser_phones.done,
+            },
         )
         app = rest.application(
             routes=[
@@ -663,6 +684,11 @@ class Server:
                     pbxs=lambda: sorted(self.switches),
                     changed=self.book.refresh,
                 ),
+                *phone.routes(
+                    pbxs=s.pbx,
+                    passwords=self._phone_passwords,
+                    given=self._phone_password_given,
+                ),
                 *admin.routes(
                     pool=lambda: self.database.pool,
                     passwords=self.access.passwords,
@@ -683,6 +709,7 @@ class Server:
                 **routing.rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
+                **phone.TRANSLATE,
             },
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -691,6 +718,15 @@ class Server:
         site = web.TCPSite(runner, s.listen, s.port, backlog=1024)
         await site.start()
         self._port = runner.addresses[0][1]
+
+    async def _phone_passwords(self, login: str) -> Sequence[PhonePassword]:
+        key = await signing_key(self.database.pool, self.settings.secret_key.get_secret_value())
+        return await phone_passwords(self.database.pool, key, login)
+
+    async def _phone_password_given(self, actor: Actor, pbxs: Sequence[str]) -> None:
+        await audit.record(
+            self.database.pool, actor, "phone.password_given", actor.login, {"pbxs": list(pbxs)}
+        )
 
     def _checks(self) -> Mapping[str, Callable[[], str | None]]:
         def link(switch: Switch) -> Callable[[], str | None]:
@@ -726,6 +762,7 @@ class Server:
                   self._drift_by_kind, "kind", counter=True),
             gauge("cti_facts_total", "facts published", lambda: float(self.bus.seq), counter=True),
             gauge("cti_listener_failures_total", "reactions that failed", lambda: float(self.bus.failures), counter=True),
+            gauge("cti_browser_phones", "phones in the browser that are open", lambda: float(len(self.browser_phones))),
             gauge("cti_clients", "websocket clients", lambda: float(len(self.hub))),
             gauge("cti_journal_buffered", "facts not yet written", lambda: float(self.journal.buffered)),
             gauge("cti_journal_lag_seconds", "since when facts wait", lambda: self.journal.lag),

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from cti.commands import CommandError
 from cti.control.moves import NotPossible
-from cti.control.ports import CallAnswer, Port
+from cti.control.ports import CallAnswer, InBrowser, Port
 from cti.control.steps import PROOF, Steps
 from cti.control.waits import Waits
 from cti.facts import CallCleared, Fact
@@ -49,8 +49,9 @@ class Recorder(Steps):
         waits: Waits,
         phone_of: Callable[[str, str], str | None],
         publish: Callable[[Iterable[Fact]], None],
+        browser: InBrowser | None = None,
     ) -> None:
-        super().__init__(ports, waits=waits, phone_of=phone_of, publish=publish)
+        super().__init__(ports, waits=waits, phone_of=phone_of, publish=publish, browser=browser)
         self._recordings: dict[str, Recording] = {}
 
     async def record(self, call: str, agent: str) -> CallAnswer:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from cti.ami import AmiError
 from cti.commands import CommandError
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
-from cti.control.ports import CallAnswer, Port, both, command_error
+from cti.control.ports import CallAnswer, InBrowser, Port, both, command_error
 from cti.control.targets import Target, Targets
 from cti.control.waits import Waits
 from cti.facts import CallView, ConnectionView, Fact
@@ -57,7 +57,9 @@ class Steps:
         waits: Waits,
         phone_of: Callable[[str, str], str | None],
         publish: Callable[[Iterable[Fact]], None],
+        browser: InBrowser | None = None,
     ) -> None:
+        self._browser = browser
         self._ports = ports
         self._waits = waits
         self._phone_of = phone_of
@@ -185,6 +187,18 @@ class Steps:
                 yield act
             except NotPossible as error:
                 raise CommandError(error.code, str(error)) from None
+
+    def _in_browser(self, act: Act) -> InBrowser | None:
+        """The phones in the browser, if the agent is in this call with theirs."""
+        return self._browser_of(act.agent, act.port.name, act.scene.me)
+
+    def _browser_of(self, agent: str, pbx: str, me: ConnectionView) -> InBrowser | None:
+        there = self._browser is not None and self._browser.has(agent, pbx)
+        return self._browser if there and self._phone_of(pbx, agent) == me.device else None
+
+    async def _order(self, act: Act, browser: InBrowser, do: str) -> None:
+        """Lets the agent's phone in the browser do something with this call."""
+        await browser.order(act.agent, act.port.name, do, call=act.call, connection=act.scene.me.id)
 
     def _lock(self, key: str) -> asyncio.Lock:
         lock = self._locks.get(key)
