@@ -28,6 +28,11 @@ FILES = {
 NOT_BUILT = "the phone page was not built: install Node.js and npm (Debian: apt-get install nodejs npm), then make setup"
 
 
+def page_is_there() -> bool:
+    """Whether the page was built."""
+    return (PAGE / "index.html").is_file()
+
+
 class IceServerGiven(BaseModel):
     """A STUN or TURN server, as RTCPeerConnection takes it."""
 

@@ -8,7 +8,7 @@ import type { Account } from "../phone/line";
 import { Phone, Undone, type Order } from "../phone/phone";
 import type { Call } from "../phone/call";
 import { Ringer } from "../phone/ringer";
-import { chip, clock, el, fill, make, outside, say } from "./show";
+import { chip, clock, day, el, fill, make, outside, say } from "./show";
 
 const STATES: Record<string, [string, "" | "good" | "warn" | "bad"]> = {
   logged_off: ["Logged off", ""],
@@ -304,7 +304,7 @@ class Page {
       this.complain("");
     } catch (error) {
       if (error instanceof devices.NoMicrophone) await this.checkMicrophone();
-      else this.complain(`The call could not be answered: ${error instanceof Error ? error.message : "no reason given"}.`);
+      else if (call.state !== "over") this.complain(`The call could not be answered: ${error instanceof Error ? error.message : "no reason given"}.`);
     }
   }
 
@@ -504,17 +504,19 @@ class Page {
     say("hang-up", ringing ? "Decline" : "Hang up");
     show("hold", Boolean(talking));
     say("hold", held ? "Retrieve" : "Hold");
-    el("hold").setAttribute("aria-pressed", String(held));
+    el("hold").classList.toggle("on", held);
     el<HTMLButtonElement>("hold").disabled = this.busy;
     show("mute", Boolean(talking));
-    say("mute", own?.muted ? "Muted" : "Mute");
-    el("mute").setAttribute("aria-pressed", String(Boolean(own?.muted)));
+    say("mute", own?.muted ? "Unmute" : "Mute");
+    el("mute").classList.toggle("on", Boolean(own?.muted));
     show("keys", Boolean(talking));
     el("actions").hidden = !own && !call;
     if (!talking && !el("keypad").hidden) {
       el("keypad").hidden = true;
       el("keys").setAttribute("aria-expanded", "false");
     }
+    say("announce", ringing ? `Call from ${name}` : "");
+    if (ringing && document.activeElement === document.body) el("answer").focus();
     el("dial").hidden = Boolean(own || call) || this.elsewhere;
     say("hint", this.hint(own, call));
     document.title = ringing ? `\u260E ${name}` : own ? `In a call: ${name}` : "Phone";
@@ -556,7 +558,8 @@ class Page {
     el("customer").hidden = !first;
     document.querySelector("main")?.classList.toggle("two", Boolean(first));
     if (!pop || !first) return;
-    say("customer-title", outside(first.account.name));
+    const account = outside(first.account.name);
+    say("customer-title", account === el("call-title").textContent ? "Customer" : account);
     const about = [
       first.account.classification && `Class ${first.account.classification}`,
       first.contact && [first.contact.name, first.contact.role].filter(Boolean).join(", "),
@@ -569,14 +572,14 @@ class Page {
     fill(
       "open",
       first.open_items.slice(0, 4).map((item) => ({
-        text: outside(`${item.kind} ${item.reference}: ${item.subject}${item.due ? `, due ${item.due}` : ""}`),
+        text: outside(`${item.kind} ${item.reference}: ${item.subject}${item.due ? `, due ${day(item.due)}` : ""}`),
       })),
       "open-title",
     );
     fill(
       "before",
       first.interactions.slice(0, 3).map((one) => ({
-        text: outside([one.started.slice(0, 10), one.disposition, one.note].filter(Boolean).join(" · ")),
+        text: outside([day(one.started), one.disposition ?? one.channel, one.note].filter(Boolean).join(" · ")),
       })),
       "before-title",
     );
@@ -588,11 +591,13 @@ class Page {
     const own = this.current(), call = this.shownCall(), agent = this.agent();
     const mine = call && this.mine(call);
     let text = "";
-    if (own?.state === "talking" || mine?.state === "connected" || mine?.state === "hold")
-      text = clock(mine ? (Date.now() + this.socket.skew - Date.parse(mine.since)) / 1000 : (Date.now() - (own?.since ?? Date.now())) / 1000);
+    if (own?.talkingSince) text = clock((Date.now() - own.talkingSince) / 1000);
+    else if (mine?.state === "connected" || mine?.state === "hold")
+      text = clock((Date.now() + this.socket.skew - Date.parse(mine.since)) / 1000);
     else if (own) text = "rings";
     else if (agent?.state === "wrap_up" && agent.until) text = clock((Date.parse(agent.until) - Date.now() - this.socket.skew) / 1000);
-    say("timer", text);
+    const held = own?.heldHere || (mine && this.isHeld(call));
+    say("timer", held ? `on hold ${text}` : text);
   }
 
   private async listDevices(): Promise<void> {

@@ -26,7 +26,8 @@ export class Call {
   heldHere = false;
   /** Why it ended by itself, or could not be answered: a sentence, "" if all was well. */
   trouble = "";
-  readonly since = Date.now();
+  /** When it was answered here, as Date.now(). */
+  talkingSince = 0;
   private readonly audio = new Audio();
   private own: MediaStream | null = null;
   private answering: Promise<void> | null = null;
@@ -166,6 +167,7 @@ export class Call {
 
   private become(state: CallState): void {
     if (this.state === "over") return;
+    if (state === "talking") this.talkingSince = Date.now();
     this.state = state;
     this.changed();
   }
