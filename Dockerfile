@@ -11,6 +11,9 @@ COPY cti cti
 COPY routing routing
 COPY dialer dialer
 COPY crm crm
+COPY web web
+RUN apt-get update && apt-get install -y --no-install-recommends nodejs npm \
+ && cd web && npm ci --ignore-scripts --no-audit --no-fund && node build.mjs ../cti/phone_page
 RUN /opt/tools/bin/python -m hatchling build -t wheel && /opt/cti/bin/pip install --no-deps dist/*.whl
 
 FROM python:${PYTHON}

@@ -14,11 +14,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench secrets lock clean setup sipp asterisk
+.PHONY: help demo test check bench secrets lock clean setup sipp browser asterisk
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+PAGE := cti/phone_page/phone.js
 WORKERS ?= 2
 ARGS ?=
 DEMO_ARGS ?=
@@ -29,7 +30,7 @@ help:
 demo: setup asterisk
 	@exec $(BIN)/cti demo $(DEMO_ARGS)
 
-test: setup sipp asterisk
+test: setup sipp browser asterisk
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
@@ -37,13 +38,14 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	if [ -d web/node_modules ]; then cd web && npm run --silent check; else [ -z "$${CI:-}" ]; fi
 
 bench: setup asterisk
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 # ---------------------------------------------------------------------------------------------- set-up
 
-setup: $(STAMP)
+setup: $(STAMP) $(PAGE)
 	@:
 
 # Runs a command as root: as it is, or by sudo without a password; fails where neither works.
@@ -92,11 +94,36 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# The page /phone: built by Node.js, and without it there is no such page; everything else works (in CI it fails).
+$(PAGE): web/package-lock.json web/package.json web/build.mjs web/tsconfig.json $(wildcard web/*/*.ts web/page/*.*)
+	@$(AS_ROOT)
+	if ! { command -v node && command -v npm; } >/dev/null; then apt_install nodejs npm || true; fi
+	say() { echo "The phone in the browser (/phone) is not available: $$1. All else works."; [ -z "$${CI:-}" ]; }
+	if ! { command -v node && command -v npm; } >/dev/null; then
+		say "Node.js is missing (sudo apt-get install nodejs npm, then make setup)"
+	elif ! node -e 'process.exit(+process.versions.node.split(".")[0] < 18 ? 1 : 0)'; then
+		say "Node.js 18 or newer is needed"
+	else
+		echo "Building the page /phone"
+		if ! (cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error 2>&1 && node build.mjs ../$(@D)) >web.log; then
+			tail -5 web.log
+			say "its packages could not be installed or built"
+		fi
+		rm -f web.log
+	fi
+
 # SIPp plays the phones and callers of some tests. Without it those are skipped, loudly (in CI they fail).
 sipp:
 	@$(AS_ROOT)
 	if ! command -v sipp >/dev/null; then
 		apt_install sip-tester || echo "SIPp is missing: tests with SIP phones are skipped. To run them: sudo apt-get install sip-tester"
+	fi
+
+# Chromium plays the agent's browser in some tests.
+browser:
+	@$(AS_ROOT)
+	if ! { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null; then
+		apt_install chromium || echo "Chromium is missing: tests of the phone in the browser are skipped. To run them: sudo apt-get install chromium"
 	fi
 
 asterisk: setup
@@ -123,5 +150,5 @@ lock: setup
 	$$uv pip compile $(LOCK) $(if $(UPGRADE),--upgrade) --extra dev -c requirements/base.txt pyproject.toml -o requirements/dev.txt
 
 clean:
-	@rm -rf $(VENV) .local build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .local build dist web/node_modules cti/phone_page *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ export RTP_START="${RTP_START:-10000}" RTP_END="${RTP_END:-10199}"
 export PEER_HOST="${PEER_HOST:-192.0.2.1}" PEER_PORT="${PEER_PORT:-5060}" CTI_INTERNAL="${CTI_INTERNAL:-from-agent}"
 export RING_SECONDS="${RING_SECONDS:-15}" WAIT_SECONDS="${WAIT_SECONDS:-120}" OVERFLOW_SECONDS="${OVERFLOW_SECONDS:-60}"
 export PARK_SECONDS="${PARK_SECONDS:-90}" MENU_SECONDS="${MENU_SECONDS:-5}"
-export KEYS="${KEYS:-/var/lib/asterisk/cti-keys}" MOH="${MOH:-/usr/share/asterisk/moh}"
+export MOH="${MOH:-/usr/share/asterisk/moh}"
 export MEDIA="" NAT="" ICE=""
 if [ -n "${PUBLIC_ADDRESS:-}" ]; then # phones and carrier reach this container under another address
 	NAT="external_signaling_address=$PUBLIC_ADDRESS
@@ -38,11 +38,6 @@ for file in "$source"/pbx/*.conf "$source"/include/*.conf; do
 	perl -pe 's/\@([A-Z][A-Z0-9_]*)\@/exists $ENV{$1} ? $ENV{$1} : die "no value for $1 in $ARGV\n"/ge' "$file" >"$out"
 done
 
-mkdir -p "$KEYS"
-if [ ! -f "$KEYS/dtls.pem" ]; then
-	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj /CN=pbx \
-		-keyout "$KEYS/dtls.key" -out "$KEYS/dtls.pem" 2>/dev/null
-fi
-chown -R asterisk:asterisk "$target" "$KEYS" /var/lib/asterisk /var/spool/asterisk /var/log/asterisk /var/run/asterisk
+chown -R asterisk:asterisk "$target" /var/lib/asterisk /var/spool/asterisk /var/log/asterisk /var/run/asterisk
 unset CTI_SECRET PHONE_SECRET
 exec asterisk -f -U asterisk -G asterisk "$@"

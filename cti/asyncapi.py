@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from cti.commands import Command
 from cti.facts import Fact
-from cti.protocol import CLOSE_CODES, FROM_SERVER, SUBPROTOCOL, Hello, RenewArgs
+from cti.protocol import ABOUT_THE_CONNECTION, CLOSE_CODES, FROM_SERVER, SUBPROTOCOL, Hello
 
 SCHEMAS = "#/components/schemas/"
 MESSAGES = "#/components/messages/"
@@ -35,7 +35,7 @@ def document(
     """Returns the document. Data of facts may gain fields: whoever reads them passes over what they do not know."""
     facts, commands = list(facts), list(commands)
     shapes: list[tuple[Any, str]] = [(frame, "serialization") for frame in FROM_SERVER]
-    shapes += [(Hello, "validation"), (RenewArgs, "validation")]
+    shapes += [(Hello, "validation"), *((args, "validation") for _, args, _ in ABOUT_THE_CONNECTION)]
     shapes += [(fact, "serialization") for fact in facts]
     shapes += [(command.args, "validation") for command in commands]
     shapes += [(command.result, "serialization") for command in commands if command.result is not None]
@@ -67,7 +67,7 @@ def document(
         "facts": _operation("send", [fact.TYPE for fact in facts], "What happens, to those who may see it."),
     }
     asked = [(command.op, command.summary, schema(command.args, "validation")) for command in commands]
-    asked.append(("auth.renew", "Takes a fresh token of the same user.", schema(RenewArgs, "validation")))
+    asked += [(op, summary, schema(args, "validation")) for op, args, summary in ABOUT_THE_CONNECTION]
     for op, summary, args in asked:
         name = f"command.{op}"
         messages[name] = _message(name, summary, _command_frame(op, args))

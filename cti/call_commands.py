@@ -114,6 +114,12 @@ class MuteArgs(PartyArgs):
     muted: bool = True
 
 
+class MicrophoneArgs(OnCall):
+    """Whether the other party hears the agent."""
+
+    muted: bool = True
+
+
 class DtmfArgs(OnCall):
     """Tones to send. They may be a card number: the audit does not keep them."""
 
@@ -315,6 +321,12 @@ def add_call_commands(
         OnCall,
         lambda args, agent: control.retrieve(args.call, agent),
         "Talk on with the party on hold.",
+    )
+    register(
+        "call.mute",
+        MicrophoneArgs,
+        lambda args, agent: control.mute_microphone(args.call, agent, args.muted),
+        "Mute the agent's microphone, or not: at a phone in the browser, which says whether it did.",
     )
     register(
         "call.hangup",

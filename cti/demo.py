@@ -32,7 +32,7 @@ from cti import demo_people, demo_routing, demo_traffic, logs
 from cti.ami import AmiLink, LinkPhase, LinkStatus
 from cti.client import Client
 from cti.database import DatabaseUnavailable, MigrationFailed, connection, migrate
-from cti.demo_people import ADMIN, LEAD, PBX, ROBOTS, STAFF, YOU
+from cti.demo_people import ADMIN, BROWSER, IN_BROWSER, LEAD, PBX, ROBOTS, STAFF, YOU
 from cti.demo_traffic import Customer, PlannedCall
 from cti.embedded.asterisk import AsteriskFailed, AsteriskUnavailable, find_or_provision
 from cti.embedded.place import LONGEST_SOCKET_FOLDER, home, lives, reachable, remove_folder
@@ -40,6 +40,7 @@ from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import LIVELY, SamplePbx, World
 from cti.journal import JournalInUse
 from cti.reasons import Chooser
+from cti.rest.phone import page_is_there
 from cti.server import Server
 from cti.settings import Settings, load
 from cti.simulator import Caller, Plan, Simulator, User
@@ -70,6 +71,8 @@ class Switch:
     secret: str
     trunk: str
     place: Callable[[PlannedCall], Awaitable[None]]
+    phone_url: str = ""
+    phone_password: str | None = None
 
 
 def run(*, headless: bool, seconds: float | None, simulator: bool, port: int | None, fresh: bool) -> None:
@@ -238,6 +241,8 @@ class Demo:
         self.passwords = demo_people.passwords_in(self.folder / "log-ins.json")
         await self._unless_stopped(self._fill(dsn))
         switch = await self._unless_stopped(self._switch(ending, installation))
+        async with connection(dsn, name="cti demo") as db:
+            await demo_people.move_in_with_browser(db, self.passwords, switch.phone_password)
         server = await self._unless_stopped(self._server(ending, dsn, port, switch))
         robots = asyncio.create_task(
             demo_people.employ(server.url, self.passwords, _reasons(server.settings), self._chance)
@@ -295,8 +300,8 @@ class Demo:
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in(db, self.passwords)
             await db.execute(
-                "DELETE FROM agent_sessions WHERE login = $1", YOU
-            )  # whose window was just closed
+                "DELETE FROM agent_sessions WHERE login = ANY ($1::text[])", [YOU, BROWSER]
+            )  # whose windows were just closed
             added = await insert_samples(
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )
@@ -363,7 +368,16 @@ class Demo:
             )
 
         what = installation.version.split("+")[0]
-        return Switch(what, True, pbx.ami_port, pbx.secret, "PJSIP/trunk", place)
+        return Switch(
+            what,
+            True,
+            pbx.ami_port,
+            pbx.secret,
+            "PJSIP/trunk",
+            place,
+            f"ws://{pbx.host}:{pbx.http_port}/ws",
+            f"{pbx.phone_secret}{IN_BROWSER.phone}",
+        )
 
     async def _simulated(self, ending: contextlib.AsyncExitStack) -> Switch:
         secret = "simulated"  # noqa: S105  # a port of this process, on loopback
@@ -405,6 +419,7 @@ class Demo:
                     "trunks": [switch.trunk],
                     "inbound_contexts": ["from-trunk"],
                     "outside_prefix": "9",
+                    "phone_url": switch.phone_url,
                 }
             },
             wrap_up={"seconds": 15.0, "after": "ready"},
@@ -435,9 +450,11 @@ class Demo:
         """What a newcomer has to know, in lines that fit 80 columns."""
         pbx = f"real {switch.what}" if switch.real else f"{switch.what}, no real Asterisk"
         at = "" if port == USUAL_PORT else f" --url {url}"
+        browser = (f"Take calls in the browser: {url}/phone as {BROWSER} {self.passwords[BROWSER]}",)
         return (
             f"{url} · {pbx} · logs in {_short(self.folder / 'logs')}",
             f"Log-ins: {LEAD} {self.passwords[LEAD]} (sees all) · {YOU} {self.passwords[YOU]} (takes calls)",
+            *(browser if switch.real and page_is_there() else ()),
             f"Another terminal: {_command()} watch{at} --login {LEAD}   or: --login {YOU} --log-on",
             f"REST: {url}/api/ · administrator: {ADMIN} {self.passwords[ADMIN]}",
         )
@@ -471,7 +488,7 @@ class Demo:
             session = Login(http, url, LEAD, self.passwords[LEAD])
             await session.begin()
             client = Client(websocket_url(url), session.token, name="cti demo")
-            lines = tuple(Text(line, "on grey15", no_wrap=True) for line in top[:3])
+            lines = tuple(Text(line, "on grey15", no_wrap=True) for line in top[:-1])
             await Watch(client, url=url, out=out, top=lines).run()
 
 

@@ -1,4 +1,5 @@
-"""The people of the demo: twelve agents in two teams, of whom eleven work by themselves and one is whoever is looking.
+"""The people of the demo: twelve agents in two teams, of whom eleven work by themselves and one is whoever is looking;
+with a real Asterisk one more, whose phone is the browser.
 
 Robots use what everybody uses: REST to log in, `cti.v1` to hear of calls and to say ready, break, note and done.
 """
@@ -24,13 +25,15 @@ from cti.client import Client, CommandFailed, Refused
 from cti.demo_routing import DIRECT
 from cti.passwords import Passwords
 from cti.people import QueueAssignment, Role
+from cti.phone_passwords import set_phone_password
+from cti.tokens import signing_key
 from cti.watch import Login, LogInFailed, websocket_url
 
 if TYPE_CHECKING:
     from cti.database import Connection
 
 PBX = "main"
-YOU, LEAD, ADMIN = "you", "lead", "admin"
+YOU, LEAD, ADMIN, BROWSER = "you", "lead", "admin", "browser"
 TEAMS = {"sales": ("Sales", ("sales", "billing")), "service": ("Service", ("support", "emergency"))}
 
 NOTES = (
@@ -83,16 +86,22 @@ def _staff() -> tuple[Person, ...]:
 
 
 STAFF = _staff()
+IN_BROWSER = Person(
+    BROWSER, "You, in the browser", "service", "1004", (("support", 0), ("emergency", 0), (DIRECT, 13))
+)
 ROBOTS = tuple(person for person in STAFF if person.login != YOU)
+
+
+_LOG_INS = {LEAD, ADMIN, BROWSER, *(person.login for person in STAFF)}
 
 
 def passwords_in(file: Path) -> dict[str, str]:
     """The demo's passwords by login, made at the first start and kept in a file that only its owner can read."""
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads(file.read_text())
-        if isinstance(kept, dict) and {LEAD, ADMIN, *(person.login for person in STAFF)} <= set(kept):
+        if isinstance(kept, dict) and set(kept) >= _LOG_INS:
             return {str(login): str(password) for login, password in kept.items()}
-    made = {login: secrets.token_urlsafe(9) for login in (LEAD, ADMIN, *(person.login for person in STAFF))}
+    made = {login: secrets.token_urlsafe(9) for login in sorted(_LOG_INS)}
     file.touch(mode=0o600)
     file.chmod(0o600)
     file.write_text(json.dumps(made, indent=1))
@@ -110,19 +119,34 @@ async def move_in(db: Connection, passwords: Mapping[str, str]) -> None:
         await users.set_supervised(db, LEAD, list(TEAMS))
         await _settle(db, hashing, passwords, ADMIN, "Administrator", Role.ADMIN)
         for person in STAFF:
-            await _settle(db, hashing, passwords, person.login, person.name, Role.AGENT)
-            await users.set_team(db, person.login, person.team)
-            await users.set_interface(db, person.login, PBX, f"PJSIP/{person.phone}")
-            await users.set_queues(
-                db,
-                person.login,
-                [
-                    QueueAssignment(queue=f"{PBX}:{queue}", penalty=penalty)
-                    for queue, penalty in person.queues
-                ],
-            )
+            await _engage(db, hashing, passwords, person)
     finally:
         hashing.close()
+
+
+async def move_in_with_browser(
+    db: Connection, passwords: Mapping[str, str], phone_password: str | None
+) -> None:
+    """Puts whoever takes calls in the browser into the tables, or shuts them out where no PBX has such a phone (None)."""
+    if phone_password is None:
+        with contextlib.suppress(users.NotThere):
+            await users.set_disabled(db, BROWSER, True)
+        return
+    hashing = Passwords()
+    try:
+        await _engage(db, hashing, passwords, IN_BROWSER)
+    finally:
+        hashing.close()
+    await users.set_disabled(db, BROWSER, False)
+    await set_phone_password(db, await signing_key(db), BROWSER, PBX, phone_password)
+
+
+async def _engage(db: Connection, hashing: Passwords, passwords: Mapping[str, str], person: Person) -> None:
+    await _settle(db, hashing, passwords, person.login, person.name, Role.AGENT)
+    await users.set_team(db, person.login, person.team)
+    await users.set_interface(db, person.login, PBX, f"PJSIP/{person.phone}")
+    queues = [QueueAssignment(queue=f"{PBX}:{queue}", penalty=penalty) for queue, penalty in person.queues]
+    await users.set_queues(db, person.login, queues)
 
 
 async def _settle(

@@ -265,6 +265,10 @@ class Hub:
         """How many clients this user has open."""
         return len(self._seats.get(login, ()))
 
+    def phone_of(self, login: str) -> Session | None:
+        """The client of this user that is the phone; None if none is open."""
+        return next((seat for seat in self._seats.get(login, ()) if seat.phone), None)
+
     def carry(self, envelope: Envelope) -> None:
         """Gives the fact to every client that listens to one of its topics, once to each. A carrier of the bus.
 

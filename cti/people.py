@@ -47,7 +47,8 @@ class QueueAssignment:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
     """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`.
-    `off_hook`: their phone is called once and the line stays open."""
+    `off_hook`: their phone is called once and the line stays open. `in_browser`: the PBXs on which that phone is the page
+    /phone."""
 
     login: str
     name: str
@@ -55,6 +56,7 @@ class Agent:
     interfaces: dict[str, str] = field(default_factory=dict)
     queues: tuple[QueueAssignment, ...] = ()
     off_hook: bool = False
+    in_browser: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,46 @@ class Seat(Frame):
     data: SeatData
 
 
+class PhoneStateArgs(Frame):
+    """The arguments of `phone.state`: how the phone in this client is. Only from the client that is the phone."""
+
+    registered: list[Annotated[str, StringConstraints(min_length=1, max_length=32)]] = Field(
+        max_length=32, description="the PBXs with which it is registered"
+    )
+    in_call: bool = Field(description="whether it has calls, ringing ones too")
+    problem: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] | None = Field(
+        default=None,
+        description="why it cannot take calls, such as no_permission, no_microphone, pbx_unreachable",
+    )
+
+
+class PhoneDoneArgs(Frame):
+    """The arguments of `phone.done`: what became of an order. `code` only if it could not be carried out."""
+
+    order: Id
+    code: Literal["no_such_call", "no_microphone", "failed"] | None = None
+
+
+class PhoneOrderData(Frame):
+    """What the phone is to do with which of its calls: the one of this connection; where the PBX does not tell the phone
+    which that is, its only one that fits."""
+
+    order: str
+    do: Literal["answer", "mute", "unmute", "retrieve"]
+    call: str
+    connection: str
+    until: datetime = Field(
+        description="not to be done after this: whoever asked has been told that it was not"
+    )
+
+
+class PhoneOrder(Frame):
+    """An order to the phone in this client: carry it out, then say `phone.done`."""
+
+    type: Literal["phone"] = "phone"
+    data: PhoneOrderData
+
+
 class TokenExpiringData(Frame):
     """When the token ends."""
 
@@ -205,6 +245,13 @@ FROM_SERVER: tuple[type[Frame], ...] = (
     Result,
     ErrorFrame,
     Seat,
+    PhoneOrder,
     TokenExpiring,
     Goodbye,
 )
+ABOUT_THE_CONNECTION: tuple[tuple[str, type[Frame], str], ...] = (
+    ("auth.renew", RenewArgs, "Takes a fresh token of the same user."),
+    ("phone.state", PhoneStateArgs, "Says how the phone in this client is, whenever that changes."),
+    ("phone.done", PhoneDoneArgs, "Says what became of an order to the phone."),
+)
+"""Commands that mean this very connection: on the websocket only, their arguments, and what they do."""

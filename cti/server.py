@@ -11,7 +11,7 @@ import contextlib
 import functools
 import gc
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -35,7 +35,7 @@ from crm.pop_url import PopUrl
 from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
 from crm.voicemails import VoicemailNotes
-from cti import gauges, metrics, users
+from cti import audit, gauges, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
@@ -50,6 +50,7 @@ from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
 from cti.audit_trail import AuditTrail
+from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
@@ -98,10 +99,11 @@ from cti.metrics import Gauge
 from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory
 from cti.people_watch import PeopleWatch
+from cti.phone_passwords import PhonePassword, phone_passwords
 from cti.protocol import StateNow
 from cti.queues import Queues
 from cti.reasons import Reason
-from cti.rest import admin, health, sessions, state
+from cti.rest import admin, health, phone, sessions, state
 from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
 from cti.rest import commands as rest_commands
@@ -113,6 +115,7 @@ from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
 from cti.switch import LinkState, Switch
 from cti.tasks import Tasks
+from cti.tokens import signing_key
 from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
@@ -270,6 +273,11 @@ class Server:
             name: port_of(name, self.switches[name], self.links[name], self.directory, pbx)
             for name, pbx in self.settings.pbx.items()
         }
+        self.browser_phones = BrowserPhones(
+            directory=self.directory,
+            phone_seat=lambda login: self.hub.phone_of(login),  # noqa: PLW0108  # it is made later
+            opened=self._phone_opened,
+        )
         self.off_hook = OffHook(
             ports,
             directory=self.directory,
@@ -287,6 +295,7 @@ class Server:
                 rules=lambda: self.book.active, team_of=self.directory.team_of, now=lambda: datetime.now(UTC)
             ),
             set_data=self._set_data,
+            browser=self.browser_phones,
         )
         self.control = Control(means)
         self.supervising = Supervising(means, spawn=self._tasks.spawn)
@@ -433,6 +442,9 @@ class Server:
     def _phone_of(self, pbx: str, login: str) -> str | None:
         agent = self.directory.agents.get(login)
         return self.off_hook.device(pbx, login) or agent.interfaces.get(pbx) if agent else None
+
+    def _phone_opened(self, pbx: str, login: str) -> None:
+        self._tasks.spawn(self.control.take_up(pbx, login))
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -713,6 +725,10 @@ class Server:
             seq=lambda: self.bus.seq,
             began_after=self._began_after,
             allowed_origins=origins,
+            of_connection={
+                "phone.state": self.browser_phones.state,
+                "phone.done": self.browser_phones.done,
+            },
         )
         app = rest.application(
             routes=[
@@ -771,6 +787,11 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
+                *phone.routes(
+                    pbxs=s.pbx,
+                    passwords=self._phone_passwords,
+                    given=self._phone_password_given,
+                ),
                 *admin.routes(
                     pool=lambda: self.database.pool,
                     passwords=self.access.passwords,
@@ -795,6 +816,7 @@ class Server:
                 **routing.work_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
+                **phone.TRANSLATE,
             },
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -803,6 +825,15 @@ class Server:
         site = web.TCPSite(runner, s.listen, s.port, backlog=1024)
         await site.start()
         self._port = runner.addresses[0][1]
+
+    async def _phone_passwords(self, login: str) -> Sequence[PhonePassword]:
+        key = await signing_key(self.database.pool, self.settings.secret_key.get_secret_value())
+        return await phone_passwords(self.database.pool, key, login)
+
+    async def _phone_password_given(self, actor: Actor, pbxs: Sequence[str]) -> None:
+        await audit.record(
+            self.database.pool, actor, "phone.password_given", actor.login, {"pbxs": list(pbxs)}
+        )
 
     def _gauges(self) -> Iterable[Gauge]:
         return (
@@ -815,6 +846,7 @@ class Server:
                 roll_up=self.roll_up,
                 membership=self.membership,
             ),
+            Gauge("cti_browser_phones", "phones in the browser that are open", lambda: float(len(self.browser_phones))),
             Gauge("cti_interactions_unwritten", "interaction records not yet written",
                   lambda: float(self.interactions.unwritten)),
             Gauge("cti_routing_questions_total", "calls that asked where to go, by what became of it",

@@ -55,6 +55,16 @@ class CallerIdRule(BaseModel):
     )
 
 
+class IceServer(BaseModel):
+    """A STUN or TURN server for phones in the browser that are not in the house's network."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    urls: str = Field(pattern=r"^(stun|turn|turns):[^\s]+$", description="such as turn:turn.example:3478")
+    username: str = ""
+    credential: SecretStr = SecretStr("")
+
+
 class PbxSettings(BaseModel):
     """One Asterisk: where its AMI is, and how numbers look there."""
 
@@ -99,6 +109,20 @@ class PbxSettings(BaseModel):
     line_music: str = Field(
         default="",
         description="what agents who work off-hook hear between calls: a class of music on hold; silence if empty",
+    )
+    phone_url: str = Field(
+        default="",
+        pattern=r"^(wss?://[^\s;,'\"@]+)?$",
+        description="where browsers reach this PBX's SIP over websocket, such as wss://pbx.example:8089/ws; "
+        "empty: no phones in the browser",
+    )
+    phone_domain: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9.-]*$",
+        description="in their SIP addresses; the host of phone_url if empty",
+    )
+    ice_servers: tuple[IceServer, ...] = Field(
+        default=(), description="STUN and TURN servers for phones in the browser outside the house"
     )
     resync_every: float = Field(
         default=60.0, gt=0, description="seconds between two full comparisons with Asterisk"

@@ -11,6 +11,8 @@ from cti import users
 from cti.database import connection
 from cti.passwords import BadInput, Passwords
 from cti.people import QueueAssignment, Role
+from cti.phone_passwords import remove_phone_password, set_phone_password
+from cti.tokens import signing_key
 
 if TYPE_CHECKING:
     from cti.database import Connection
@@ -96,6 +98,35 @@ async def set_password(dsn: str, login: str, password: str) -> None:
             await users.set_password(db, passwords, login, password)
     finally:
         passwords.close()
+
+
+async def set_browser_phone(
+    dsn: str, login: str, pbx: str, password: str | None, secret_key: str
+) -> tuple[str, str]:
+    """Makes the user's phone one in the browser; returns its SIP user and password. Raises BadInput, NotThere."""
+    async with _change(dsn) as db:
+        key = await signing_key(db, secret_key)
+        return await set_phone_password(db, key, login, pbx, password)
+
+
+async def remove_browser_phone(dsn: str, login: str, pbx: str) -> bool:
+    """Makes it an ordinary phone again; False if it was one."""
+    async with _change(dsn) as db:
+        return await remove_phone_password(db, login, pbx)
+
+
+def pjsip_lines(user: str, login: str, password: str) -> tuple[str, ...]:
+    """The lines of pjsip.conf for a phone in the browser, by the templates of pjsip_cti.conf."""
+    return (
+        f"[{user}](cti-browser-phone)",
+        f"auth={user}",
+        f"aors={user}",
+        f'callerid="{login}" <{user}>',
+        f"[{user}](cti-browser-auth)",
+        f"username={user}",
+        f"password={password}",
+        f"[{user}](cti-browser-aor)",
+    )
 
 
 async def set_disabled(dsn: str, login: str, disabled: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cti.console import WRONG_USE, Json, database_url, fail, show_json
+from cti.console import WRONG_USE, Json, database_url, fail, settings, show_json
 
 people = typer.Typer(
     help="People: agents, supervisors, administrators, teams.",
@@ -112,6 +112,34 @@ def set_password(login: Login, password_stdin: FromStdin = False, generate: Gene
     password, made = _password(login, password_stdin, generate)
     asyncio.run(user_admin.set_password(url, login, password))
     print(f"Password (shown once): {password}" if made else f"Changed the password of {login}.")
+
+
+@people.command("browser-phone")
+def browser_phone(
+    login: Login,
+    pbx: Annotated[str, typer.Option(help="Which PBX.")] = "main",
+    password_stdin: FromStdin = False,
+    generate: Generate = False,
+    remove: Annotated[bool, typer.Option("--remove", help="It is an ordinary phone again.")] = False,
+) -> None:
+    """Make a user's phone one in the browser: keep its SIP password, show Asterisk's lines for it."""
+    import asyncio
+
+    from cti import logs, user_admin
+
+    logs.none()
+    url = database_url()
+    if remove:
+        there = asyncio.run(user_admin.remove_browser_phone(url, login, pbx))
+        print(
+            f"{login}'s phone on {pbx} is an ordinary one." if there else f"{login} has none in the browser."
+        )
+        return
+    password = None if generate else _password(f"{login}'s phone", password_stdin, False)[0]
+    secret = settings().secret_key.get_secret_value()
+    user, password = asyncio.run(user_admin.set_browser_phone(url, login, pbx, password, secret))
+    print(f"{login}'s phone on {pbx} is the page /phone now. In pjsip.conf of {pbx}:\n")
+    print("\n".join(user_admin.pjsip_lines(user, login, password if generate else "...")))
 
 
 @people.command("disable")

@@ -318,6 +318,8 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
                   'team', (SELECT m.team FROM team_members m WHERE m.login = u.login AND NOT m.supervisor),
                   'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface ORDER BY i.pbx), '{}')
                                  FROM agent_interfaces i WHERE i.login = u.login),
+                  'in_browser', ARRAY(SELECT b.pbx FROM browser_phones b
+                                      JOIN agent_interfaces i USING (login, pbx, interface) WHERE b.login = u.login),
                   'queues', (SELECT coalesce(json_agg(json_build_array(q.queue, q.penalty) ORDER BY q.queue), '[]')
                              FROM agent_queues q WHERE q.login = u.login)) ORDER BY u.login), '[]')
               FROM users u WHERE NOT u.disabled
@@ -336,6 +338,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             interfaces=agent["interfaces"],
             queues=tuple(QueueAssignment(queue=queue, penalty=penalty) for queue, penalty in agent["queues"]),
             off_hook=agent["off_hook"],
+            in_browser=frozenset(agent["in_browser"]),
         )
         for agent in msgspec.json.decode(found["agents"])
     ]

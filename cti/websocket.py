@@ -7,7 +7,7 @@ nothing can come between the parts of a frame.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
@@ -63,6 +63,9 @@ class NotAuthenticated(Exception):
 Authenticate = Callable[[str], Awaitable[Grant]]
 """Returns what a token is good for; raises NotAuthenticated."""
 
+OfConnection = Callable[[Session, dict[str, object]], object]
+"""Carries out a command that means this very connection, with its arguments unchecked; raises CommandError."""
+
 
 class _Refused(Exception):
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -94,6 +97,7 @@ class Websocket:
         seq: Callable[[], int],
         began_after: int = 0,
         allowed_origins: Collection[str] = (),
+        of_connection: Mapping[str, OfConnection] | None = None,
         hello_seconds: float = 10.0,
         resume_seconds: float = 10.0,
         grace_seconds: float = 2.0,
@@ -106,6 +110,7 @@ class Websocket:
         self._seq = seq
         self._began_after = began_after
         self._allowed_origins = frozenset(allowed_origins)
+        self._of_connection = dict(of_connection or {})
         self._hello_seconds = hello_seconds
         self._resume_seconds = resume_seconds
         self._grace = grace_seconds
@@ -344,6 +349,8 @@ class Websocket:
         try:
             if command.op == "auth.renew":
                 data: object = await self._renew(session, command)
+            elif command.op in self._of_connection:
+                data = self._of_connection[command.op](session, command.args)
             else:
                 data = await self._commands.execute(session.actor, command.op, command.args, id=command.id)
         except CommandError as error:

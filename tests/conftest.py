@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 NO_ASTERISK = "NO REAL ASTERISK: "
 NO_SIPP = "NO SIPP: "
+NO_BROWSER = "NO BROWSER: "
 SCENARIOS = Path(__file__).parent / "sipp"
 
 
@@ -52,10 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for lead, what in ((NO_ASTERISK, "Asterisk"), (NO_SIPP, "SIPp")):
+    for lead, what in (
+        (NO_ASTERISK, "a real Asterisk"),
+        (NO_SIPP, "a real SIPp"),
+        (NO_BROWSER, "a real browser"),
+    ):
         skipped = [r for r in terminalreporter.stats.get("skipped", ()) if lead in str(r.longrepr)]
         if skipped:
-            terminalreporter.section(f"{len(skipped)} TESTS ON A REAL {what.upper()} DID NOT RUN", red=True)
+            terminalreporter.section(f"{len(skipped)} TESTS WITH {what.upper()} DID NOT RUN", red=True)
             reason = str(skipped[0].longrepr).split(lead, 1)[1].rstrip("')")
             terminalreporter.line(f"{lead}{reason}")
 
@@ -191,7 +196,7 @@ class Sipp:
     """Plays SIP callers and phones against a PBX; whatever it started is ended after the test."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._runs: list[SippRun] = []
 
     def play(
@@ -205,12 +210,12 @@ class Sipp:
     ) -> SippRun:
         """Play a scenario file from host:port (0: a free one). SIPp itself gives up after two minutes."""
         port = port or free_ports(1)[0]
-        errors = self._folder / f"sipp-{len(self._runs)}.log"
+        errors = self.folder / f"sipp-{len(self._runs)}.log"
         command = ["sipp", "-sf", str(scenario), "-i", host, "-p", str(port), "-m", str(calls), "-nostdin"]
         command += ["-timeout", "120", "-trace_err", "-error_file", str(errors), *arguments]
         process = subprocess.Popen(
             [*command, f"{pbx.host}:{pbx.sip_port}"],
-            cwd=self._folder,
+            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -248,7 +253,7 @@ class Sipp:
     def refusing_phone(self, pbx: SamplePbx, code: int, ring: float = 0.5) -> SippRun:
         """Be phone 1003 and refuse one call with a SIP status after `ring` seconds."""
         text = (SCENARIOS / "uas_refuse.xml").read_text().replace("SIP/2.0 486 ", f"SIP/2.0 {code} ")
-        scenario = self._folder / f"refuse-{code}.xml"
+        scenario = self.folder / f"refuse-{code}.xml"
         scenario.write_text(text)
         return self.play(pbx, scenario, "-d", str(int(ring * 1000)), host="127.0.0.1", port=pbx.uas_port)
 

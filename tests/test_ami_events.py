@@ -285,12 +285,12 @@ def test_variables_ride_on_joining_a_queue() -> None:
     assert parse(message("QueueCallerJoin", *lines[:3])).position == 1
 
 
-def user_event(name: str, *lines: str) -> Any:
+def said(name: str, *lines: str) -> Any:
     return parse(message("UserEvent", *CHANNEL, f"UserEvent: {name}", *lines))
 
 
 def test_data_of_the_menu() -> None:
-    record = user_event(
+    record = said(
         "CtiData", "CustomerNumber: 4711", r"Note: it\'s \"x\"", "Empty: ", "ChanVariable: CTI_DID=1"
     )
     assert record == DataCollected(
@@ -299,19 +299,19 @@ def test_data_of_the_menu() -> None:
 
 
 def test_data_is_bounded() -> None:
-    assert len(user_event("CtiData", *(f"H{n}: {n}" for n in range(500))).values) == 50
-    assert user_event("CtiData") is None
+    assert len(said("CtiData", *(f"H{n}: {n}" for n in range(500))).values) == 50
+    assert said("CtiData") is None
 
 
 def test_how_a_queue_was_left() -> None:
-    record = user_event("CtiQueueLeft", "Queue: sales", "Status: TIMEOUT")
+    record = said("CtiQueueLeft", "Queue: sales", "Status: TIMEOUT")
     assert record == QueueOutcome(record.at, "1.1", "1.1", "TIMEOUT")
-    assert user_event("CtiQueueLeft").status == ""
+    assert said("CtiQueueLeft").status == ""
 
 
 @pytest.mark.parametrize("name", ["Other", "CtiSomethingElse", "", "ctidata"])
 def test_other_user_events_are_left_alone(name: str) -> None:
-    assert user_event(name, "A: b") is None
+    assert said(name, "A: b") is None
 
 
 def test_a_user_event_made_by_a_client_is_about_no_channel() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from cti.ami import AmiError
-from cti.control.ports import Port, command_error
+from cti.control.ports import InBrowser, Port, command_error
 from cti.control.second_level import NoRules, QueueRules
 from cti.control.waits import Waits
 from cti.facts import Fact
@@ -19,7 +19,8 @@ from cti.facts import Fact
 class Means:
     """The PBXs by name, what is waited for, an agent's interface at a PBX (None: no phone there), where facts go.
 
-    `rules`: what routing says of queues. `set_data(call, values, by)` attaches data to a call.
+    `rules`: what routing says of queues. `set_data(call, values, by)` attaches data to a call. `browser`: the phones that
+    are a page in the browser.
     """
 
     ports: Mapping[str, Port]
@@ -28,6 +29,7 @@ class Means:
     publish: Callable[[Iterable[Fact]], None]
     rules: QueueRules = field(default_factory=NoRules)
     set_data: Callable[[str, dict[str, str], str], None] = lambda call, values, by: None
+    browser: InBrowser | None = None
 
 
 class Acting:
@@ -40,6 +42,7 @@ class Acting:
         self._publish = means.publish
         self._rules = means.rules
         self._set_data = means.set_data
+        self._browser = means.browser
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def _lock(self, key: str) -> asyncio.Lock:

@@ -6,7 +6,8 @@ from cti.control.conferring import Conferring
 from cti.control.escalating import Escalating
 from cti.control.recording import Recorder
 from cti.control.ringing import Ringing
+from cti.control.taking_up import TakingUp
 
 
-class Control(Ringing, Escalating, Conferring, Recorder):
+class Control(Ringing, Escalating, Conferring, Recorder, TakingUp):
     """Carries out what is wished for calls on all PBXs, and answers with what the facts show afterwards."""

@@ -55,6 +55,9 @@ POSSIBLE: dict[str, frozenset[Phase]] = {
     "answer": frozenset({Phase.RINGING}),
     "hold": frozenset({Phase.TALKING}),
     "retrieve": frozenset({Phase.HELD}),
+    "mute": frozenset(
+        {Phase.TALKING, Phase.CONSULTING, Phase.CONFERENCE, Phase.HELD, Phase.ASKING, Phase.HELD_AT_PHONE}
+    ),
     "transfer": frozenset({Phase.TALKING, Phase.HELD}),
     "consult": frozenset({Phase.TALKING, Phase.HELD}),
     "escalate": frozenset({Phase.TALKING, Phase.HELD}),

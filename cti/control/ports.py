@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from cti.ami import ActionRefused, AmiError, AmiLink, BadValue, Busy, NotConnected
 from cti.calls import Calls
@@ -35,6 +36,19 @@ class Port:
     recordings: str = ""
     recordings_seen_at: str = ""
     line_music: str = ""
+
+
+class InBrowser(Protocol):
+    """Phones in the browser, as call control needs them (`cti.browser_phones`). What cannot be done is a CommandError."""
+
+    def has(self, agent: str, pbx: str) -> bool:
+        """Whether this agent's phone is one."""
+
+    async def ready(self, agent: str, pbx: str) -> None:
+        """Raises unless it is there."""
+
+    async def order(self, agent: str, pbx: str, do: str, *, call: str, connection: str) -> None:
+        """Lets it do something with its part of a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from contextlib import suppress
 from uuid import uuid4
 
 from cti.commands import CommandError
-from cti.control.moves import CONNECTED, NotPossible, state_of
-from cti.control.ports import CallAnswer
-from cti.control.steps import NOBODY, PROOF, RINGS, RINGS_OR_THROUGH, Finder
+from cti.control.moves import CONNECTED, HOLD, NotPossible, Phase, scene, state_of
+from cti.control.ports import CallAnswer, InBrowser, Port
+from cti.control.steps import NOBODY, PROOF, RINGS, RINGS_OR_THROUGH, Act, Finder
 from cti.control.talking import Talking
 from cti.control.targets import Target, Targets
 from cti.facts import CallView
@@ -19,6 +19,9 @@ AUTO_ANSWER = [
     "PJSIP_HEADER(add,Alert-Info)=<sip:click-to-dial>;info=alert-autoanswer;delay=0",
 ]
 """What makes phones take a call by themselves that their own agent has asked for; those that do not know it just ring."""
+
+ORDERED = 10.0
+"""Seconds that a phone in the browser is given, at most, to come back and to answer."""
 
 TONE_GAP = 0.08
 """Seconds of silence between two tones."""
@@ -35,6 +38,9 @@ class Ringing(Talking):
         device = self._phone_of(pbx, agent)
         if device is None:
             raise CommandError("no_phone", f"{agent} has no phone on {pbx}: an administrator gives one")
+        browser = self._browser if self._browser is not None and self._browser.has(agent, pbx) else None
+        if browser is not None:
+            await browser.ready(agent, pbx)
         async with self._lock(f"make {agent}"):
             busy = next(
                 (view for view in port.calls.views() if any(c.agent == agent for c in view.connections)), None
@@ -86,7 +92,16 @@ class Ringing(Talking):
                 with suppress(CommandError):
                     await self._send(port, "Hangup", Channel=id, Cause="16")
                 raise CommandError("phone_not_reached", f"your own phone does not ring within {RINGS:g} s")
+            if browser is not None:
+                await self._take_at_once(browser, port, call, agent)
             return CallAnswer(call=call, agent=agent, view=port.calls.view(call))
+
+    async def _take_at_once(self, browser: InBrowser, port: Port, call: str, agent: str) -> None:
+        """Lets the agent's phone in the browser take a call that they have asked for; if it does not, it just rings."""
+        now = scene(view, agent) if (view := port.calls.view(call)) is not None else None
+        if now is not None and now.phase is Phase.RINGING:
+            with suppress(CommandError):
+                await browser.order(agent, port.name, "answer", call=call, connection=now.me.id)
 
     async def dtmf(self, call: str, agent: str, digits: str) -> CallAnswer:
         """Sends tones to the other party, one after another."""
@@ -145,8 +160,11 @@ class Ringing(Talking):
             return self._answer(act)
 
     async def answer(self, call: str, agent: str) -> CallAnswer:
-        """Makes the ringing phone answer, if it honours `Event: talk`."""
+        """Makes the ringing phone answer: one in the browser by an order, another if it honours `Event: talk`."""
         async with self._act(call, agent, "answer") as act:
+            if (browser := self._in_browser(act)) is not None:
+                await self._answered_in_browser(act, browser)
+                return self._answer(act)
             channel = self._channel(act, act.scene.me)
             await self._send(act.port, "PJSIPNotify", Channel=channel, Variable="Event=talk")
             me = act.scene.me.id
@@ -161,3 +179,30 @@ class Ringing(Talking):
             if state_of(act.port.calls.view(call), me) is None:
                 raise CommandError("caller_gone", "it has stopped ringing meanwhile")
             return self._answer(act)
+
+    async def _answered_in_browser(self, act: Act, browser: InBrowser) -> None:
+        """Answered when the switch shows it, or when it rings no more, whatever the page says of its own."""
+        me = act.scene.me.id
+        ordered = asyncio.create_task(self._order(act, browser, "answer"))
+        through = asyncio.create_task(
+            self._until(
+                act.port,
+                act.call,
+                lambda view: state_of(view, me) in (CONNECTED, HOLD, None),
+                ORDERED + PROOF,
+            )
+        )
+        try:
+            await asyncio.wait((ordered, through), return_when=asyncio.FIRST_COMPLETED)
+            if not through.done():
+                await ordered
+                await asyncio.wait((through,), timeout=PROOF)
+            seen = through.done() and through.result()
+        finally:
+            for task in (ordered, through):
+                task.cancel()
+            await asyncio.gather(ordered, through, return_exceptions=True)
+        if not seen:
+            raise CommandError("not_confirmed", f"the call has {self._seen(act.port, act.call)}")
+        if state_of(act.port.calls.view(act.call), me) is None:
+            raise CommandError("caller_gone", "it has stopped ringing meanwhile")

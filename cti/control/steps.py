@@ -17,7 +17,7 @@ from cti.ami import AmiError
 from cti.commands import CommandError
 from cti.control.acting import Acting
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
-from cti.control.ports import CallAnswer, Port, both, command_error
+from cti.control.ports import CallAnswer, InBrowser, Port, both, command_error
 from cti.control.targets import Target, Targets
 from cti.facts import CallView, ConnectionView
 
@@ -185,6 +185,18 @@ class Steps(Acting):
                 yield act
             except NotPossible as error:
                 raise CommandError(error.code, str(error)) from None
+
+    def _in_browser(self, act: Act) -> InBrowser | None:
+        """The phones in the browser, if the agent is in this call with theirs."""
+        return self._browser_of(act.agent, act.port.name, act.scene.me)
+
+    def _browser_of(self, agent: str, pbx: str, me: ConnectionView) -> InBrowser | None:
+        there = self._browser is not None and self._browser.has(agent, pbx)
+        return self._browser if there and self._phone_of(pbx, agent) == me.device else None
+
+    async def _order(self, act: Act, browser: InBrowser, do: str) -> None:
+        """Lets the agent's phone in the browser do something with this call."""
+        await browser.order(act.agent, act.port.name, do, call=act.call, connection=act.scene.me.id)
 
     def _port(self, pbx: str) -> Port:
         port = self._ports.get(pbx)

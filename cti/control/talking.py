@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cti.commands import CommandError
-from cti.control.moves import Phase, state_of
+from cti.control.moves import CONNECTED, Phase, require, state_of
 from cti.control.ports import CallAnswer
 from cti.control.steps import NOBODY, PROOF, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
 from cti.control.targets import Target
@@ -21,8 +21,27 @@ class Talking(Steps):
 
     async def retrieve(self, call: str, agent: str) -> CallAnswer:
         """The talk goes on."""
-        async with self._act(call, agent, "retrieve") as act:
-            await self._bring_back(act, act.scene.customer)
+        async with self._act(call, agent) as act:
+            now, browser = act.scene, self._in_browser(act)
+            if now.phase is Phase.HELD_AT_PHONE and browser is not None:
+                await self._order(act, browser, "retrieve")
+                await self._prove(
+                    act, lambda view: state_of(view, now.me.id) is CONNECTED, "the phone still holds it"
+                )
+                return self._answer(act)
+            require("retrieve", now)
+            await self._bring_back(act, now.customer)
+            return self._answer(act)
+
+    async def mute_microphone(self, call: str, agent: str, muted: bool) -> CallAnswer:
+        """Whether the other party hears the agent, at the agent's phone in the browser. The switch knows nothing of it."""
+        async with self._act(call, agent, "mute") as act:
+            browser = self._in_browser(act)
+            if browser is None:
+                raise CommandError(
+                    "not_in_browser", "the microphone can be muted from here for a phone in the browser only"
+                )
+            await self._order(act, browser, "mute" if muted else "unmute")
             return self._answer(act)
 
     async def clear_connection(self, call: str, agent: str) -> CallAnswer:

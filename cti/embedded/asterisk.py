@@ -21,15 +21,8 @@ import time
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import IO
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from cti.embedded.place import LONGEST_SOCKET_FOLDER, give, lives, reachable, service_account
 
@@ -542,10 +535,9 @@ class AsteriskInstance:
         spool = [
             f"spool/{name}" for name in ("monitor", "voicemail", "tmp", "system", "outgoing", "recording")
         ]
-        for below in ("etc", "run", "var/db", "var/keys", "log", "cache", "moh", "keys", *spool):
+        for below in ("etc", "run", "var/db", "var/keys", "log", "cache", "moh", *spool):
             (self.run_dir / below).mkdir(parents=True, exist_ok=True)
         _write_tone(self.run_dir / "moh" / "tone.wav")
-        _write_certificate(self.run_dir / "keys")
         values = self._values()
         for parent, _, files in os.walk(self.config_dir, followlinks=True):
             target = self.run_dir / "etc" / Path(parent).relative_to(self.config_dir)
@@ -559,7 +551,6 @@ class AsteriskInstance:
 
     def _values(self) -> dict[str, str]:
         built_in = {
-            "KEYS": str(self.run_dir / "keys"),
             "MOH": str(self.run_dir / "moh"),
             "ICE": _ice_on_loopback(_address_of_this_machine()),
         }
@@ -642,31 +633,3 @@ def _write_tone(path: Path) -> None:
         tone.setsampwidth(2)
         tone.setframerate(8000)
         tone.writeframes(tenth * 100)
-
-
-def _write_certificate(folder: Path) -> None:
-    """Write the self-signed certificate for DTLS-SRTP (browser phones); an existing one is kept."""
-    if (folder / "dtls.pem").exists():
-        return
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "demo pbx")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=365))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "dtls.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "dtls.key").touch(mode=0o600)
-    (folder / "dtls.key").write_bytes(secret)
