@@ -110,19 +110,17 @@ def test_recordings_have_an_event_for_nearly_every_parser() -> None:
     )
 
 
-def user_event(name: str, *headers: str) -> bytes:
-    lines = ("Event: UserEvent", *CHANNEL, "Uniqueid: 1.1", "Linkedid: 1.1", f"UserEvent: {name}", *headers)
-    kept = [line for n, line in enumerate(lines) if not (line.startswith(("Uniqueid", "Linkedid")) and n < 3)]
-    return "\r\n".join(kept).encode()
+def said_by_dialplan(name: str, *headers: str) -> bytes:
+    return "\r\n".join(("Event: UserEvent", *CHANNEL, f"UserEvent: {name}", *headers)).encode()
 
 
 def test_voicemail_and_promises_are_read_and_nonsense_is_not() -> None:
     told = parse(b"Event: MessageWaiting\r\nMailbox: 100@default\r\nWaiting: 1\r\nNew: 2\r\nOld: 1")
     assert (told.mailbox, told.new, told.old) == ("100@default", 2, 1)
-    left = parse(user_event("CtiVoicemail", "Mailbox: 100@default", "Status: SUCCESS"))
+    left = parse(said_by_dialplan("CtiVoicemail", "Mailbox: 100@default", "Status: SUCCESS"))
     assert (left.mailbox, left.status) == ("100@default", "SUCCESS")
     wanted = ("Ask: 2", "Number: +447700900121", "Queue: sales", "Within: 600", "Prio: 7")
-    asked = parse(user_event("CtiPromise", *wanted))
+    asked = parse(said_by_dialplan("CtiPromise", *wanted))
     assert (asked.ask, asked.number, asked.queue, asked.within, asked.priority) == (
         *("2", "+447700900121", "sales"),
         *(600, 7),
@@ -130,7 +128,7 @@ def test_voicemail_and_promises_are_read_and_nonsense_is_not() -> None:
     for wrong in ("Ask: x", "Ask: 12345", "Within: -1", "Within: "):
         name = wrong.partition(":")[0]
         headers = [header for header in wanted if not header.startswith(name)]
-        assert parse(user_event("CtiPromise", *headers, wrong)) is None
+        assert parse(said_by_dialplan("CtiPromise", *headers, wrong)) is None
 
 
 def test_times_are_unix_seconds() -> None:
