@@ -11,7 +11,7 @@ import contextlib
 import functools
 import gc
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -27,6 +27,7 @@ from crm.ani import CallerLookup
 from crm.call_back_commands import Customer as CalledCustomer
 from crm.call_back_commands import add_call_back_commands
 from crm.call_backs import CallBacks, topics_of
+from crm.called_customer import customer_of
 from crm.commands import add_crm_commands
 from crm.escalations import Escalations
 from crm.interactions import Interactions
@@ -43,9 +44,9 @@ from cti.agents import Agents
 from cti.alarm_measures import AlarmMeasures
 from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
-from cti.ami import AmiLink, LinkStatus
+from cti.ami import AmiLink
 from cti.ami_canary import Canary
-from cti.ami_events import PARSERS, MailboxChanged, PromiseAsked, RouteAsked
+from cti.ami_events import MailboxChanged, PromiseAsked, Record, RouteAsked
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
@@ -54,7 +55,6 @@ from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
-from cti.calls import Calls
 from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
@@ -97,11 +97,11 @@ from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.metrics import Gauge
 from cti.other_work import BlendingView, WorkView
+from cti.pbx import put_together
 from cti.people import Actor, Directory
 from cti.people_watch import PeopleWatch
 from cti.phone_passwords import PhonePassword, phone_passwords
 from cti.protocol import StateNow
-from cti.queues import Queues
 from cti.reasons import Reason
 from cti.rest import admin, health, phone, sessions, state
 from cti.rest import alarms as rest_alarms
@@ -109,11 +109,11 @@ from cti.rest import application as rest
 from cti.rest import commands as rest_commands
 from cti.rest import figures as rest_figures
 from cti.second_level import CallEscalated
-from cti.settings import PbxSettings, Settings, WrongSettings, wrap_up_rule
+from cti.settings import Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
 from cti.supervision import AlarmFact, AlarmView
 from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
-from cti.switch import LinkState, Switch
+from cti.switch import Switch
 from cti.tasks import Tasks
 from cti.tokens import signing_key
 from cti.views import DatabaseView, QueueView
@@ -259,7 +259,21 @@ class Server:
         self.links: dict[str, AmiLink] = {}
         self.canaries: dict[str, Canary] = {}
         for name, pbx in self.settings.pbx.items():
-            self.switches[name], self.links[name] = self._switch(name, pbx)
+            made = put_together(
+                name,
+                pbx,
+                agent_at=functools.partial(self.directory.agent_at, name),
+                publish=self.bus.publish,
+                first={
+                    RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later
+                    PromiseAsked: lambda pbx, record: self.promises.ask(pbx, record),  # noqa: PLW0108
+                },
+                then={
+                    MailboxChanged: self._mailbox_changed,
+                    **dict.fromkeys(OF_SPIES, self._spies_hear),
+                },
+            )
+            self.switches[name], self.links[name], self.canaries[name] = made.switch, made.link, made.canary
         self.membership = Membership(
             directory=self.directory,
             agents=self.agents,
@@ -341,64 +355,6 @@ class Server:
             announce=self.settings.supervision.announce,
         )
 
-    def _switch(self, name: str, pbx: PbxSettings) -> tuple[Switch, AmiLink]:
-        def agent_at(device: str) -> str | None:
-            return self.directory.agent_at(name, device)
-
-        calls = Calls(
-            name,
-            agent_at=agent_at,
-            is_trunk=frozenset(pbx.trunks).__contains__,
-            inbound_contexts=pbx.inbound_contexts,
-        )
-        queues = Queues(name, agent_at=agent_at)
-        switch = Switch(
-            name, calls=calls, queues=queues, publish=self.bus.publish, resync_every=pbx.resync_every
-        )
-
-        def on_status(status: LinkStatus) -> None:
-            switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
-
-        async def send(action: str, headers: Mapping[str, str]) -> Mapping[str, str]:
-            return await link.send(action, headers)
-
-        canary = self.canaries[name] = Canary(
-            name,
-            send=send,
-            is_up=lambda: switch.synced,
-            on_change=switch.events_late,
-            every=pbx.canary_every,
-            late_after=pbx.events_late_after,
-        )
-
-        def on_records(records: list[Any]) -> None:
-            canary.event(records[-1].at)
-            for record in records:  # first of all: a caller waits for the answer, within milliseconds
-                if type(record) is RouteAsked:
-                    self.questions.ask(name, record)
-                elif type(record) is PromiseAsked:
-                    self.promises.ask(name, record)
-            switch.on_records(records)
-            for record in records:
-                if type(record) in OF_SPIES:
-                    self.supervising.hear_record(record)
-                elif type(record) is MailboxChanged:
-                    self._mailbox_changed(name, record)
-
-        link = AmiLink(
-            pbx=name,
-            host=pbx.host,
-            port=pbx.port,
-            username=pbx.username,
-            secret=pbx.secret.get_secret_value(),
-            tls=pbx.tls,
-            parsers={**PARSERS, b"UserEvent": canary.parser(PARSERS[b"UserEvent"])},
-            on_records=on_records,
-            on_status=on_status,
-        )
-        switch.link = link
-        return switch, link
-
     def _queue_views(self) -> Iterable[QueueView]:
         return (view for switch in self.switches.values() for view in switch.queues.views())
 
@@ -409,6 +365,9 @@ class Server:
         except TimeoutError:
             return False
         return True
+
+    def _spies_hear(self, _pbx: str, record: Record) -> None:
+        self.supervising.hear_record(record)
 
     def _mailbox_changed(self, pbx: str, record: MailboxChanged) -> None:
         now = datetime.now(UTC)
@@ -509,34 +468,11 @@ class Server:
     def _pops_of(self, login: str) -> Iterable[Any]:
         return self.pops.for_agent(login)
 
-    async def _customer_of(self, actor: Actor, call: str) -> CalledCustomer:
-        """Whom a call is or was with: as it is on a screen, else as the record of the call has it."""
+    async def _customer_of(self, _actor: Actor, call: str) -> CalledCustomer:
         pbx = call.partition(":")[0]
         region = self._region_of(pbx) if pbx in self.settings.pbx else ""
-        pops = [
-            pop for login in self.directory.agents for pop in self.pops.for_agent(login) if pop.call == call
-        ]
-        for pop in pops:
-            account = pop.candidates[0].account if len(pop.candidates) == 1 else None
-            return CalledCustomer(
-                number=pop.e164,
-                name=(account.name if account else pop.name) or "",
-                account=account.id if account else None,
-                zone=account.timezone if account else "",
-                region=region,
-            )
-        row = await self.database.pool.fetchrow(
-            """SELECT i.e164, i.account_id, a.name, a.timezone FROM interactions i
-               LEFT JOIN accounts a ON a.id = i.account_id WHERE i.call = $1""",
-            call,
-        )
-        return CalledCustomer(
-            number=row["e164"] if row else None,
-            name=(row["name"] if row else None) or "",
-            account=row["account_id"] if row else None,
-            zone=(row["timezone"] if row else None) or "",
-            region=region,
-        )
+        pops = (pop for login in self.directory.agents for pop in self.pops.for_agent(login))
+        return await customer_of(self.database.pool, call, region, (pop for pop in pops if pop.call == call))
 
     async def _dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
         return await self.control.make(pbx, agent, lambda targets: targets.number(number))

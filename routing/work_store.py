@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import orjson
 
 from cti.other_work import WorkView
 
@@ -80,11 +79,11 @@ def as_kept(item: WorkView) -> WorkView:
 def _values(item: WorkView) -> tuple[Any, ...]:
     kept = as_kept(item)
     values = {name: getattr(kept, name) for name in COLUMNS}
-    values["data"] = orjson.dumps(kept.data).decode()
+    values["data"] = msgspec.json.encode(kept.data).decode()
     return tuple(values[name] for name in COLUMNS)
 
 
 def _view(row: Any) -> WorkView:
     values = dict(row)
-    values["data"] = orjson.loads(values["data"])
+    values["data"] = msgspec.json.decode(values["data"])
     return WorkView(**values)
