@@ -318,6 +318,7 @@ class Server:
             directory=self.directory,
             zone=self.settings.figures.time_zone,
             queues=self._queue_views,
+            unpaid=self.settings.unpaid_reasons,
         )
         self.alarm_measures = AlarmMeasures(self.switches, self.agents)
         self.alarms = Alarms(new_id=lambda: f"a{uuid4().hex[:16]}")

@@ -302,6 +302,11 @@ class Settings(BaseSettings):
             )
         return dsn
 
+    @property
+    def unpaid_reasons(self) -> frozenset[str]:
+        """The reasons for being not ready whose time is not paid."""
+        return frozenset(reason.name for reason in self.not_ready_reasons if not reason.paid)
+
     @field_validator("not_ready_reasons", mode="before")
     @classmethod
     def _names(cls, given: object) -> object:

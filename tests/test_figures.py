@@ -194,7 +194,7 @@ async def test_intervals_of_the_day(db: Db) -> None:
 
 
 async def test_agents_of_the_day(db: Db) -> None:
-    anna, ben, cleo = await of_agents(db, day_of(Interval.DAY), None, now=at("23:00:00"))
+    anna, ben, cleo = await of_agents(db, day_of(Interval.DAY), None, now=at("23:00:00"), unpaid={"Lunch"})
     assert (anna.agent, anna.handled, anna.handled_of_queues) == ("anna", 2, 1)
     assert (anna.talk, anna.hold, anna.wrap_up, anna.average_handle_time) == (145, 20, 30, 150)
     assert (anna.transferred, anna.not_answered, anna.refused) == (1, 0, 0)
@@ -202,6 +202,7 @@ async def test_agents_of_the_day(db: Db) -> None:
     assert (anna.ready, anna.reserved, anna.busy, anna.wrapping_up) == (35, 5, 120, 30)
     assert anna.not_ready == 300 + 3600
     assert anna.reasons == {"none given": 300, "Lunch": 3600}
+    assert (anna.unpaid, anna.paid) == (3600, anna.logged_on - 3600)
     assert anna.logged_on == 35 + 5 + 120 + 30 + 3900
     assert anna.occupancy == pytest.approx((120 + 30) / (35 + 5 + 120 + 30), abs=1e-4)
 
@@ -215,6 +216,7 @@ async def test_agents_of_the_day(db: Db) -> None:
         10 + 191 + 14 + (at("09:14:59") - at("09:07:15")).total_seconds() + 20.999
     )
     assert (ben.reserved, ben.wrapping_up, ben.reasons) == (20, 150, {"Break": 1800})
+    assert (ben.unpaid, ben.paid) == (0, ben.logged_on)
 
     assert (cleo.agent, cleo.handled, cleo.talk, cleo.logged_on, cleo.occupancy) == ("cleo", 1, 80, 0, None)
 

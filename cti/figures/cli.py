@@ -152,8 +152,14 @@ async def _report(
     async with _database() as db:
         directory = Directory()
         directory.load(*await load_directory(db))
-        zone = settings().figures.time_zone
-        desk = Desk(pool=lambda: db, directory=directory, zone=zone, queues=lambda: ())
+        ours = settings()
+        desk = Desk(
+            pool=lambda: db,
+            directory=directory,
+            zone=ours.figures.time_zone,
+            queues=lambda: (),
+            unpaid=ours.unpaid_reasons,
+        )
         actor = Actor(login="cti", name="cti", role=Role.ADMIN, via="system")
         try:
             return await ask(desk, actor, asked)

@@ -6,7 +6,7 @@ Supervisors see the queues and agents of their teams, agents their own figures, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
@@ -126,7 +126,9 @@ class Desk:
         zone: str,
         queues: Callable[[], Iterable[QueueView]],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        unpaid: Collection[str] = (),
     ) -> None:
+        self._unpaid = frozenset(unpaid)
         self._pool = pool
         self._directory = directory
         self._zone = zone
@@ -181,7 +183,7 @@ class Desk:
                 raise NotYours(f"{asked.agent} is not an agent of your teams")
             agents = frozenset({asked.agent})
         async with self._at_once:
-            items = await of_agents(self._pool(), range, agents, now=now)
+            items = await of_agents(self._pool(), range, agents, now=now, unpaid=self._unpaid)
         return await self._report(range, items, [])
 
     async def teams(self, actor: Actor, asked: TeamsAsked) -> Report[TeamFigures]:
@@ -197,7 +199,7 @@ class Desk:
             teams = frozenset({asked.team})
         members = {team: self._agents_in(team) for team in teams}
         async with self._at_once:
-            items = await of_teams(self._pool(), range, members, now=now)
+            items = await of_teams(self._pool(), range, members, now=now, unpaid=self._unpaid)
         return await self._report(range, items, [])
 
     async def _report(self, range: Range, items: list[F], now: list[QueueNow]) -> Report[F]:

@@ -122,6 +122,8 @@ class AgentFigures:
     not_ready: float
     unknown: float
     occupancy: float | None
+    paid: float
+    unpaid: float
     reasons: dict[str, float] = field(default_factory=dict)
     first_call_resolution: Resolution = field(
         default_factory=lambda: Resolution(contacts=0, resolved=0, rate=None)
@@ -152,6 +154,8 @@ class TeamFigures:
     not_ready: float
     unknown: float
     occupancy: float | None
+    paid: float
+    unpaid: float
     reasons: dict[str, float]
     first_call_resolution: Resolution
 
@@ -281,25 +285,39 @@ async def of_queues(
 
 
 async def of_agents(
-    db: Queryable, range: Range, agents: Collection[str] | None, *, now: datetime, most: int = MOST_ROWS
+    db: Queryable,
+    range: Range,
+    agents: Collection[str] | None,
+    *,
+    now: datetime,
+    unpaid: Collection[str] = (),
+    most: int = MOST_ROWS,
 ) -> list[AgentFigures]:
-    """The figures of these agents (None: all), by start and agent, states that last counted until `now`. Raises
-    TooLarge."""
+    """The figures of these agents (None: all), by start and agent, states that last counted until `now`. `unpaid`: reasons
+    for being not ready whose time is not paid. Raises TooLarge."""
     who = None if agents is None else sorted(agents)
     rows = await _rows(db, most, AGENTS, *_of(range), who, who or [], now, most + 1)
-    return await _made(rows, lambda row: AgentFigures(agent=row["who"], **_worked(row, range.zone)))
+    return await _made(rows, lambda row: AgentFigures(agent=row["who"], **_worked(row, range.zone, unpaid)))
 
 
 async def of_teams(
-    db: Queryable, range: Range, teams: Mapping[str, Collection[str]], *, now: datetime, most: int = MOST_ROWS
+    db: Queryable,
+    range: Range,
+    teams: Mapping[str, Collection[str]],
+    *,
+    now: datetime,
+    unpaid: Collection[str] = (),
+    most: int = MOST_ROWS,
 ) -> list[TeamFigures]:
-    """The figures of teams (team → its agents), by start and team. Raises TooLarge."""
+    """The figures of teams (team → its agents), by start and team; `unpaid` as above. Raises TooLarge."""
     pairs = [(agent, team) for team, agents in sorted(teams.items()) for agent in sorted(agents)]
     members, theirs = [agent for agent, _ in pairs], [team for _, team in pairs]
     rows = await _rows(db, most, AGENTS, *_of(range), members, theirs, now, most + 1)
     return await _made(
         rows,
-        lambda row: TeamFigures(team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone)),
+        lambda row: TeamFigures(
+            team=row["who"], agents=len(teams[row["who"]]), **_worked(row, range.zone, unpaid)
+        ),
     )
 
 
@@ -359,11 +377,12 @@ def _queue(row: asyncpg.Record, zone: ZoneInfo) -> QueueFigures:
     )
 
 
-def _worked(row: asyncpg.Record, zone: ZoneInfo) -> dict[str, Any]:
+def _worked(row: asyncpg.Record, zone: ZoneInfo, unpaid: Collection[str]) -> dict[str, Any]:
     busy, wrapping_up = row["busy"] or 0, row["wrapping_up"] or 0
     at_work = busy + wrapping_up + (row["ready"] or 0) + (row["reserved"] or 0)
     of_queues, wrap_up = row["handled_of_queues"] or 0, row["wrap_up"] or 0
-    reasons = zip(row["reasons"] or (), row["reasons_lasted"] or (), strict=True)
+    reasons = dict(zip(row["reasons"] or (), row["reasons_lasted"] or (), strict=True))
+    not_paid = sum(lasted for reason, lasted in reasons.items() if reason in unpaid)
     return {
         "start": row["start"].astimezone(zone),
         "handled": int(row["handled"] or 0),
@@ -383,7 +402,9 @@ def _worked(row: asyncpg.Record, zone: ZoneInfo) -> dict[str, Any]:
         "not_ready": _seconds(row["not_ready"]),
         "unknown": _seconds(row["unknown"]),
         "occupancy": _share(busy + wrapping_up, at_work),
-        "reasons": {reason or "none given": _seconds(lasted) for reason, lasted in reasons},
+        "paid": _seconds((row["logged_on"] or 0) - not_paid),
+        "unpaid": _seconds(not_paid),
+        "reasons": {reason or "none given": _seconds(lasted) for reason, lasted in reasons.items()},
         "first_call_resolution": _resolution(row),
     }
 
