@@ -19,7 +19,7 @@ from cti.commands import CommandError, sentence
 from cti.people import Actor, Directory
 from cti.protocol import PhoneDoneArgs, PhoneStateArgs
 
-ORDER_SECONDS = 6.0
+ORDER_SECONDS = 5.0
 """Seconds that a page has to carry out an order: a microphone may be slow to open."""
 
 RETURN_SECONDS = 2.5

@@ -86,9 +86,7 @@ def _staff() -> tuple[Person, ...]:
 
 
 STAFF = _staff()
-IN_BROWSER = Person(
-    BROWSER, "You, in the browser", "service", "1004", (("support", 0), ("emergency", 0), (DIRECT, 13))
-)
+IN_BROWSER = Person(BROWSER, "You, in the browser", "service", "1004", (("support", 0), (DIRECT, 13)))
 ROBOTS = tuple(person for person in STAFF if person.login != YOU)
 
 

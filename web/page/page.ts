@@ -308,14 +308,12 @@ class Page {
     }
   }
 
-  /** By the phone itself: works while the server is away too. */
+  /** By the phone itself: works while the server is away too. A call on an open line ends, and the line stays. */
   private async hangUp(): Promise<void> {
-    const call = this.current();
-    if (call) call.hangUp();
-    else {
-      const other = this.shownCall();
-      if (other) await this.command("call.hangup", { call: other.id });
-    }
+    const own = this.current(), shown = this.shownCall();
+    const onOpenLine = shown && !this.mine(shown)?.device.startsWith("PJSIP/");
+    if (own && !(onOpenLine && this.socket.connected)) own.hangUp();
+    else if (shown) await this.command("call.hangup", { call: shown.id });
   }
 
   /** By the server, so that everybody sees it and transfers go from there; by the phone itself while that is away. */
@@ -502,7 +500,7 @@ class Page {
     el<HTMLButtonElement>("answer").disabled = own?.state === "answering";
     show("hang-up", Boolean(own || (call && this.mine(call))));
     say("hang-up", ringing ? "Decline" : "Hang up");
-    show("hold", Boolean(talking));
+    show("hold", Boolean(talking && (call || !this.socket.connected)));
     say("hold", held ? "Retrieve" : "Hold");
     el("hold").classList.toggle("on", held);
     el<HTMLButtonElement>("hold").disabled = this.busy;

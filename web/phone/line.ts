@@ -97,5 +97,7 @@ export class Line {
     );
     this.calls.push(call);
     this.changed();
+    // the agent has asked for it themselves: an open line, a call made on the screen
+    if (/answer-after=0\b/.test(request.getHeader("Call-Info") ?? "")) void call.answer().catch(() => undefined);
   }
 }
