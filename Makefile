@@ -20,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 PAGE := cti/phone_page/phone.js
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS ?=
 DEMO_ARGS ?=
 

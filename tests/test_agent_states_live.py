@@ -187,7 +187,7 @@ async def test_states_are_right_or_unknown_whatever_restarts(centre: Centre, nam
 def registers(sipp: Sipp, centre: Centre, port: int, *, expires: int) -> SippRun:
     """Phone 1001 registers, or with `expires` 0 says goodbye, as phones do."""
     text = (SCENARIOS / "uac_register.xml").read_text().replace("Expires: 300", f"Expires: {expires}")
-    scenario = sipp._folder / f"register-{expires}.xml"
+    scenario = sipp.folder / f"register-{expires}.xml"
     scenario.write_text(text)
     what = ("-s", "1001", "-au", "1001", "-ap", centre.pbx.phone_secret + "1001", "-key", "cport", str(port))
     return sipp.play(centre.pbx, scenario, *what, host="127.0.0.1")

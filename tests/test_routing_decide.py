@@ -676,7 +676,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     (
         "two ways",
         {"rules": [{"id": "r", "then": {"target": {"queue": "sales", "place": "goodbye"}}}]},
-        "not both",
+        "not several",
     ),
     (
         "levels",
