@@ -272,6 +272,7 @@ class CallLife(CallStates):
         for linkedid in call.aliases:
             if self._aliases.get(linkedid) is call:
                 del self._aliases[linkedid]
+        call.departed.clear()  # legs know their call: left as they are, only the garbage collector would find them
         self._ended[call.key] = None
         duration = max(0.0, at - call.started)
         if len(self._ended) > REMEMBERED:

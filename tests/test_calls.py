@@ -4,6 +4,7 @@ each led by a letter that stands for its call in order of appearance; changes of
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from datetime import datetime
 from functools import cache
@@ -34,7 +35,7 @@ from cti.facts import (
     Direction,
     Fact,
 )
-from cti.legs import TRANSITIONS, IllegalTransition
+from cti.legs import TRANSITIONS, Call, IllegalTransition
 from tests.recorded import line, messages, model, records, told
 from tests.test_calls_properties import KNOWN, LOCALS, WHOLE
 
@@ -989,6 +990,25 @@ def test_nothing_is_left(name: str) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ numbers
+
+
+def alive() -> int:
+    return sum(type(thing) is Call for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_has_ended_is_gone_without_the_garbage_collector(name: str) -> None:
+    """At hundreds of calls a second what only it can find is a pause for everybody, and memory that creeps up."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        calls = model()
+        for record in records(name):
+            calls.apply(record)
+        assert alive() - before == len(calls)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ENDS)
