@@ -8,29 +8,28 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from math import exp
-from operator import mul, sub
+from math import exp, sqrt
 
 
 class Hazard:
     """How often things end at an age: for each kind of ending events a second of exposure, by bins of age.
 
     `edges`: where bins begin, from 0; the last bin has no end. `prior`: kind → events a second assumed before anything is
-    known, weighing as much as `confidence` seconds seen in each bin. `memory`: endings after which an observation weighs
-    a third of what it did.
+    known. A bin of which little is known is taken to be like all ages together, with the weight of `confidence` seconds.
+    `memory`: endings after which an observation weighs a third of what it did.
     """
 
     def __init__(
-        self, edges: Sequence[float], prior: dict[str, Sequence[float]], *, confidence: float, memory: float
+        self, edges: Sequence[float], prior: dict[str, float], *, confidence: float, memory: float
     ) -> None:
-        self.edges = tuple(edges)
+        self.edges = tuple(float(edge) for edge in edges)
+        self.seen = 0
         self._grow = 1.0 + 1.0 / memory
         self._weight = 1.0
         self._exposure = [0.0] * len(edges)
         self._events = {kind: [0.0] * len(edges) for kind in prior}
-        self._prior = {kind: [rate * confidence for rate in rates] for kind, rates in prior.items()}
-        self._prior_exposure = confidence
-        self.version = 0
+        self._prior = prior
+        self._confidence = confidence
 
     def bin_of(self, age: float) -> int:
         """The bin of an age."""
@@ -38,6 +37,7 @@ class Hazard:
 
     def ended(self, age: float, kind: str | None) -> None:
         """Something lived to that age and ended so; None: it left for another reason."""
+        self.seen += 1
         self._weight *= self._grow
         if self._weight > 1e6:
             self._fade()
@@ -45,10 +45,9 @@ class Hazard:
         last = self.bin_of(age)
         for n in range(last):
             exposure[n] += weight * (edges[n + 1] - edges[n])
-        exposure[last] += weight * (max(age, 0.0) - edges[last])
+        exposure[last] += weight * max(age - edges[last], 0.0)
         if kind is not None:
             self._events[kind][last] += weight
-        self.version += 1
 
     def _fade(self) -> None:
         self._exposure = [seconds / self._weight for seconds in self._exposure]
@@ -57,72 +56,79 @@ class Hazard:
         self._weight = 1.0
 
     def rates(self, under_way: Sequence[int]) -> dict[str, list[float]]:
-        """Events a second in each bin, by kind. `under_way`: how many are in each bin now; what has not ended them yet counts.
-
-        The prior keeps its weight while everything seen fades.
-        """
+        """Events a second in each bin, by kind. `under_way`: how many are in each bin now; what has not ended them counts."""
         edges, weight = self.edges, self._weight
-        spent = [seconds / weight + self._prior_exposure for seconds in self._exposure]
+        spent = [seconds / weight for seconds in self._exposure]
         older = 0
         for n in range(len(edges) - 1, -1, -1):
             width = edges[n + 1] - edges[n] if n + 1 < len(edges) else 0.0
             spent[n] += width * (older + 0.5 * under_way[n])
             older += under_way[n]
-        return {
-            kind: [
-                (count / weight + assumed) / seconds
-                for count, assumed, seconds in zip(events, self._prior[kind], spent, strict=True)
+        total, held = sum(spent), self._confidence
+        found = {}
+        for kind, events in self._events.items():
+            overall = (sum(events) / weight + self._prior[kind] * 3.0 * held) / (total + 3.0 * held)
+            found[kind] = [
+                (count / weight + overall * held) / (seconds + held)
+                for count, seconds in zip(events, spent, strict=True)
             ]
-            for kind, events in self._events.items()
-        }
+        return found
 
 
 class Level:
-    """A factor that follows quickly how much more, or less, happens than the slowly learnt rates say.
+    """A factor that follows quickly how much more, or less, happens than slowly learnt rates say.
 
-    The estimate is (seen + prior) / (expected + prior), over `memory` expected events. While few calls have ended the rates are
-    guesses themselves: `patience` endings long the factor stays near 1, and its error is large.
+    Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows, it is
+    believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a steady state
+    is known well. Steps upwards, which cost abandoned calls, are believed sooner than steps downwards.
     """
 
-    def __init__(self, *, prior: float, memory: float, patience: float) -> None:
-        self._prior = prior
+    QUICK = 12.0
+    PRIOR = 6.0
+
+    def __init__(self, memory: float = 80.0) -> None:
         self._memory = memory
-        self._patience = patience
-        self._ended = 0
-        self._seen = 0.0
-        self._expected = 0.0
-        self._under_way = 0.0
-
-    def ended(self, expected: float, happened: bool) -> None:
-        """A call is over for which so much had been expected."""
-        self._ended += 1
-        # What is expected of calls under way does not fade; what was seen of their like must not fade much faster.
-        fade = max(0.0, 1.0 - expected / (self._memory + 10.0 * self._under_way))
-        self._seen = self._seen * fade + happened
-        self._expected = self._expected * fade + expected
-
-    def under_way(self, expected: float) -> None:
-        """What is expected, up to now, of calls to which it has not happened yet."""
-        self._under_way = expected
-
-    @property
-    def ignorance(self) -> float:
-        """1 before anything is known, 0 once the rates are learnt."""
-        return exp(-self._ended / self._patience)
-
-    @property
-    def factor(self) -> float:
+        self._seen = self._expected = 0.0
+        self._quick_seen = self._quick_expected = 0.0
+        self._blend = 0.0
+        self.factor = 1.0
         """1 when things are as they were."""
-        held = self._prior + 200.0 * self.ignorance
-        return (self._seen + held) / (self._expected + self._under_way + held)
+
+    def expect(self, events: float) -> None:
+        """So many events were to be expected since the last time, at factor 1."""
+        fade = exp(-events * self.factor / self._memory)
+        self._seen *= fade
+        self._expected = self._expected * fade + events
+        fade = exp(-events * self.factor / self.QUICK)
+        self._quick_seen *= fade
+        self._quick_expected = self._quick_expected * fade + events
+        self._settle()
+
+    def happened(self) -> None:
+        """One of them happened."""
+        self._seen += 1.0
+        self._quick_seen += 1.0
+
+    def rescale(self, ratio: float) -> None:
+        """The rates themselves were learnt anew, and are so many times what they were."""
+        self._expected *= ratio
+        self._quick_expected *= ratio
+        self._settle()
+
+    def _settle(self) -> None:
+        long = (self._seen + self.PRIOR) / (self._expected + self.PRIOR)
+        short = (self._quick_seen + 1.0) / (self._quick_expected + 1.0)
+        told = long * self._quick_expected
+        # Half: the events of a fading memory weigh less than 1 each, and their sum scatters less than their number.
+        z = (self._quick_seen - told) / sqrt(0.5 * told + 0.7)
+        blend = (z - 1.7) / 1.6 if z > 0.0 else (-z - 2.2) / 1.6
+        self._blend = blend = min(max(blend, 0.0), 1.0)
+        if blend >= 1.0:
+            self._seen, self._expected = self._quick_seen, self._quick_expected
+        self.factor = long + blend * (short - long)
 
     @property
     def error(self) -> float:
         """The standard error as a share of the factor."""
-        return float((self._seen + self._prior) ** -0.5) + 0.4 * self.ignorance
-
-
-def convolved(first: Sequence[float], then: Sequence[float]) -> list[float]:
-    """The chance that both of two spans, one after the other, are over by each step; given such chances of each."""
-    parts = [first[0], *map(sub, first[1:], first)]
-    return [sum(map(mul, parts[: n + 1], then[n::-1])) for n in range(len(first))]
+        long = 1.0 / (self._seen + self.PRIOR)
+        return float(sqrt(long + self._blend * (1.0 / (self._quick_seen + 3.0) - long)))

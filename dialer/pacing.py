@@ -1,10 +1,10 @@
 """Pacing: how many calls to place now, so that agents talk and hardly anybody picks up to silence.
 
-Each tick it looks some thirty seconds ahead, second by second. From the calls under way (how long each has been dialing or
-ringing) it knows how many people will have answered by then; from the agents (how long each has been talking or writing up)
-how many will be free. Another call is placed while the chance that its answer would find nobody free, within the seconds that
-the law gives, is below a limit; the limit itself moves so that the share abandoned stays just inside the cap, and closes when
-the budget of the window is spent. Estimates are learnt while it runs, start cautious, and carry their own uncertainty.
+Each tick it looks half a minute ahead. From the calls under way (how long each has been dialing or ringing) it knows how many
+people will have answered by then; from the agents (how long each has been talking or writing up) how many will be free. Another
+call is placed while the chance that its answer would find nobody free, within the seconds that the law gives, is below a limit.
+The limit moves so that these chances average the share that may be lost, corrected by what really was lost, and falls with what
+is left of the budget. Estimates are learnt while it runs, start cautious, and carry their own uncertainty.
 
 Pure: no I/O, no clock of its own; driven by `observe`, `calls_to_place` and `calls_to_give_up`. The idea that age decides is
 public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,445, expired).
@@ -13,30 +13,30 @@ public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,445, expired
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from math import erf, exp, sqrt
-from operator import mul, sub
+from math import exp, inf, sqrt
 from typing import Any, Literal
 
-from dialer.estimates import Hazard, Level, convolved
+from dialer.budget import Budget
+from dialer.forecast import Forecast
+from dialer.outlook import Outlook
 
 Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
 
-HORIZON = 27
-"""Seconds looked ahead."""
-
-DIAL_BINS = tuple(float(n) for n in range(32))
-TALK_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), *range(180, 600, 60), 600, 900, 1500)
-WRAP_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), 180, 300)
-
 ASKED_FOR = 2.5
-"""Seconds after which a call that was asked for and not dialed is no longer expected."""
+"""Seconds after which a call that was asked for and not dialed is no longer expected, if anything was heard since."""
 
-RING_UNSAID = 5.0
+UNHEARD = 30.0
+"""The same when nothing was heard at all."""
+
+RING_UNSAID = 6.0
 """Seconds of setting up granted to a call of which nobody said that it rings, before its ringing is counted."""
 
 STRICT_WINDOW = 1800.0
+
+THIN = (20, 4)
+"""Calls ended and calls answered before anything is predicted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,55 +64,31 @@ class PacingConfig:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """`stage`: dial, ring, amd, queue or talk; `since`: when it came to it; `expected`: answers expected of it in earlier stages."""
+    """`stage`: dial, ring, amd, queue or over; `since`: when it came to it; `risk`: the chance, when it was placed, that its
+    answer would be lost."""
 
     stage: str
     since: float
     dialed: float
-    expected: float = 0.0
+    risk: float
 
 
 @dataclass(slots=True, eq=False)
 class _Agent:
-    """`state`: login, ready, break, talk, wrap or disp."""
+    """`state`: login, ready, break, talk or wrap; `call`: the last one talked to."""
 
     state: str
     since: float
-    talked_since: float = 0.0
+    call: Hashable = None
 
 
-def _tail(x: float) -> float:
-    """The chance that a standard normal value is above x."""
-    return 0.5 - 0.5 * erf(x * 0.7071067811865476)
+@dataclass(slots=True)
+class _Asked:
+    """Calls asked for at a time, and not dialed yet."""
 
-
-class Budget:
-    """Live answers and abandoned calls over a window, by the minute."""
-
-    def __init__(self, window: float) -> None:
-        self._window = window
-        self._minutes: deque[list[float]] = deque()
-        self.answers = 0
-        self.abandoned = 0
-
-    def add(self, now: float, abandoned: bool) -> None:
-        """A person who answered was connected, or was not."""
-        if not self._minutes or now - self._minutes[-1][0] >= 60.0:
-            self._minutes.append([now, 0, 0])
-        minute = self._minutes[-1]
-        minute[1] += 1
-        minute[2] += abandoned
-        self.answers += 1
-        self.abandoned += abandoned
-        self.expire(now)
-
-    def expire(self, now: float) -> None:
-        """Forgets what is older than the window."""
-        minutes = self._minutes
-        while minutes and minutes[0][0] < now - self._window:
-            _, answers, abandoned = minutes.popleft()
-            self.answers -= int(answers)
-            self.abandoned -= int(abandoned)
+    at: float
+    calls: int
+    risk: float
 
 
 class Pacing:
@@ -122,513 +98,315 @@ class Pacing:
         self.config = config
         self._calls: dict[Hashable, _Call] = {}
         self._agents: dict[Hashable, _Agent] = {}
-        self._asked: deque[tuple[float, int]] = deque()
-        self._outstanding = 0
-        bins = len(DIAL_BINS)
-        self._dialing = Hazard(
-            DIAL_BINS,
-            {"answer": [0.012] * bins, "ring": [0.15] * bins, "end": [0.03] * bins},
-            confidence=15.0,
-            memory=3000.0,
-        )
-        self._ringing = Hazard(
-            DIAL_BINS, {"answer": [0.04] * bins, "end": [0.01] * bins}, confidence=20.0, memory=3000.0
-        )
-        self._talking = Hazard(TALK_BINS, {"end": [1 / 90] * len(TALK_BINS)}, confidence=60.0, memory=800.0)
-        self._wrapping = Hazard(WRAP_BINS, {"end": [1 / 25] * len(WRAP_BINS)}, confidence=40.0, memory=800.0)
-        self._level = Level(prior=8.0, memory=80.0, patience=60.0)
-        self._human, self._human_weight = 0.7, 5.0
-        self._amd_seconds = 1.8
-        self._stays = 0.98
-        self._budget = Budget(config.window_s)
-        self._recent = Budget(min(STRICT_WINDOW, config.window_s))
-        self._limit = 0.12
-        self._heard = 0.0
-        self._tables_at = -1e9
-        self._agents_at = -1e9
-        self._dial_rows: list[list[float]] = []
-        self._ring_rows: list[list[float]] = []
-        self._chances: list[tuple[float, ...]] = []
-        self._chances_squared: list[tuple[float, ...]] = []
-        self._dial_sums: list[float] = [0.0] * bins
-        self._ring_sums: list[float] = [0.0] * bins
-        self._talk_rates: list[float] = []
-        self._wrap_rates: list[float] = []
-        self._talk_rows: dict[int, list[float]] = {}
-        self._wrap_rows: dict[int, list[float]] = {}
+        self._number = {"login": 0, "ready": 0, "break": 0, "talk": 0, "wrap": 0}
+        self._asked: deque[_Asked] = deque()
+        self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
+        cap = config.abandonment_cap
+        self._strict = config.mode == "predictive-strict"
+        self._aim = cap * (0.7 if self._strict else 0.91)
+        self._budgets = [Budget(config.window_s, cap)]
+        if self._strict and config.window_s > STRICT_WINDOW:
+            self._budgets.append(Budget(STRICT_WINDOW, cap))
+        self._limit = 4.0 * self._aim
+        self._risked, self._lost = 5.0, 6.0
+        self._ended = self._answered = 0
+        self._events = 0
+        self._heard = -inf
+        self._pulse, self._pulse_at = 0.0, -inf
+        self._tokens, self._decided = inf, -inf
+        self._swept = -inf
+        self._outlook: tuple[float, int, int, Outlook] | None = None
         self._why: dict[str, Any] = {}
-        self._outlook: _Outlook | None = None
 
     # ------------------------------------------------------------------------------------------ what happens
 
     def observe(self, now: float, kind: str, ident: Hashable, info: Any = None) -> None:
         """Takes an event. Unknown calls, agents and kinds are ignored: pacing never fails on what it hears."""
-        self._heard = now
+        self._events += 1
+        self._pulse = self._pulse * exp((self._pulse_at - now) / 30.0) + 1.0 / 30.0
+        self._heard = self._pulse_at = now
         match kind:
             case "dial":
-                self._calls[ident] = _Call("dial", now, now)
-                if self._outstanding > 0:
-                    self._outstanding -= 1
+                self._dial(now, ident)
             case "ring" | "answer" | "end" | "amd" | "queue" | "connect" | "abandon":
                 if (call := self._calls.get(ident)) is not None:
                     self._call(now, kind, ident, call, info)
-            case "login" | "ready" | "break" | "talk" | "wrap" | "disp" | "logout":
-                self._agent(now, kind, ident)
+                if kind == "connect" and isinstance(info, tuple) and info:
+                    self._talks(now, info[0], ident)
+            case "login" | "ready" | "break" | "talk" | "wrap" | "logout":
+                self._agent(now, kind, ident, info)
+            case "disp":
+                if isinstance(info, tuple) and info and info[-1] == "machine":
+                    for budget in self._budgets:
+                        budget.machine(now)
+
+    def _dial(self, now: float, ident: Hashable) -> None:
+        if (former := self._calls.get(ident)) is not None:
+            self._forecast.left(former.stage, former.since, now, None)
+        risk = 0.0
+        if self._asked:
+            asked = self._asked[0]
+            risk = asked.risk
+            asked.calls -= 1
+            if not asked.calls:
+                self._asked.popleft()
+        self._calls[ident] = _Call("dial", now, now, risk)
+        self._forecast.entered("dial", now)
 
     def _call(self, now: float, kind: str, ident: Hashable, call: _Call, info: Any) -> None:
-        age = now - call.since
+        unanswered = call.stage in ("dial", "ring")
         match kind:
             case "ring":
                 if call.stage == "dial":
-                    self._dialing.ended(age, "ring")
-                    call.expected = self._sum(self._dial_sums, age)
-                    call.stage, call.since = "ring", now
+                    self._move(call, "ring", now, "ring")
             case "answer":
-                self._rang(call, age, answered=True)
-                call.stage, call.since = "amd" if self.config.amd else "queue", now
+                if unanswered:
+                    self._move(call, "amd" if self.config.amd else "queue", now, "answer")
             case "amd":
-                self._human_weight = min(self._human_weight + 1.0, 200.0)
-                self._human += ((info == "human") - self._human) / self._human_weight
-                self._amd_seconds += (min(age, 6.0) - self._amd_seconds) * 0.02
-                call.stage, call.since = "queue" if info == "human" else "over", now
+                self._move(
+                    call, "queue" if info == "human" else "over", now, "answer" if unanswered else str(info)
+                )
             case "queue":
-                call.stage, call.since = "queue", now
+                self._move(call, "queue", now, "answer" if unanswered else "human")
             case "connect" | "abandon":
-                if call.stage in ("dial", "ring"):
-                    self._rang(call, age, answered=True)
-                del self._calls[ident]
-                self._live(now, kind == "abandon")
-                if kind == "connect" and isinstance(info, tuple) and (agent := self._agents.get(info[0])):
-                    self._enter(agent, "talk", now)
-            case "end":
-                self._rang(call, age, answered=False, censored=info == "cancel")
+                self._settle(now, ident, call, lost=kind == "abandon")
+            case _:
+                self._ended += unanswered
+                self._forecast.left(call.stage, call.since, now, None if info == "cancel" else "end")
                 del self._calls[ident]
 
-    def _rang(self, call: _Call, age: float, *, answered: bool, censored: bool = False) -> None:
-        if call.stage not in ("dial", "ring"):
-            return
-        dialing = call.stage == "dial"
-        hazard, sums = (
-            (self._dialing, self._dial_sums) if dialing else (self._ringing, self._ring_sums)
-        )
-        hazard.ended(age, "answer" if answered else None if censored else "end")
-        self._level.ended(call.expected + self._sum(sums, age), answered)
+    def _move(self, call: _Call, stage: str, now: float, how: str) -> None:
+        if how == "answer":
+            self._answered += 1
+            self._ended += 1
+        if call.stage != stage:
+            self._forecast.left(call.stage, call.since, now, how)
+            self._forecast.entered(stage, now)
+            call.stage, call.since = stage, now
 
-    @staticmethod
-    def _sum(sums: list[float], age: float) -> float:
-        """The answers expected up to an age."""
-        last = len(sums) - 1
-        whole = min(int(age), last)
-        return sums[whole] + (sums[min(whole + 1, last)] - sums[whole]) * min(age - whole, 1.0)
+    def _settle(self, now: float, ident: Hashable, call: _Call, *, lost: bool) -> None:
+        """A person who answered has come to an agent, or is lost."""
+        if call.stage in ("dial", "ring"):
+            self._move(call, "queue", now, "answer")
+        elif lost and call.stage == "queue":
+            self._forecast.patience(now - call.since)
+        self._forecast.left(call.stage, call.since, now, None)
+        del self._calls[ident]
+        for budget in self._budgets:
+            if lost:
+                budget.abandon(now)
+            else:
+                budget.connect(now)
+        fade = 0.9995
+        self._risked = self._risked * fade + call.risk
+        self._lost = self._lost * fade + lost
 
-    def _live(self, now: float, abandoned: bool) -> None:
-        self._budget.add(now, abandoned)
-        self._recent.add(now, abandoned)
-        aim = self._aim()
-        self._limit *= exp(0.2 * aim) if not abandoned else exp(-0.2 * (1 - aim))
-        self._limit = min(max(self._limit, 0.01), 0.7)
-
-    def _aim(self) -> float:
-        return self.config.abandonment_cap * (0.7 if self.config.mode == "predictive-strict" else 0.93)
-
-    def _agent(self, now: float, kind: str, ident: Hashable) -> None:
+    def _agent(self, now: float, kind: str, ident: Hashable, info: Any) -> None:
         agent = self._agents.get(ident)
-        if agent is None:
-            if kind != "logout":
-                self._agents[ident] = _Agent(kind, now)
-            return
         if kind == "logout":
-            self._left(agent, now, stays=False)
-            del self._agents[ident]
-            return
-        if kind == "disp":
-            return
-        if kind in ("ready", "break"):
-            self._left(agent, now, stays=kind == "ready")
-        self._enter(agent, kind, now)
+            if agent is not None:
+                self._forecast.agent_left(agent.state, agent.since, now, "logout")
+                self._number[agent.state] -= 1
+                del self._agents[ident]
+        elif kind == "talk":
+            if info is not None and (call := self._calls.get(info)) is not None:
+                self._settle(now, info, call, lost=False)
+            self._talks(now, ident, info)
+        elif agent is not None:
+            self._enter(agent, kind, now)
+        elif kind != "wrap":
+            self._agents[ident] = _Agent(kind, now)
+            self._number[kind] += 1
 
-    def _left(self, agent: _Agent, now: float, *, stays: bool) -> None:
-        if agent.state == "wrap":
-            self._wrapping.ended(now - agent.since, "end")
-        elif agent.state == "talk":
-            self._talking.ended(now - agent.since, "end")
-            self._wrapping.ended(0.0, "end")
-        else:
-            return
-        self._stays += (stays - self._stays) * 0.01
+    def _talks(self, now: float, ident: Hashable, call: Hashable) -> None:
+        """Said by the call and by the agent, in any order: a talk that is known, perhaps over, does not begin again."""
+        agent = self._agents.get(ident)
+        if agent is not None and (agent.call != call or call is None):
+            agent.call = call
+            self._enter(agent, "talk", now)
 
     def _enter(self, agent: _Agent, state: str, now: float) -> None:
-        if agent.state == state:
-            return
-        if agent.state == "talk" and state == "wrap":
-            self._talking.ended(now - agent.since, "end")
-        agent.state, agent.since = state, now
+        if agent.state != state:
+            self._forecast.agent_left(agent.state, agent.since, now, state)
+            self._number[agent.state] -= 1
+            self._number[state] += 1
+            agent.state, agent.since = state, now
+
+    def _at_work(self) -> int:
+        return self._number["ready"] + self._number["talk"] + self._number["wrap"]
 
     # ------------------------------------------------------------------------------------------ what is decided
 
     def calls_to_place(self, now: float) -> int:
         """How many calls to place now, within the lines and the calls a second of the configuration."""
         config = self.config
-        while self._asked and self._asked[0][0] < now - ASKED_FOR:
-            self._asked.popleft()
-            if not self._asked:
-                self._outstanding = 0
-        free = sum(agent.state == "ready" for agent in self._agents.values())
-        at_work = free + sum(agent.state in ("talk", "wrap", "disp") for agent in self._agents.values())
-        open_calls = sum(call.stage != "talk" for call in self._calls.values()) + self._outstanding
+        self._expire(now)
+        free, talking, at_work = self._number["ready"], self._number["talk"], self._at_work()
+        open_calls = len(self._calls) + sum(asked.calls for asked in self._asked)
         one_each = max(0, free - open_calls)
-        most = self._most(now, open_calls)
+        most = max(0, min(self._earned(now), config.max_lines - open_calls - talking))
+        self._why = {"free": free, "at_work": at_work, "open": open_calls}
+        risk = 0.0
         if at_work == 0:
             count, why = 0, "no agent is at work"
         elif config.mode == "progressive":
             count, why = one_each, "one call for each free agent"
         elif config.mode == "power":
-            count, why = max(0, round(config.ratio * free) - open_calls), "a fixed ratio"
+            count, why = (
+                max(0, round(config.ratio * free) - open_calls),
+                "a fixed ratio of calls to free agents",
+            )
         elif at_work < config.few_agents:
-            count, why = one_each, "few agents: one call for each free one"
+            count, why = one_each, "few agents, so one call for each free one"
         elif self._stale(now):
-            count, why = one_each, "events are late: one call for each free agent"
+            count, why = one_each, "events are late, so one call for each free agent"
+        elif self._ended < THIN[0] or self._answered < THIN[1]:
+            count, why = one_each, "little is known yet, so one call for each free agent"
         else:
-            count, why = self._predicted(now, one_each, most)
+            count, why, risk = self._predicted(now, one_each, most)
         placed = min(count, most)
-        self._why |= {"free": free, "at_work": at_work, "open": open_calls, "placed": placed, "reason": why}
+        if count > most:
+            why = "held by the lines or by the calls a second"
+        self._why |= {"placed": placed, "reason": why}
         if placed > 0:
-            self._asked.append((now, placed))
-            self._outstanding += placed
+            self._tokens -= placed
+            self._asked.append(_Asked(now, placed, risk))
         return placed
 
-    def _most(self, now: float, open_calls: int) -> int:
+    def _expire(self, now: float) -> None:
+        asked = self._asked
+        while asked and now - asked[0].at > (
+            ASKED_FOR if self._heard >= asked[0].at + ASKED_FOR else UNHEARD
+        ):
+            asked.popleft()
+        if now - self._swept < 5.0:
+            return
+        self._swept = now
+        oldest = 2.0 * self.config.ring_timeout_s + 30.0
+        for ident in [ident for ident, call in self._calls.items() if now - call.since > oldest]:
+            # Its end was never told.
+            call = self._calls.pop(ident)
+            self._forecast.left(call.stage, call.since, now, None)
+
+    def _earned(self, now: float) -> int:
+        """How many calls the calls a second allow by now."""
         config = self.config
-        talking = sum(agent.state == "talk" for agent in self._agents.values())
-        a_tick = max(1, int(config.calls_per_second * max(config.tick_s, 0.1)))
-        return max(0, min(a_tick, config.max_lines - open_calls - talking))
+        since = now - self._decided
+        self._decided = now
+        most = max(1.0, config.calls_per_second * max(config.tick_s, min(since, 2.0)))
+        self._tokens = min(self._tokens + config.calls_per_second * since, most)
+        return int(self._tokens + 1e-6)
 
     def _stale(self, now: float) -> bool:
-        """Whether calls are under way that should long have ended, or nothing was heard although something must have been."""
-        if not self._calls:
+        """Whether nothing was heard although, at the pace of events, much should have been; or although calls should have ended."""
+        silent = now - self._heard
+        if silent < 3.0 or not self._calls:
             return False
+        if silent * self._pulse > 12.0:
+            return True
         oldest = min(call.dialed for call in self._calls.values())
-        return now - self._heard > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
+        return silent > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
 
-    def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str]:
+    def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str, float]:
         outlook = self._look_ahead(now)
-        limit = self._limit_now(now, outlook.at_risk)
-        self._why |= {"limit": limit, "level": self._level.factor, "error": self._level.error}
-        if limit <= 0.0:
-            return one_each, "the budget is spent: one call for each free agent"
-        low, high = 0, 1
+        share = self._share(now, outlook)
+        limit = min(self._limit * share, 0.6)
+        self._why |= {"limit": limit, "outlook": outlook}
+        if share <= 0.0:
+            return one_each, "the budget is spent, so one call for each free agent", 0.0
+        count = self._up_to(outlook, limit, max(most, 1))
+        why = "another answer would find nobody too often"
+        if count < one_each:
+            count, why = one_each, "one call for each free agent"
+        placed = min(count, most)
+        if not placed:
+            return count, why, 0.0
+        first = outlook.chance_lost(0)
+        risk = first if placed == 1 else 0.5 * (first + outlook.chance_lost(placed - 1))
+        if count < most or risk > limit:
+            aim = self._aim * share * self._risked / self._lost
+            weight = 0.15 * placed * outlook.chance_answered
+            self._limit *= exp(min(weight, 0.3) * (aim - risk) / max(aim, risk))
+            self._limit = min(max(self._limit, 0.5 * self._aim), 15.0 * self._aim)
+        return count, why, risk
+
+    @staticmethod
+    def _up_to(outlook: Outlook, limit: float, most: int) -> int:
+        """How many calls may be placed until the answer to another would be lost with more than that chance."""
         if outlook.chance_lost(0) > limit:
-            return one_each, "calls under way will keep everybody busy"
-        while high <= most and outlook.chance_lost(high) <= limit:
+            return 0
+        low, high = 1, 2
+        while high <= most and outlook.chance_lost(high - 1) <= limit:
             low, high = high, high * 2
         high = min(high, most + 1)
         while high - low > 1:
             middle = (low + high) // 2
-            if outlook.chance_lost(middle) <= limit:
+            if outlook.chance_lost(middle - 1) <= limit:
                 low = middle
             else:
                 high = middle
-        return max(low, one_each), "another answer would wait too long too often"
+        return low
 
-    def _limit_now(self, now: float, at_risk: float) -> float:
-        """The chance of being lost up to which a further call may be placed."""
-        config = self.config
-        self._budget.expire(now)
-        self._recent.expire(now)
-        limit = self._limit
-        cap = config.abandonment_cap
-        for budget in (self._budget, self._recent) if config.mode == "predictive-strict" else (self._budget,):
-            room = cap * budget.answers + 1.0 - budget.abandoned - at_risk
-            limit *= min(1.0, max(0.0, room / (1.0 + 0.1 * sqrt(budget.answers))))
-        ahead = self._aim() * self._budget.answers - self._budget.abandoned
-        return limit * exp(max(-1.0, min(1.0, ahead / (3.0 + sqrt(0.03 * self._budget.answers)))))
+    def _share(self, now: float, outlook: Outlook) -> float:
+        """By how much the limit is moved for what has been lost: 1 when that is as it should be, 0 when the budget is spent."""
+        share = 2.0
+        at_risk = outlook.at_risk()
+        for budget in self._budgets:
+            budget.expire(now)
+            ahead = self._aim * budget.answers - budget.lost
+            slow = 2.0 + 0.04 * sqrt(budget.answers)
+            share = min(share, exp(min(max(ahead / slow, -1.5), 0.0 if self._strict else 0.7)))
+            room = budget.left() + 1.0
+            if room <= 0.0:
+                return 0.0
+            share *= min(max((room - 0.5 * at_risk) / 1.5, 0.1), 1.0)
+        return share
 
     def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
         """Calls that rang as long as they must, and whose answer would probably find nobody."""
         config = self.config
-        if config.mode not in ("predictive", "predictive-strict"):
+        if self._at_work() == 0:
+            return [ident for _, ident in self._long_enough(now)]
+        if config.mode not in ("predictive", "predictive-strict") or self._ended < THIN[0]:
             return ()
-        long_enough = [
-            (call.since, ident)
-            for ident, call in self._calls.items()
-            if (call.stage == "ring" and now - call.since >= config.min_ring_s)
-            or (call.stage == "dial" and now - call.since >= config.min_ring_s + RING_UNSAID)
-        ]
-        if not long_enough:
+        if not self._forecast.any_older(now, config.min_ring_s):
             return ()
         outlook = self._look_ahead(now)
-        limit = max(2.0 * self._limit_now(now, outlook.at_risk), 0.05)
-        long_enough.sort(key=lambda pair: pair[0])
+        limit = min(max(2.5 * self._limit * self._share(now, outlook), 0.15), 0.6)
+        if outlook.chance_lost_soon() <= limit:
+            return ()
         gone: list[Hashable] = []
-        for _, ident in long_enough[:20]:
+        for call, ident in self._long_enough(now)[:20]:
             if outlook.chance_lost_soon() <= limit:
                 break
-            call = self._calls[ident]
-            outlook.without(self._row(call, now))
+            outlook.answers.add(-1.0, self._forecast.chances(call.stage, now - call.since))
             gone.append(ident)
+        self._outlook = None
         return gone
+
+    def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
+        """Calls that rang so long that they may be given up, the oldest first."""
+        least = self.config.min_ring_s
+        found = [
+            (call, ident)
+            for ident, call in self._calls.items()
+            if (call.stage == "ring" and now - call.since >= least)
+            or (call.stage == "dial" and now - call.since >= least + RING_UNSAID)
+        ]
+        found.sort(key=lambda pair: pair[0].since)
+        return found
+
+    def _look_ahead(self, now: float) -> Outlook:
+        asked = sum(asked.calls for asked in self._asked)
+        if self._outlook is not None and self._outlook[:3] == (now, self._events, asked):
+            return self._outlook[3]
+        outlook = self._forecast.outlook(now, asked, [(a.state, a.since) for a in self._agents.values()])
+        self._outlook = now, self._events, asked, outlook
+        return outlook
 
     def why(self, now: float) -> str:
         """The last decision in a sentence, with its numbers."""
         w = self._why
         if not w:
             return "nothing has been decided yet"
-        share = self._budget.abandoned / self._budget.answers if self._budget.answers else 0.0
-        left = self.config.abandonment_cap * self._budget.answers - self._budget.abandoned
-        return (
-            f"{w['placed']} placed: {w['reason']}. {w['free']} of {w['at_work']} agents free, {w['open']} calls under way; "
-            f"abandoned {share:.1%} of {self._budget.answers} answers, {max(0.0, left):.0f} more may be lost"
-        )
-
-    # ------------------------------------------------------------------------------------------ looking ahead
-
-    def _row(self, call: _Call, now: float) -> list[float]:
-        rows = self._dial_rows if call.stage == "dial" else self._ring_rows
-        return rows[min(int(now - call.since), len(rows) - 1)]
-
-    def _look_ahead(self, now: float) -> _Outlook:
-        if self._outlook is not None and self._outlook.at == now and self._outlook.heard == (
-            self._dialing.version, self._ringing.version, len(self._calls), self._outstanding,
-        ):  # fmt: skip
-            return self._outlook
-        size = len(DIAL_BINS)
-        dialing, ringing = [0] * size, [0] * size
-        dialing[0] = self._outstanding
-        waiting, judged, expected = 0, [], 0.0
-        dial_sums, ring_sums = self._dial_sums, self._ring_sums
-        for call in self._calls.values():
-            age = now - call.since
-            whole = int(age)
-            if whole >= size:
-                whole = size - 1
-            if call.stage == "ring":
-                ringing[whole] += 1
-                expected += call.expected + ring_sums[whole]
-            elif call.stage == "dial":
-                dialing[whole] += 1
-                expected += dial_sums[whole]
-            elif call.stage == "amd":
-                judged.append(age)
-            elif call.stage == "queue":
-                waiting += 1
-        self._level.under_way(expected)
-        if now - self._tables_at >= 2.0:
-            self._tables_at = now
-            self._call_tables(dialing, ringing)
-        counts = dialing + ringing
-        answers = [sum(map(mul, counts, chances)) for chances in self._chances]
-        squares = [sum(map(mul, counts, chances)) for chances in self._chances_squared]
-        new = self._dial_rows[0]
-        uncertain = [self._level.error * a for a in answers]
-        if self.config.amd:
-            answers, squares, new, uncertain = self._judged(answers, squares, new, uncertain, judged)
-        outlook = _Outlook(now, answers, squares, new, uncertain, self._level.error)
-        outlook.heard = (
-            self._dialing.version,
-            self._ringing.version,
-            len(self._calls),
-            self._outstanding,
-        )
-        self._agents_ahead(now, outlook, waiting)
-        self._outlook = outlook
-        return outlook
-
-    def _judged(
-        self,
-        answers: list[float],
-        squares: list[float],
-        new: list[float],
-        uncertain: list[float],
-        judged: list[float],
-    ) -> tuple[list[float], list[float], list[float], list[float]]:
-        """Of the answers only the people, and after the seconds that telling them from machines takes."""
-        human, delay = self._human, max(1, round(self._amd_seconds))
-        nothing = [0.0] * delay
-        answers = [human * a for a in (nothing + answers)[: HORIZON + 1]]
-        squares = [human * human * s for s in (nothing + squares)[: HORIZON + 1]]
-        new = [human * p for p in (nothing + new)[: HORIZON + 1]]
-        uncertain = [human * u for u in (nothing + uncertain)[: HORIZON + 1]]
-        mean = self._amd_seconds
-        for age in judged:
-            begun = min(max((age - 0.5 * mean) / mean, 0.0), 0.95)
-            for k in range(HORIZON + 1):
-                done = min(max((age + k - 0.5 * mean) / mean, 0.0), 1.0)
-                p = human * (max(done - begun, 0.0)) / (1 - begun)
-                answers[k] += p
-                squares[k] += p * p
-        return answers, squares, new, uncertain
-
-    def _agents_ahead(self, now: float, outlook: _Outlook, waiting: int) -> None:
-        wait = int(self.config.answer_wait_s)
-        free, talking, wrapping = 0, [0] * len(TALK_BINS), [0] * len(WRAP_BINS)
-        busy = 0
-        for agent in self._agents.values():
-            if agent.state == "ready":
-                free += 1
-            elif agent.state == "talk":
-                talking[self._talking.bin_of(now - agent.since)] += 1
-                busy += 1
-            elif agent.state == "wrap":
-                wrapping[self._wrapping.bin_of(now - agent.since)] += 1
-                busy += 1
-        if now - self._agents_at >= 5.0:
-            self._agents_at = now
-            self._agent_rates(talking, wrapping)
-        length = HORIZON + 1
-        freed, spread = [0.0] * length, [0.0] * length
-        for counts, row_of in ((talking, self._talk_row), (wrapping, self._wrap_row)):
-            for n, count in enumerate(counts):
-                if count:
-                    part = row_of(n)[wait : wait + length]
-                    freed = [f + count * p for f, p in zip(freed, part, strict=True)]
-                    spread = [s + count * p * (1 - p) for s, p in zip(spread, part, strict=True)]
-        renewed = self._talk_row(0)
-        arrivals = [outlook.answers[0], *map(sub, outlook.answers[1:], outlook.answers)]
-        back = [sum(map(mul, arrivals[: n + 1], renewed[n + wait :: -1])) for n in range(length)]
-        outlook.agents(free, waiting, freed, spread, back)
-
-    def _call_tables(self, dialing: list[int], ringing: list[int]) -> None:
-        """How likely a call of each age has been answered after each of the next seconds."""
-        level = self._level.factor
-        rates = self._ringing.rates(ringing)
-        ring = rates["answer"], rates["end"]
-        rates = self._dialing.rates(dialing)
-        dial = rates["answer"], rates["end"], rates["ring"]
-        row = [0.0] * (HORIZON + 1)
-        rows = []
-        for answer, end in zip(reversed(ring[0]), reversed(ring[1]), strict=True):
-            answer *= level
-            total = answer + end
-            over = 1.0 - exp(-total)
-            answered, stays = over * answer / total, 1.0 - over
-            row = [0.0, *(answered + stays * p for p in row[:-1])]
-            rows.append(row)
-        rows.reverse()
-        self._ring_rows = rows
-        rung = rows[0]
-        row, rows = [0.0] * (HORIZON + 1), []
-        for answer, end, rings in zip(*(reversed(rates) for rates in dial), strict=True):
-            answer *= level
-            total = answer + end + rings
-            over = 1.0 - exp(-total)
-            answered, goes_on, stays = over * answer / total, over * rings / total, 1.0 - over
-            row = [0.0, *(answered + goes_on * q + stays * p for p, q in zip(row[:-1], rung[:-1], strict=True))]
-            rows.append(row)
-        rows.reverse()
-        self._dial_rows = rows
-        # Turned: for each second ahead the chances of all ages, those dialing and then those ringing.
-        self._chances = list(zip(*self._dial_rows, *self._ring_rows, strict=True))
-        self._chances_squared = [tuple(map(mul, chances, chances)) for chances in self._chances]
-        for sums, answer_rates in ((self._dial_sums, dial[0]), (self._ring_sums, ring[0])):
-            total = 0.0
-            for n, rate in enumerate(answer_rates):
-                sums[n] = total
-                total += rate
-
-    def _agent_rates(self, talking: list[int], wrapping: list[int]) -> None:
-        """Learns the rates anew; what was worked out from the old ones goes."""
-        self._talk_rates = self._talking.rates(talking)["end"]
-        self._wrap_rates = self._wrapping.rates(wrapping)["end"]
-        self._talk_rows.clear()
-        self._wrap_rows.clear()
-
-    def _wrap_row(self, n: int) -> list[float]:
-        """How likely an agent writing up, in the n-th bin, is free after each of the next seconds."""
-        row = self._wrap_rows.get(n)
-        if row is None:
-            ended = _ended(WRAP_BINS, self._wrap_rates, n)
-            row = self._wrap_rows[n] = [self._stays * p for p in ended]
-        return row
-
-    def _talk_row(self, n: int) -> list[float]:
-        """The same of one who talks."""
-        row = self._talk_rows.get(n)
-        if row is None:
-            row = self._talk_rows[n] = convolved(_ended(TALK_BINS, self._talk_rates, n), self._wrap_row(0))
-        return row
-
-
-def _ended(edges: Sequence[float], rates: list[float], n: int) -> list[float]:
-    """The chance that what is in the n-th bin of age has ended after each of the next seconds."""
-    found, left, age, last = [], 1.0, edges[n], len(edges) - 1
-    for second in range(HORIZON + 8):
-        found.append(1.0 - left)
-        while n < last and edges[n + 1] <= age + second + 0.5:
-            n += 1
-        left *= exp(-rates[n])
-    return found
-
-
-class _Outlook:
-    """The next seconds as they look: answers that will come, agents who will be there."""
-
-    def __init__(
-        self,
-        at: float,
-        answers: list[float],
-        squares: list[float],
-        new: list[float],
-        uncertain: list[float],
-        error: float,
-    ) -> None:
-        self.at = at
-        self.heard: tuple[int, ...] = ()
-        self.answers = answers
-        self._squares = squares
-        self._new = new
-        self._uncertain = uncertain
-        self._error = error
-        total = new[-1] or 1.0
-        self._when = [(new[n] - new[n - 1]) / total if n else 0.0 for n in range(len(new))]
-        self.at_risk = 0.0
-
-    def agents(
-        self, free: int, waiting: int, freed: list[float], spread: list[float], back: list[float]
-    ) -> None:
-        """Takes what the agents will do: who is free now, how many will be, and by how much that may be wrong."""
-        self._room = [free - waiting + f + b for f, b in zip(freed, back, strict=True)]
-        self._spread = spread
-        self.at_risk = self._expected_lost()
-
-    def _expected_lost(self) -> float:
-        """How many of the answers to come will find nobody, as it looks now."""
-        most = 0.0
-        for k in range(1, len(self.answers), 3):
-            mean = self.answers[k] - self._room[k]
-            deviation = sqrt(self.answers[k] - self._squares[k] + self._spread[k] + self._uncertain[k] ** 2 + 1e-9)
-            x = mean / deviation
-            if x > -4.0:
-                density = exp(-0.5 * x * x) * 0.3989422804014327
-                most = max(most, deviation * density + mean * _tail(-x))
-        return most
-
-    def chance_lost(self, more: int) -> float:
-        """The chance that the answer to one more call after `more` new ones finds no agent in time."""
-        lost = 0.0
-        error = self._error
-        for k in range(1, len(self.answers)):
-            part = self._when[k]
-            if part < 1e-4:
-                continue
-            p = self._new[k]
-            mean = self.answers[k] + more * p
-            own = self._uncertain[k] + error * more * p
-            variance = self.answers[k] - self._squares[k] + more * p * (1 - p) + self._spread[k] + own * own
-            # One more needs an agent beyond those whom the others take: room - others >= 1, at the half between.
-            x = (self._room[k] - mean - 0.5) / sqrt(variance + 1e-9)
-            if x < 5.0:
-                lost += part * _tail(x)
-        return lost
-
-    def chance_lost_soon(self) -> float:
-        """The chance that an answer in the next seconds finds no agent in time."""
-        lost = 0.0
-        for k in (1, 2, 3, 4):
-            deviation = sqrt(self.answers[k] - self._squares[k] + self._spread[k] + self._uncertain[k] ** 2 + 1e-9)
-            lost += 0.25 * _tail((self._room[k] - self.answers[k] - 0.5) / deviation)
-        return lost
-
-    def without(self, row: list[float]) -> None:
-        """Takes a call back out of it."""
-        self.answers = [max(0.0, a - p) for a, p in zip(self.answers, row, strict=True)]
-        self._squares = [max(0.0, s - p * p) for s, p in zip(self._squares, row, strict=True)]
+        return str(w)
