@@ -1,4 +1,5 @@
-"""How many live answers may still be lost: what was answered and abandoned over the window of the law. No clock, no I/O."""
+"""How many live answers may still be lost: what was answered and abandoned over the window of the law. No clock, no
+I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from math import sqrt
 class Budget:
     """Live answers and abandoned calls over a window, by the minute.
 
-    Machines that came to an agent are no live answers; among the abandoned calls the same share is taken to be machines, and
-    what that guess may be wrong by is not spent.
+    Machines that came to an agent are no live answers; among the abandoned calls the same share is taken to be
+    machines, and what that guess may be wrong by is not spent.
     """
 
     def __init__(self, window: float, cap: float) -> None:
-        self._window = window
+        self.window = window
         self._cap = cap
         self._minutes: deque[list[float]] = deque()
         self.connected = 0
@@ -45,7 +46,7 @@ class Budget:
     def expire(self, now: float) -> None:
         """Forgets what is older than the window."""
         minutes = self._minutes
-        while minutes and minutes[0][0] < now - self._window:
+        while minutes and minutes[0][0] < now - self.window:
             _, connected, abandoned, machines = minutes.popleft()
             self.connected -= int(connected)
             self.abandoned -= int(abandoned)

@@ -1,4 +1,5 @@
-"""What the pacing knows of calls and agents: how likely a call of an age is answered, and an agent becomes free, and when.
+"""What the pacing knows of calls and agents: how likely a call of an age is answered, and an agent becomes free, and
+when.
 
 All of it is learnt from what happens, with a prior for a cold start, and forgotten slowly; calls that are still under way
 count as well, for what has not happened to them yet. Ages in seconds. Pure: no clock, no I/O.
@@ -56,7 +57,8 @@ class Hazard:
         self._weight = 1.0
 
     def rates(self, under_way: Sequence[int]) -> dict[str, list[float]]:
-        """Events a second in each bin, by kind. `under_way`: how many are in each bin now; what has not ended them counts."""
+        """Events a second in each bin, by kind. `under_way`: how many are in each bin now; what has not ended them
+        counts."""
         edges, weight = self.edges, self._weight
         spent = [seconds / weight for seconds in self._exposure]
         older = 0
@@ -78,9 +80,9 @@ class Hazard:
 class Level:
     """A factor that follows quickly how much more, or less, happens than slowly learnt rates say.
 
-    Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows, it is
-    believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a steady state
-    is known well. Steps upwards, which cost abandoned calls, are believed sooner than steps downwards.
+    Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows,
+    it is believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a
+    steady state is known well. Steps upwards, which cost abandoned calls, are believed sooner than steps downwards.
     """
 
     QUICK = 12.0

@@ -1,5 +1,5 @@
-"""What is learnt from calls and agents, and the outlook that follows from it: who is under way, for how long, and what became
-of those who were as long under way before. No clock, no I/O; times in seconds, as told."""
+"""What is learnt from calls and agents, and the outlook that follows from it: who is under way, for how long, and
+what became of those who were as long under way before. No clock, no I/O; times in seconds, as told."""
 
 from __future__ import annotations
 
@@ -268,11 +268,13 @@ class Forecast:
         self._back = [[_at(free, k - m) if k > m else 0.0 for m in middle] for k in AHEAD]
 
     def _free_by(self, ends: Sequence[float], k: int) -> float:
-        """The chance of having talked and written up in time for an answer at second k; `ends`: of ending in each second."""
+        """The chance of having talked and written up in time for an answer at second k; `ends`: of ending in each
+        second."""
         return float(sum(map(mul, ends, self._wrapped[LAST - k :])))
 
     def _wrap_row(self, n: int) -> list[float]:
-        """How likely an agent writing up, in the n-th bin, is free in time for an answer at each of `AHEAD`, `weighed`."""
+        """How likely an agent writing up, in the n-th bin, is free in time for an answer at each of `AHEAD`,
+        `weighed`."""
         row = self._wrap_rows.get(n)
         if row is None:
             over = _over(WRAP_BINS, self._wrap_rates, n, self._wait)

@@ -1,5 +1,5 @@
-"""How others pace, to compare with: one call per free agent, a fixed ratio, and a level moved by the drop rate (as VICIdial's
-ADAPT_AVERAGE is documented to do). Nothing dials by these."""
+"""How others pace, to compare with: one call per free agent, a fixed ratio, and a level moved by the drop rate (as
+VICIdial's ADAPT_AVERAGE is documented to do). Nothing dials by these."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class FixedRatio(_Counting):
 
 
 class AverageAdapt(_Counting):
-    """Every 2.5 s level x agents at work, less all open calls and talks; the level follows, every 15 s, whether agents wait or
-    calls do, and is cut while the drop rate is above the limit once 50 calls were answered."""
+    """Every 2.5 s level x agents at work, less all open calls and talks; the level follows, every 15 s, whether
+    agents wait or calls do, and is cut while the drop rate is above the limit once 50 calls were answered."""
 
     def __init__(self, limit: float = 0.03) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""The next half minute as it looks from now: how many people will have answered, how many agents will be free, and how
-likely the answer to one more call finds nobody. Sums of many unequal chances: a normal value corrected for skew (the first
-Edgeworth term), which for a handful of agents comes within a percent or two of the exact sum. Pure arithmetic, no state."""
+"""The next half minute as it looks from now: how many people will have answered, how many agents will be free, and
+how likely the answer to one more call finds nobody. Sums of many unequal chances: a normal value corrected for skew
+(the first Edgeworth term), which for a handful of agents comes within a percent or two of the exact sum. Pure
+arithmetic, no state."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def weighed(chances: Sequence[float]) -> list[float]:
 class Outlook:
     """What to expect. `answers`: of the calls under way; `error`: by which share all of them may be wrong together;
     `new`: the chance that a new call is answered by then; `freed`: busy agents who will be free in time for an answer;
-    `freed_error`: likewise; `back`: agents who will take a call and be free again; `spare`: agents free and not yet needed."""
+    `freed_error`: likewise; `back`: agents who will take a call and be free again; `spare`: agents free and not yet
+    needed."""
 
     def __init__(
         self,

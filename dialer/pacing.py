@@ -1,13 +1,14 @@
 """Pacing: how many calls to place now, so that agents talk and hardly anybody picks up to silence.
 
-Each tick it looks half a minute ahead. From the calls under way (how long each has been dialing or ringing) it knows how many
-people will have answered by then; from the agents (how long each has been talking or writing up) how many will be free. Another
-call is placed while the chance that its answer would find nobody free, within the seconds that the law gives, is below a limit.
-The limit moves so that these chances average the share that may be lost, corrected by what really was lost, and falls with what
-is left of the budget. Estimates are learnt while it runs, start cautious, and carry their own uncertainty.
+Each tick it looks half a minute ahead. From the calls under way (how long each has been dialing or ringing) it knows
+how many people will have answered by then; from the agents (how long each has been talking or writing up) how many
+will be free. Another call is placed while the chance that its answer would find nobody free, within the seconds that
+the law gives, is below a limit. The limit moves so that these chances average the share that may be lost, corrected
+by what really was lost, and falls with what is left of the budget. Estimates are learnt while it runs, start
+cautious, and carry their own uncertainty.
 
-Pure: no I/O, no clock of its own; driven by `observe`, `calls_to_place` and `calls_to_give_up`. The idea that age decides is
-public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,445, expired).
+Pure: no I/O, no clock of its own; driven by `observe`, `calls_to_place` and `calls_to_give_up`. The idea that age
+decides is public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,445, expired).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 from dialer.budget import Budget
 from dialer.forecast import Forecast
-from dialer.outlook import Outlook
+from dialer.outlook import AHEAD, Outlook
 
 Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
 
@@ -34,6 +35,15 @@ RING_UNSAID = 6.0
 """Seconds of setting up granted to a call of which nobody said that it rings, before its ringing is counted."""
 
 STRICT_WINDOW = 1800.0
+DAY = 86400.0
+
+SPOKEN_OF = AHEAD.index(13)
+"""Which of the seconds ahead `why` speaks of."""
+
+MANY_AGENTS = 30
+OVERDRAWN = 0.02
+"""So many agents and more go on with great care, instead of with one call each, while not more calls than this share
+of the agents were lost beyond the budget: so it recovers soonest."""
 
 THIN = (20, 4)
 """Calls ended and calls answered before anything is predicted."""
@@ -43,9 +53,9 @@ THIN = (20, 4)
 class PacingConfig:
     """How to pace. Shares are of 1, times in seconds.
 
-    `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for an agent;
-    `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power mode;
-    `few_agents`: with fewer agents at work it paces progressively.
+    `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for
+    an agent; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power
+    mode; `few_agents`: with fewer agents at work it paces progressively.
     """
 
     mode: Mode = "predictive"
@@ -64,8 +74,8 @@ class PacingConfig:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """`stage`: dial, ring, amd, queue or over; `since`: when it came to it; `risk`: the chance, when it was placed, that its
-    answer would be lost."""
+    """`stage`: dial, ring, amd, queue or over; `since`: when it came to it; `risk`: the chance, when it was placed,
+    that its answer would be lost."""
 
     stage: str
     since: float
@@ -92,7 +102,8 @@ class _Asked:
 
 
 class Pacing:
-    """Decides how many calls to place. See the module; `observe` takes every event in order, with times that never fall."""
+    """Decides how many calls to place. See the module; `observe` takes every event in order, with times that never
+    fall."""
 
     def __init__(self, config: PacingConfig) -> None:
         self.config = config
@@ -103,12 +114,12 @@ class Pacing:
         self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
         cap = config.abandonment_cap
         self._strict = config.mode == "predictive-strict"
-        self._aim = cap * (0.7 if self._strict else 0.91)
+        self._aim = cap * (0.5 if self._strict else 0.91)
         self._budgets = [Budget(config.window_s, cap)]
         if self._strict and config.window_s > STRICT_WINDOW:
             self._budgets.append(Budget(STRICT_WINDOW, cap))
         self._limit = 4.0 * self._aim
-        self._risked, self._lost = 5.0, 6.0
+        self._risked, self._lost = 8.0, 9.0
         self._ended = self._answered = 0
         self._events = 0
         self._heard = -inf
@@ -298,11 +309,12 @@ class Pacing:
         return int(self._tokens + 1e-6)
 
     def _stale(self, now: float) -> bool:
-        """Whether nothing was heard although, at the pace of events, much should have been; or although calls should have ended."""
+        """Whether nothing was heard although, at the pace of events, much should have been; or although calls should
+        have ended."""
         silent = now - self._heard
-        if silent < 3.0 or not self._calls:
+        if silent < 5.0 or not self._calls:
             return False
-        if silent * self._pulse > 12.0:
+        if silent * self._pulse > 25.0:
             return True
         oldest = min(call.dialed for call in self._calls.values())
         return silent > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
@@ -310,6 +322,8 @@ class Pacing:
     def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str, float]:
         outlook = self._look_ahead(now)
         share = self._share(now, outlook)
+        if self._strict:
+            self._aim = self._strict_aim()
         limit = min(self._limit * share, 0.6)
         self._why |= {"limit": limit, "outlook": outlook}
         if share <= 0.0:
@@ -324,11 +338,16 @@ class Pacing:
         first = outlook.chance_lost(0)
         risk = first if placed == 1 else 0.5 * (first + outlook.chance_lost(placed - 1))
         if count < most or risk > limit:
-            aim = self._aim * share * self._risked / self._lost
+            aim = self._aim * share * min(self._risked / self._lost, 2.0)
             weight = 0.15 * placed * outlook.chance_answered
             self._limit *= exp(min(weight, 0.3) * (aim - risk) / max(aim, risk))
             self._limit = min(max(self._limit, 0.5 * self._aim), 15.0 * self._aim)
         return count, why, risk
+
+    def _strict_aim(self) -> float:
+        """The share to lose so that chance alone does not break the cap of a window with so many answers."""
+        cap = self.config.abandonment_cap
+        return cap * min(max(1.0 - 1.3 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.8)
 
     @staticmethod
     def _up_to(outlook: Outlook, limit: float, most: int) -> int:
@@ -348,18 +367,23 @@ class Pacing:
         return low
 
     def _share(self, now: float, outlook: Outlook) -> float:
-        """By how much the limit is moved for what has been lost: 1 when that is as it should be, 0 when the budget is spent."""
-        share = 2.0
+        """By how much the limit is moved for what has been lost: 1 when that is as it should be, 0 when the budget is
+        spent."""
+        at_work = self._at_work()
         at_risk = outlook.at_risk()
+        # Where many agents work, calls are lost several at a time.
+        clump = 0.3 * sqrt(at_work)
+        share = 2.0
         for budget in self._budgets:
             budget.expire(now)
-            ahead = self._aim * budget.answers - budget.lost
-            slow = 2.0 + 0.04 * sqrt(budget.answers)
-            share = min(share, exp(min(max(ahead / slow, -1.5), 0.0 if self._strict else 0.7)))
+            answers = budget.answers
+            ahead = self._aim * answers - budget.lost
+            most = 0.0 if self._strict else min(0.7, answers / 400.0)
+            share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
             room = budget.left() + 1.0
-            if room <= 0.0:
+            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
                 return 0.0
-            share *= min(max((room - 0.5 * at_risk) / 1.5, 0.1), 1.0)
+            share *= min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
         return share
 
     def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
@@ -405,8 +429,21 @@ class Pacing:
         return outlook
 
     def why(self, now: float) -> str:
-        """The last decision in a sentence, with its numbers."""
+        """The last decision in words and numbers, as of then; how much may still be lost, as of now."""
         w = self._why
         if not w:
             return "nothing has been decided yet"
-        return str(w)
+        about = [f"placing {w['placed']}: {w['free']} of {w['at_work']} agents free"]
+        under_way = f"{w['open']} calls under way"
+        if (outlook := w.get("outlook")) is not None:
+            about[0] += f", {outlook.freed.mean[SPOKEN_OF]:.0f} more expected within {AHEAD[SPOKEN_OF]} s"
+            under_way += f" of which about {outlook.answers.mean[-1]:.0f} will be answered"
+        about += [under_way, w["reason"]]
+        for budget in self._budgets:
+            budget.expire(now)
+            lost, answers = round(budget.lost), round(budget.answers)
+            share = lost / answers if answers else 0.0
+            span = "today" if budget.window == DAY else f"within {budget.window / 60.0:.0f} minutes"
+            left = int(max(0.0, budget.left() + 1.0))
+            about.append(f"{share:.1%} abandoned of {answers} answers, {left} more may be lost {span}")
+        return "; ".join(about)

@@ -1,8 +1,8 @@
 """A call centre in a few seconds: the dry run of a campaign, and the bench on which ways of pacing are compared.
 
-Customers, phones and agents are played event by event; whoever paces sees only what a real dialer sees (`Pacing.observe`)
-and is asked each tick how many calls to place and which to give up. Time is simulated; nothing here waits, dials or knows a
-clock. The same seed gives the same customers whoever paces, call by call.
+Customers, phones and agents are played event by event; whoever paces sees only what a real dialer sees
+(`Pacing.observe`) and is asked each tick how many calls to place and which to give up. Time is simulated; nothing
+here waits, dials or knows a clock. The same seed gives the same customers whoever paces, call by call.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ class Duration:
 class Traffic:
     """What is dialed, and who talks.
 
-    `answer_rate`: the share of calls that somebody (or a machine) answers, as (from second, share) steps, with straight
-    lines between them where `drifting`. `says_ring`: the share of calls whose carrier tells that it rings. `machines`: the
-    share of answers that are machines; with `amd` they are found after `amd_seconds`, and this share of people is taken for one.
-    `shifts`: (second, agents) changes of the number of agents. `late`: seconds by which events come late, at most.
+    `answer_rate`: the share of calls that somebody (or a machine) answers, as (from second, share) steps, with
+    straight lines between them where `drifting`. `says_ring`: the share of calls whose carrier tells that it rings.
+    `machines`: the share of answers that are machines; with `amd` they are found after `amd_seconds`, and this share
+    of people is taken for one. `shifts`: (second, agents) changes of the number of agents. `late`: seconds by which
+    events come late, at most.
     """
 
     agents: int
@@ -93,8 +94,9 @@ class Traffic:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run came to. `busy`, `ready`: agent seconds. `worst_window`: the highest share abandoned of the answers in any
-    half hour with 30 answers and more; `windows_over` how many half hours, by the minute, were above 3 % and one call."""
+    """What a run came to. `busy`, `ready`: agent seconds. `worst_window`: the highest share abandoned of the answers
+    in any half hour with 30 answers and more; `windows_over` how many half hours, by the minute, were above 3 % and
+    one call."""
 
     placed: int = 0
     answered: int = 0
