@@ -82,55 +82,79 @@ class Level:
 
     Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows,
     it is believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a
-    steady state is known well. Steps upwards, which cost abandoned calls, are believed sooner than steps downwards.
+    steady state is known well. Steps upwards cost abandoned calls: for them there is an alarm with a shorter memory yet.
     """
 
-    QUICK = 12.0
+    QUICK = 16.0
+    ALARM = 6.0
     PRIOR = 6.0
 
     def __init__(self, memory: float = 80.0) -> None:
         self._memory = memory
         self._seen = self._expected = 0.0
         self._quick_seen = self._quick_expected = 0.0
-        self._blend = 0.0
+        self._alarm_seen = self._alarm_expected = 0.0
+        self._believed = 0.0
+        self._believed_seen = 0.0
         self.factor = 1.0
         """1 when things are as they were."""
 
     def expect(self, events: float) -> None:
         """So many events were to be expected since the last time, at factor 1."""
-        fade = exp(-events * self.factor / self._memory)
+        now = events * self.factor
+        fade = exp(-now / self._memory)
         self._seen *= fade
         self._expected = self._expected * fade + events
-        fade = exp(-events * self.factor / self.QUICK)
+        fade = exp(-now / self.QUICK)
         self._quick_seen *= fade
         self._quick_expected = self._quick_expected * fade + events
+        fade = exp(-now / self.ALARM)
+        self._alarm_seen *= fade
+        self._alarm_expected = self._alarm_expected * fade + events
         self._settle()
 
     def happened(self) -> None:
         """One of them happened."""
         self._seen += 1.0
         self._quick_seen += 1.0
+        self._alarm_seen += 1.0
 
     def rescale(self, ratio: float) -> None:
         """The rates themselves were learnt anew, and are so many times what they were."""
         self._expected *= ratio
         self._quick_expected *= ratio
+        self._alarm_expected *= ratio
         self._settle()
 
     def _settle(self) -> None:
         long = (self._seen + self.PRIOR) / (self._expected + self.PRIOR)
         short = (self._quick_seen + 1.0) / (self._quick_expected + 1.0)
-        told = long * self._quick_expected
-        # Half: the events of a fading memory weigh less than 1 each, and their sum scatters less than their number.
-        z = (self._quick_seen - told) / sqrt(0.5 * told + 0.7)
-        blend = (z - 1.7) / 1.6 if z > 0.0 else (-z - 2.2) / 1.6
-        self._blend = blend = min(max(blend, 0.0), 1.0)
-        if blend >= 1.0:
+        z = _beyond(self._quick_seen, long * self._quick_expected)
+        believed = _part((z - 1.7) / 1.6 if z > 0.0 else (-z - 1.6) / 1.2)
+        if believed >= 1.0:
             self._seen, self._expected = self._quick_seen, self._quick_expected
-        self.factor = long + blend * (short - long)
+        self.factor = long + believed * (short - long)
+        self._believed, self._believed_seen = believed, self._quick_seen
+        alarmed = _part((_beyond(self._alarm_seen, self.factor * self._alarm_expected) - 1.8) / 1.4)
+        if alarmed > 0.0:
+            shortest = (self._alarm_seen + 1.0) / (self._alarm_expected + 1.0)
+            self.factor += alarmed * max(shortest - self.factor, 0.0)
+            self._believed, self._believed_seen = max(believed, alarmed), self._alarm_seen
 
     @property
     def error(self) -> float:
         """The standard error as a share of the factor."""
         long = 1.0 / (self._seen + self.PRIOR)
-        return float(sqrt(long + self._blend * (1.0 / (self._quick_seen + 3.0) - long)))
+        return float(sqrt(long + self._believed * max(1.0 / (self._believed_seen + 3.0) - long, 0.0)))
+
+
+def _beyond(seen: float, told: float) -> float:
+    """By how many standard deviations more was seen than was told.
+
+    Half: events of a fading memory weigh less than 1 each, and their sum scatters less than their number.
+    """
+    return (seen - told) / sqrt(0.5 * told + 0.7)
+
+
+def _part(x: float) -> float:
+    return min(max(x, 0.0), 1.0)

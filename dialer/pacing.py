@@ -40,6 +40,9 @@ DAY = 86400.0
 SPOKEN_OF = AHEAD.index(13)
 """Which of the seconds ahead `why` speaks of."""
 
+IN_HAND = 0.7
+"""Calls of the budget that are kept in hand, against a bad end of a short run."""
+
 MANY_AGENTS = 30
 OVERDRAWN = 0.02
 """So many agents and more go on with great care, instead of with one call each, while not more calls than this share
@@ -124,7 +127,7 @@ class Pacing:
         self._events = 0
         self._heard = -inf
         self._pulse, self._pulse_at = 0.0, -inf
-        self._tokens, self._decided = inf, -inf
+        self._tokens, self._decided = 1.0, -inf
         self._swept = -inf
         self._outlook: tuple[float, int, int, Outlook] | None = None
         self._why: dict[str, Any] = {}
@@ -293,8 +296,9 @@ class Pacing:
         if now - self._swept < 5.0:
             return
         self._swept = now
+        # While nothing is heard, nothing is known to be over.
         oldest = 2.0 * self.config.ring_timeout_s + 30.0
-        for ident in [ident for ident, call in self._calls.items() if now - call.since > oldest]:
+        for ident in [ident for ident, call in self._calls.items() if self._heard - call.since > oldest]:
             # Its end was never told.
             call = self._calls.pop(ident)
             self._forecast.left(call.stage, call.since, now, None)
@@ -302,9 +306,9 @@ class Pacing:
     def _earned(self, now: float) -> int:
         """How many calls the calls a second allow by now."""
         config = self.config
-        since = now - self._decided
+        since = min(now - self._decided, 2.0) if self._decided > -inf else config.tick_s
         self._decided = now
-        most = max(1.0, config.calls_per_second * max(config.tick_s, min(since, 2.0)))
+        most = max(1.0, config.calls_per_second * max(config.tick_s, since))
         self._tokens = min(self._tokens + config.calls_per_second * since, most)
         return int(self._tokens + 1e-6)
 
@@ -312,11 +316,11 @@ class Pacing:
         """Whether nothing was heard although, at the pace of events, much should have been; or although calls should
         have ended."""
         silent = now - self._heard
-        if silent < 5.0 or not self._calls:
+        if silent < 5.0 or not (self._calls or self._asked):
             return False
         if silent * self._pulse > 25.0:
             return True
-        oldest = min(call.dialed for call in self._calls.values())
+        oldest = min((call.dialed for call in self._calls.values()), default=now)
         return silent > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
 
     def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str, float]:
@@ -377,7 +381,7 @@ class Pacing:
         for budget in self._budgets:
             budget.expire(now)
             answers = budget.answers
-            ahead = self._aim * answers - budget.lost
+            ahead = self._aim * answers - budget.lost - IN_HAND
             most = 0.0 if self._strict else min(0.7, answers / 400.0)
             share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
             room = budget.left() + 1.0
@@ -396,7 +400,7 @@ class Pacing:
         if not self._forecast.any_older(now, config.min_ring_s):
             return ()
         outlook = self._look_ahead(now)
-        limit = min(max(2.5 * self._limit * self._share(now, outlook), 0.15), 0.6)
+        limit = min(max(3.5 * self._limit * self._share(now, outlook), 0.4), 0.7)
         if outlook.chance_lost_soon() <= limit:
             return ()
         gone: list[Hashable] = []

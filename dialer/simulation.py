@@ -209,7 +209,9 @@ class Simulation:
                 self.outcome.given_up += 1
                 self._over(call, "cancel")
         wanted = self._pace.calls_to_place(now)
-        self._tokens = min(traffic.calls_per_second, self._tokens + traffic.calls_per_second * traffic.tick)
+        self._tokens = min(
+            max(1.0, traffic.calls_per_second), self._tokens + traffic.calls_per_second * traffic.tick
+        )
         for _n in range(min(wanted, int(self._tokens), traffic.lines - len(self._calls))):
             self._tokens -= 1
             self._dial()
