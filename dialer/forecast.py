@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from math import exp, sqrt
 from operator import itemgetter, mul, sub
+from typing import Protocol
 
 from dialer.estimates import Hazard, Level
 from dialer.outlook import AHEAD, Moments, Outlook, arrivals, weighed
@@ -20,6 +21,16 @@ LAST = AHEAD[-1]
 LEARN_CALLS = 3.0
 LEARN_AGENTS = 5.0
 """Seconds after which tables are worked out anew."""
+
+RENEWED = 8
+"""Rows of agents' tables worked out anew in one decision."""
+
+
+class AgentNow(Protocol):
+    """An agent's state, and since when."""
+
+    state: str
+    since: float
 
 
 class _Ages:
@@ -78,10 +89,10 @@ class Forecast:
         self._at_level = 1.0
         self._talk_rates: list[float] = []
         self._wrap_rates: list[float] = []
-        self._talk_rows: dict[int, list[float]] = {}
-        self._wrap_rows: dict[int, list[float]] = {}
+        self._free_rows: list[list[float]] = []
+        self._free_columns: list[tuple[float, ...]] = []
+        self._renew: list[int] = []
         self._wrapped: list[float] = []
-        self._after = 0
         self._back: list[list[float]] = []
 
     # ------------------------------------------------------------------------------------------ what happens
@@ -132,8 +143,8 @@ class Forecast:
         scale = self._level.factor / self._at_level * (self._people if self._amd else 1.0)
         return [min(scale * p, 1.0) for p in self._rows[n if stage == "dial" else self._size + n]]
 
-    def outlook(self, now: float, asked: int, agents: Iterable[tuple[str, float]]) -> Outlook:
-        """What to expect. `asked`: calls asked for and not dialed yet; `agents`: state, and since when."""
+    def outlook(self, now: float, asked: int, agents: Iterable[AgentNow]) -> Outlook:
+        """What to expect. `asked`: calls asked for and not dialed yet; `agents`: all there are."""
         counts = self._ages["dial"].by_second(now, self._size)
         ringing = self._ages["ring"].by_second(now, self._size)
         learnt = now - self._calls_at >= LEARN_CALLS
@@ -157,20 +168,19 @@ class Forecast:
             error = sqrt(error * error + (1.0 - self._people) / (self._people * self._judged + 0.1))
         new = self.chances("dial", 0.0)
         free, talking, wrapping = 0, [0] * len(TALK_BINS), [0] * len(WRAP_BINS)
-        for state, since in agents:
-            if state == "ready":
+        for agent in agents:
+            state = agent.state
+            if state == "talk":
+                talking[bisect_right(TALK_BINS, now - agent.since) - 1] += 1
+            elif state == "ready":
                 free += 1
-            elif state == "talk":
-                talking[bisect_right(TALK_BINS, now - since) - 1] += 1
             elif state == "wrap":
-                wrapping[bisect_right(WRAP_BINS, now - since) - 1] += 1
+                wrapping[bisect_right(WRAP_BINS, now - agent.since) - 1] += 1
         if not self._talk_rates or (now - self._agents_at >= LEARN_AGENTS and not learnt):
             self._learn_agents(now, talking, wrapping)
-        freed = [0.0] * (3 * len(AHEAD))
-        for ages, row_of in ((talking, self._talk_row), (wrapping, self._wrap_row)):
-            for n, count in enumerate(ages):
-                if count:
-                    freed = [f + count * part for f, part in zip(freed, row_of(n), strict=True)]
+        self._renew_rows(RENEWED)
+        counts = talking + wrapping
+        freed = [sum(map(mul, counts, column)) for column in self._free_columns]
         coming = arrivals(answers.mean)
         back = [sum(map(mul, coming, weights)) for weights in self._back]
         unsure = sqrt(1.0 / (self._talking.seen + 15.0) + 0.0009)
@@ -256,11 +266,10 @@ class Forecast:
         self._agents_at = now
         self._talk_rates = self._talking.rates(talking)["end"]
         self._wrap_rates = self._wrapping.rates(wrapping)["end"]
-        self._talk_rows.clear()
-        self._wrap_rows.clear()
+        self._renew = list(range(len(talking) + len(wrapping)))
         # Turned round, for sums of talk and wrap-up; half a second less, as talks end somewhere within their second.
         ended = _by_second(WRAP_BINS, self._wrap_rates, 0)
-        self._after = after = int(self._wait + 0.5)
+        after = int(self._wait + 0.5)
         self._wrapped = [self._stays * _at(ended, k + self._wait - 0.5) for k in range(LAST, -after - 1, -1)]
         talks = _ends(_by_second(TALK_BINS, self._talk_rates, 0))
         free = [self._free_by(talks, k) for k in range(LAST + 1)]
@@ -272,22 +281,26 @@ class Forecast:
         second."""
         return float(sum(map(mul, ends, self._wrapped[LAST - k :])))
 
-    def _wrap_row(self, n: int) -> list[float]:
-        """How likely an agent writing up, in the n-th bin, is free in time for an answer at each of `AHEAD`,
-        `weighed`."""
-        row = self._wrap_rows.get(n)
-        if row is None:
-            over = _over(WRAP_BINS, self._wrap_rates, n, self._wait)
-            row = self._wrap_rows[n] = weighed([self._stays * p for p in over])
-        return row
+    def _renew_rows(self, most: int) -> None:
+        """Works out anew how likely agents are free in time for an answer, a few bins at a time: no decision takes long."""
+        if not self._renew:
+            return
+        rows = self._free_rows
+        if not rows:
+            most, self._free_rows = len(self._renew), [[]] * len(self._renew)
+            rows = self._free_rows
+        for _ in range(min(most, len(self._renew))):
+            n = self._renew.pop()
+            rows[n] = self._free_row(n)
+        self._free_columns = list(zip(*rows, strict=True))
 
-    def _talk_row(self, n: int) -> list[float]:
-        """The same of one who talks."""
-        row = self._talk_rows.get(n)
-        if row is None:
-            ends = _ends(_by_second(TALK_BINS, self._talk_rates, n))
-            row = self._talk_rows[n] = weighed([self._free_by(ends, k) for k in AHEAD])
-        return row
+    def _free_row(self, n: int) -> list[float]:
+        """Of an agent in the n-th bin, of those who talk and then those who write up; `weighed`."""
+        if n >= len(TALK_BINS):
+            over = _over(WRAP_BINS, self._wrap_rates, n - len(TALK_BINS), self._wait)
+            return weighed([self._stays * p for p in over])
+        ends = _ends(_by_second(TALK_BINS, self._talk_rates, n))
+        return weighed([self._free_by(ends, k) for k in AHEAD])
 
 
 SPAN = LAST + 10

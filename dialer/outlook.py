@@ -72,34 +72,39 @@ class Outlook:
         self.answers = answers
         self.freed = freed
         self._error = error
-        self._freed_error = freed_error
         self._new = new
-        self._back = back
         self.chance_answered = new[-1]
         total = new[-1] or 1.0
-        self._when = [(p - q) / total for p, q in zip(new, (0.0, *new[:-1]), strict=True)]
+        when = [(p - q) / total for p, q in zip(new, (0.0, *new[:-1]), strict=True)]
+        self._seen_at = [(k, part) for k, part in enumerate(when) if part > 1e-3]
+        self._freed_variance = [
+            v + (freed_error * m) ** 2 + 0.01 for v, m in zip(freed.variance, freed.mean, strict=True)
+        ]
+        self._at_risk: float | None = None
         self.room = [spare + f + b for f, b in zip(freed.mean, back, strict=True)]
 
     def _full(self, k: int, more: float) -> float:
         """The chance that whoever answers then, beyond those expected and `more` new calls, finds nobody free in time."""
         p = self._new[k]
-        mean = self.answers.mean[k] + more * p
+        answers = self.answers
         odds = more * p * (1.0 - p)
-        variance = self.answers.variance[k] + odds
-        third = self.answers.third[k] + odds * (1.0 - 2.0 * p) - self.freed.third[k]
+        mean = answers.mean[k] + more * p
+        variance = answers.variance[k] + odds
         shared = (self._error * mean) ** 2
-        freed = self._freed_error * self.freed.mean[k]
+        all_variance = variance + shared + self._freed_variance[k]
+        deviation = sqrt(all_variance) if all_variance > 0.01 else 0.1
+        z = (self.room[k] - mean - 0.5) / deviation
+        if z > 6.0:
+            return 0.0
         # A number whose mean is itself uncertain has a longer tail: as of a Poisson mean that is gamma distributed.
+        third = answers.third[k] + odds * (1.0 - 2.0 * p) - self.freed.third[k]
         third += shared * (3.0 * variance + 2.0 * shared) / (mean + 0.1)
-        variance += shared + freed * freed + self.freed.variance[k]
-        deviation = sqrt(max(variance, 0.0) + 0.01)
-        skew = third / (deviation * deviation * deviation)
-        return tail((self.room[k] - mean - 0.5) / deviation, min(max(skew, -1.2), 1.2))
+        return tail(z, min(max(third / (deviation * deviation * deviation), -1.2), 1.2))
 
     def chance_lost(self, more: int) -> float:
         """The chance that the answer to one more call after `more` new ones finds no agent in time."""
-        when, full = self._when, self._full
-        return sum(when[k] * full(k, more) for k in range(len(when)) if when[k] > 1e-3)
+        full = self._full
+        return sum([part * full(k, more) for k, part in self._seen_at])
 
     def chance_lost_soon(self) -> float:
         """The chance that an answer in the next seconds finds no agent in time."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from math import exp, inf, sqrt
 from typing import Any, Literal
 
@@ -155,7 +156,7 @@ class Pacing:
                         budget.machine(now)
 
     def _dial(self, now: float, ident: Hashable) -> None:
-        if (former := self._calls.get(ident)) is not None:
+        if (former := self._calls.pop(ident, None)) is not None:
             self._forecast.left(former.stage, former.since, now, None)
         risk = 0.0
         if self._asked:
@@ -298,10 +299,15 @@ class Pacing:
         self._swept = now
         # While nothing is heard, nothing is known to be over.
         oldest = 2.0 * self.config.ring_timeout_s + 30.0
-        for ident in [ident for ident, call in self._calls.items() if self._heard - call.since > oldest]:
-            # Its end was never told.
-            call = self._calls.pop(ident)
-            self._forecast.left(call.stage, call.since, now, None)
+        for ident, call in self._dialed_before(self._heard - oldest):
+            if call.since < self._heard - oldest:
+                # Its end was never told.
+                del self._calls[ident]
+                self._forecast.left(call.stage, call.since, now, None)
+
+    def _dialed_before(self, then: float) -> list[tuple[Hashable, _Call]]:
+        """Calls are kept in the order in which they were dialed."""
+        return list(takewhile(lambda item: item[1].dialed < then, self._calls.items()))
 
     def _earned(self, now: float) -> int:
         """How many calls the calls a second allow by now."""
@@ -320,7 +326,7 @@ class Pacing:
             return False
         if silent * self._pulse > 25.0:
             return True
-        oldest = min((call.dialed for call in self._calls.values()), default=now)
+        oldest = next((call.dialed for call in self._calls.values()), now)
         return silent > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
 
     def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str, float]:
@@ -417,7 +423,7 @@ class Pacing:
         least = self.config.min_ring_s
         found = [
             (call, ident)
-            for ident, call in self._calls.items()
+            for ident, call in self._dialed_before(now - least + 1e-9)
             if (call.stage == "ring" and now - call.since >= least)
             or (call.stage == "dial" and now - call.since >= least + RING_UNSAID)
         ]
@@ -428,7 +434,7 @@ class Pacing:
         asked = sum(asked.calls for asked in self._asked)
         if self._outlook is not None and self._outlook[:3] == (now, self._events, asked):
             return self._outlook[3]
-        outlook = self._forecast.outlook(now, asked, [(a.state, a.since) for a in self._agents.values()])
+        outlook = self._forecast.outlook(now, asked, self._agents.values())
         self._outlook = now, self._events, asked, outlook
         return outlook
 
