@@ -147,7 +147,7 @@ class Pacing:
                 if (call := self._calls.get(ident)) is not None:
                     self._call(now, kind, ident, call, info)
                 if kind == "connect" and isinstance(info, tuple) and info:
-                    self._talks(now, info[0], ident)
+                    self._talks(now, info[0], ident, new=call is not None)
             case "login" | "ready" | "break" | "talk" | "wrap" | "logout":
                 self._agent(now, kind, ident, info)
             case "disp":
@@ -224,19 +224,23 @@ class Pacing:
                 self._number[agent.state] -= 1
                 del self._agents[ident]
         elif kind == "talk":
-            if info is not None and (call := self._calls.get(info)) is not None:
+            call = self._calls.get(info) if isinstance(info, Hashable) else None
+            if call is not None:
                 self._settle(now, info, call, lost=False)
-            self._talks(now, ident, info)
+            self._talks(now, ident, info, new=call is not None)
         elif agent is not None:
             self._enter(agent, kind, now)
         elif kind != "wrap":
             self._agents[ident] = _Agent(kind, now)
             self._number[kind] += 1
 
-    def _talks(self, now: float, ident: Hashable, call: Hashable) -> None:
-        """Said by the call and by the agent, in any order: a talk that is known, perhaps over, does not begin again."""
+    def _talks(self, now: float, ident: Hashable, call: Hashable, *, new: bool) -> None:
+        """Said by the call and by the agent, in any order: a talk that is known, perhaps over, does not begin again.
+
+        `new`: the call was open until now; names of calls may come again.
+        """
         agent = self._agents.get(ident)
-        if agent is not None and (agent.call != call or call is None):
+        if agent is not None and (new or agent.call != call or call is None):
             agent.call = call
             self._enter(agent, "talk", now)
 

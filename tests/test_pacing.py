@@ -327,6 +327,21 @@ def test_a_late_connect_begins_no_second_talk() -> None:
     assert "3 of 3 agents free" in floor.why()
 
 
+def test_a_name_used_again_is_another_call() -> None:
+    floor = Floor()
+    floor.agents(3)
+    for _ in range(2):
+        floor.say("dial", "line 1")
+        floor.say("answer", "line 1")
+        floor.say("connect", "line 1", ("agent 1", 0.0))
+        floor.say("talk", "agent 1", "line 1")
+        floor.placed()
+        assert "2 of 3 agents free" in floor.why()
+        floor.say("ready", "agent 1")
+    floor.placed()
+    assert "of 2 answers" in floor.why()
+
+
 def test_machines_that_came_to_an_agent_are_no_live_answers() -> None:
     floor = Floor()
     floor.agents(5)
