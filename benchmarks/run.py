@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "routing": (["--accounts", "100000", "--seconds", "6"], 180),
     "command": (["--rounds", "40"], 120),
     "figures": (["--calls", "500000", "--days", "100"], 240),
+    "pacing": (["--seeds", "1", "--hours", "0.4", "--repeats", "2"], 300),
 }
 """Name → its short settings, and the seconds after which it is given up."""
 

@@ -45,7 +45,7 @@ IN_HAND = 0.7
 """Calls of the budget that are kept in hand, against a bad end of a short run."""
 
 MANY_AGENTS = 30
-OVERDRAWN = 0.02
+OVERDRAWN = 0.05
 """So many agents and more go on with great care, instead of with one call each, while not more calls than this share
 of the agents were lost beyond the budget: so it recovers soonest."""
 
@@ -118,7 +118,7 @@ class Pacing:
         self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
         cap = config.abandonment_cap
         self._strict = config.mode == "predictive-strict"
-        self._aim = cap * (0.5 if self._strict else 0.91)
+        self._aim = cap * (0.5 if self._strict else 0.885)
         self._budgets = [Budget(config.window_s, cap)]
         if self._strict and config.window_s > STRICT_WINDOW:
             self._budgets.append(Budget(STRICT_WINDOW, cap))
@@ -361,7 +361,7 @@ class Pacing:
     def _strict_aim(self) -> float:
         """The share to lose so that chance alone does not break the cap of a window with so many answers."""
         cap = self.config.abandonment_cap
-        return cap * min(max(1.0 - 1.3 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.8)
+        return cap * min(max(1.0 - 1.8 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.72)
 
     @staticmethod
     def _up_to(outlook: Outlook, limit: float, most: int) -> int:
@@ -395,6 +395,9 @@ class Pacing:
             most = 0.0 if self._strict else min(0.7, answers / 400.0)
             share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
             room = budget.left() + 1.0
+            if self._strict:
+                # What is left now is left of a window that slides: answers without loss will fall out of it.
+                room -= 0.2 * self.config.abandonment_cap * answers
             if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
                 return 0.0
             share *= min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
