@@ -1,0 +1,122 @@
+"""The next half minute as it looks from now: how many people will have answered, how many agents will be free, and
+how likely the answer to one more call finds nobody. Sums of many unequal chances: a normal value corrected for skew
+(the first Edgeworth term), which for a handful of agents comes within a percent or two of the exact sum. Pure
+arithmetic, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import erf, exp, sqrt
+
+AHEAD = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25)
+"""The seconds from now that are looked at."""
+
+SOON = 4
+"""How many of them are soon."""
+
+
+def tail(z: float, skew: float) -> float:
+    """The chance that a value, standardised and of that skew, is above z."""
+    if z > 6.0:
+        return 0.0
+    density = 0.3989422804014327 * exp(-0.5 * z * z)
+    chance = 0.5 - 0.5 * erf(z * 0.7071067811865476) + density * skew * (z * z - 1.0) / 6.0
+    return min(max(chance, 0.0), 1.0)
+
+
+class Moments:
+    """Mean, variance and third central moment of a number, at each of the seconds `AHEAD`."""
+
+    __slots__ = ("mean", "third", "variance")
+
+    def __init__(self, mean: list[float], variance: list[float], third: list[float]) -> None:
+        self.mean, self.variance, self.third = mean, variance, third
+
+    @classmethod
+    def of(cls, row: Sequence[float]) -> Moments:
+        """Out of one row with all three, as `weighed` makes it."""
+        size = len(AHEAD)
+        return cls(list(row[:size]), list(row[size : 2 * size]), list(row[2 * size :]))
+
+    def add(self, count: float, chances: Sequence[float]) -> None:
+        """Adds so many things, each of which has happened by then with these chances; a negative count takes them out."""
+        row = weighed(chances)
+        now = [m + count * p for m, p in zip((*self.mean, *self.variance, *self.third), row, strict=True)]
+        size = len(AHEAD)
+        self.mean, self.variance, self.third = now[:size], now[size : 2 * size], now[2 * size :]
+
+
+def weighed(chances: Sequence[float]) -> list[float]:
+    """One row with mean, variance and third central moment of a thing that has happened by then with these chances."""
+    variance = [p * (1.0 - p) for p in chances]
+    return [*chances, *variance, *[v * (1.0 - 2.0 * p) for v, p in zip(variance, chances, strict=True)]]
+
+
+class Outlook:
+    """What to expect. `answers`: of the calls under way; `error`: by which share all of them may be wrong together;
+    `new`: the chance that a new call is answered by then; `freed`: busy agents who will be free in time for an answer;
+    `freed_error`: likewise; `back`: agents who will take a call and be free again; `spare`: agents free and not yet
+    needed."""
+
+    def __init__(
+        self,
+        spare: int,
+        answers: Moments,
+        error: float,
+        new: Sequence[float],
+        freed: Moments,
+        freed_error: float,
+        back: Sequence[float],
+    ) -> None:
+        self.spare = spare
+        self.answers = answers
+        self.freed = freed
+        self._error = error
+        self._new = new
+        self.chance_answered = new[-1]
+        total = new[-1] or 1.0
+        when = [(p - q) / total for p, q in zip(new, (0.0, *new[:-1]), strict=True)]
+        self._seen_at = [(k, part) for k, part in enumerate(when) if part > 1e-3]
+        self._freed_variance = [
+            v + (freed_error * m) ** 2 + 0.01 for v, m in zip(freed.variance, freed.mean, strict=True)
+        ]
+        self._at_risk: float | None = None
+        self.room = [spare + f + b for f, b in zip(freed.mean, back, strict=True)]
+
+    def _full(self, k: int, more: float) -> float:
+        """The chance that whoever answers then, beyond those expected and `more` new calls, finds nobody free in time."""
+        p = self._new[k]
+        answers = self.answers
+        odds = more * p * (1.0 - p)
+        mean = answers.mean[k] + more * p
+        variance = answers.variance[k] + odds
+        shared = (self._error * mean) ** 2
+        all_variance = variance + shared + self._freed_variance[k]
+        deviation = sqrt(all_variance) if all_variance > 0.01 else 0.1
+        z = (self.room[k] - mean - 0.5) / deviation
+        if z > 6.0:
+            return 0.0
+        # A number whose mean is itself uncertain has a longer tail: as of a Poisson mean that is gamma distributed.
+        third = answers.third[k] + odds * (1.0 - 2.0 * p) - self.freed.third[k]
+        third += shared * (3.0 * variance + 2.0 * shared) / (mean + 0.1)
+        return tail(z, min(max(third / (deviation * deviation * deviation), -1.2), 1.2))
+
+    def chance_lost(self, more: int) -> float:
+        """The chance that the answer to one more call after `more` new ones finds no agent in time."""
+        full = self._full
+        return sum([part * full(k, more) for k, part in self._seen_at])
+
+    def chance_lost_soon(self) -> float:
+        """The chance that an answer in the next seconds finds no agent in time."""
+        return sum(self._full(k, 0.0) for k in range(SOON)) / SOON
+
+    def at_risk(self) -> float:
+        """How many of the answers to come will find nobody, roughly."""
+        return sum(
+            part * self._full(k, 0.0) for k, part in enumerate(arrivals(self.answers.mean)) if part > 0.01
+        )
+
+
+def arrivals(mean: Sequence[float]) -> list[float]:
+    """How many come in each span between the seconds `AHEAD`."""
+    return [b - a for a, b in zip((0.0, *mean[:-1]), mean, strict=True)]

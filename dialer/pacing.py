@@ -1,0 +1,466 @@
+"""Pacing: how many calls to place now, so that agents talk and hardly anybody picks up to silence.
+
+Each tick it looks half a minute ahead. From the calls under way (how long each has been dialing or ringing) it knows
+how many people will have answered by then; from the agents (how long each has been talking or writing up) how many
+will be free. Another call is placed while the chance that its answer would find nobody free, within the seconds that
+the law gives, is below a limit. The limit moves so that these chances average the share that may be lost, corrected
+by what really was lost, and falls with what is left of the budget. Estimates are learnt while it runs, start
+cautious, and carry their own uncertainty.
+
+Pure: no I/O, no clock of its own; driven by `observe`, `calls_to_place` and `calls_to_give_up`. The idea that age
+decides is public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,445, expired).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from itertools import takewhile
+from math import exp, inf, sqrt
+from typing import Any, Literal
+
+from dialer.budget import Budget
+from dialer.forecast import Forecast
+from dialer.outlook import AHEAD, Outlook
+
+Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
+
+ASKED_FOR = 2.5
+"""Seconds after which a call that was asked for and not dialed is no longer expected, if anything was heard since."""
+
+UNHEARD = 30.0
+"""The same when nothing was heard at all."""
+
+RING_UNSAID = 6.0
+"""Seconds of setting up granted to a call of which nobody said that it rings, before its ringing is counted."""
+
+STRICT_WINDOW = 1800.0
+DAY = 86400.0
+
+SPOKEN_OF = AHEAD.index(13)
+"""Which of the seconds ahead `why` speaks of."""
+
+IN_HAND = 0.7
+"""Calls of the budget that are kept in hand, against a bad end of a short run."""
+
+MANY_AGENTS = 30
+OVERDRAWN = 0.05
+"""So many agents and more go on with great care, instead of with one call each, while not more calls than this share
+of the agents were lost beyond the budget: so it recovers soonest."""
+
+THIN = (20, 4)
+"""Calls ended and calls answered before anything is predicted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacingConfig:
+    """How to pace. Shares are of 1, times in seconds.
+
+    `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for
+    an agent; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power
+    mode; `few_agents`: with fewer agents at work it paces progressively.
+    """
+
+    mode: Mode = "predictive"
+    abandonment_cap: float = 0.03
+    window_s: float = 86400.0
+    answer_wait_s: float = 2.0
+    min_ring_s: float = 15.0
+    ring_timeout_s: float = 24.0
+    calls_per_second: float = 10.0
+    max_lines: int = 1000
+    tick_s: float = 0.5
+    amd: bool = False
+    ratio: float = 1.5
+    few_agents: int = 3
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """`stage`: dial, ring, amd, queue or over; `since`: when it came to it; `risk`: the chance, when it was placed,
+    that its answer would be lost."""
+
+    stage: str
+    since: float
+    dialed: float
+    risk: float
+
+
+@dataclass(slots=True, eq=False)
+class _Agent:
+    """`state`: login, ready, break, talk or wrap; `call`: the last one talked to."""
+
+    state: str
+    since: float
+    call: Hashable = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Calls asked for at a time, and not dialed yet."""
+
+    at: float
+    calls: int
+    risk: float
+
+
+class Pacing:
+    """Decides how many calls to place. See the module; `observe` takes every event in order, with times that never
+    fall."""
+
+    def __init__(self, config: PacingConfig) -> None:
+        self.config = config
+        self._calls: dict[Hashable, _Call] = {}
+        self._agents: dict[Hashable, _Agent] = {}
+        self._number = {"login": 0, "ready": 0, "break": 0, "talk": 0, "wrap": 0}
+        self._asked: deque[_Asked] = deque()
+        self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
+        cap = config.abandonment_cap
+        self._strict = config.mode == "predictive-strict"
+        self._aim = cap * (0.5 if self._strict else 0.885)
+        self._budgets = [Budget(config.window_s, cap)]
+        if self._strict and config.window_s > STRICT_WINDOW:
+            self._budgets.append(Budget(STRICT_WINDOW, cap))
+        self._limit = 4.0 * self._aim
+        self._risked, self._lost = 8.0, 9.0
+        self._ended = self._answered = 0
+        self._events = 0
+        self._heard = -inf
+        self._pulse, self._pulse_at = 0.0, -inf
+        self._tokens, self._decided = 1.0, -inf
+        self._swept = -inf
+        self._outlook: tuple[float, int, int, Outlook] | None = None
+        self._why: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------ what happens
+
+    def observe(self, now: float, kind: str, ident: Hashable, info: Any = None) -> None:
+        """Takes an event. Unknown calls, agents and kinds are ignored: pacing never fails on what it hears."""
+        self._events += 1
+        self._pulse = self._pulse * exp((self._pulse_at - now) / 30.0) + 1.0 / 30.0
+        self._heard = self._pulse_at = now
+        match kind:
+            case "dial":
+                self._dial(now, ident)
+            case "ring" | "answer" | "end" | "amd" | "queue" | "connect" | "abandon":
+                if (call := self._calls.get(ident)) is not None:
+                    self._call(now, kind, ident, call, info)
+                if kind == "connect" and isinstance(info, tuple) and info:
+                    self._talks(now, info[0], ident, new=call is not None)
+            case "login" | "ready" | "break" | "talk" | "wrap" | "logout":
+                self._agent(now, kind, ident, info)
+            case "disp":
+                if isinstance(info, tuple) and info and info[-1] == "machine":
+                    for budget in self._budgets:
+                        budget.machine(now)
+
+    def _dial(self, now: float, ident: Hashable) -> None:
+        if (former := self._calls.pop(ident, None)) is not None:
+            self._forecast.left(former.stage, former.since, now, None)
+        risk = 0.0
+        if self._asked:
+            asked = self._asked[0]
+            risk = asked.risk
+            asked.calls -= 1
+            if not asked.calls:
+                self._asked.popleft()
+        self._calls[ident] = _Call("dial", now, now, risk)
+        self._forecast.entered("dial", now)
+
+    def _call(self, now: float, kind: str, ident: Hashable, call: _Call, info: Any) -> None:
+        unanswered = call.stage in ("dial", "ring")
+        match kind:
+            case "ring":
+                if call.stage == "dial":
+                    self._move(call, "ring", now, "ring")
+            case "answer":
+                if unanswered:
+                    self._move(call, "amd" if self.config.amd else "queue", now, "answer")
+            case "amd":
+                self._move(
+                    call, "queue" if info == "human" else "over", now, "answer" if unanswered else str(info)
+                )
+            case "queue":
+                self._move(call, "queue", now, "answer" if unanswered else "human")
+            case "connect" | "abandon":
+                self._settle(now, ident, call, lost=kind == "abandon")
+            case _:
+                self._ended += unanswered
+                self._forecast.left(call.stage, call.since, now, None if info == "cancel" else "end")
+                del self._calls[ident]
+
+    def _move(self, call: _Call, stage: str, now: float, how: str) -> None:
+        if how == "answer":
+            self._answered += 1
+            self._ended += 1
+        if call.stage != stage:
+            self._forecast.left(call.stage, call.since, now, how)
+            self._forecast.entered(stage, now)
+            call.stage, call.since = stage, now
+
+    def _settle(self, now: float, ident: Hashable, call: _Call, *, lost: bool) -> None:
+        """A person who answered has come to an agent, or is lost."""
+        if call.stage in ("dial", "ring"):
+            self._move(call, "queue", now, "answer")
+        elif lost and call.stage == "queue":
+            self._forecast.patience(now - call.since)
+        self._forecast.left(call.stage, call.since, now, None)
+        del self._calls[ident]
+        for budget in self._budgets:
+            if lost:
+                budget.abandon(now)
+            else:
+                budget.connect(now)
+        fade = 0.9995
+        self._risked = self._risked * fade + call.risk
+        self._lost = self._lost * fade + lost
+
+    def _agent(self, now: float, kind: str, ident: Hashable, info: Any) -> None:
+        agent = self._agents.get(ident)
+        if kind == "logout":
+            if agent is not None:
+                self._forecast.agent_left(agent.state, agent.since, now, "logout")
+                self._number[agent.state] -= 1
+                del self._agents[ident]
+        elif kind == "talk":
+            call = self._calls.get(info) if isinstance(info, Hashable) else None
+            if call is not None:
+                self._settle(now, info, call, lost=False)
+            self._talks(now, ident, info, new=call is not None)
+        elif agent is not None:
+            self._enter(agent, kind, now)
+        elif kind != "wrap":
+            self._agents[ident] = _Agent(kind, now)
+            self._number[kind] += 1
+
+    def _talks(self, now: float, ident: Hashable, call: Hashable, *, new: bool) -> None:
+        """Said by the call and by the agent, in any order: a talk that is known, perhaps over, does not begin again.
+
+        `new`: the call was open until now; names of calls may come again.
+        """
+        agent = self._agents.get(ident)
+        if agent is not None and (new or agent.call != call or call is None):
+            agent.call = call
+            self._enter(agent, "talk", now)
+
+    def _enter(self, agent: _Agent, state: str, now: float) -> None:
+        if agent.state != state:
+            self._forecast.agent_left(agent.state, agent.since, now, state)
+            self._number[agent.state] -= 1
+            self._number[state] += 1
+            agent.state, agent.since = state, now
+
+    def _at_work(self) -> int:
+        return self._number["ready"] + self._number["talk"] + self._number["wrap"]
+
+    # ------------------------------------------------------------------------------------------ what is decided
+
+    def calls_to_place(self, now: float) -> int:
+        """How many calls to place now, within the lines and the calls a second of the configuration."""
+        config = self.config
+        self._expire(now)
+        free, talking, at_work = self._number["ready"], self._number["talk"], self._at_work()
+        open_calls = len(self._calls) + sum(asked.calls for asked in self._asked)
+        one_each = max(0, free - open_calls)
+        most = max(0, min(self._earned(now), config.max_lines - open_calls - talking))
+        self._why = {"free": free, "at_work": at_work, "open": open_calls}
+        risk = 0.0
+        if at_work == 0:
+            count, why = 0, "no agent is at work"
+        elif config.mode == "progressive":
+            count, why = one_each, "one call for each free agent"
+        elif config.mode == "power":
+            count, why = (
+                max(0, round(config.ratio * free) - open_calls),
+                "a fixed ratio of calls to free agents",
+            )
+        elif at_work < config.few_agents:
+            count, why = one_each, "few agents, so one call for each free one"
+        elif self._stale(now):
+            count, why = one_each, "events are late, so one call for each free agent"
+        elif self._ended < THIN[0] or self._answered < THIN[1]:
+            count, why = one_each, "little is known yet, so one call for each free agent"
+        else:
+            count, why, risk = self._predicted(now, one_each, most)
+        placed = min(count, most)
+        if count > most:
+            why = "held by the lines or by the calls a second"
+        self._why |= {"placed": placed, "reason": why}
+        if placed > 0:
+            self._tokens -= placed
+            self._asked.append(_Asked(now, placed, risk))
+        return placed
+
+    def _expire(self, now: float) -> None:
+        asked = self._asked
+        while asked and now - asked[0].at > (
+            ASKED_FOR if self._heard >= asked[0].at + ASKED_FOR else UNHEARD
+        ):
+            asked.popleft()
+        if now - self._swept < 5.0:
+            return
+        self._swept = now
+        # While nothing is heard, nothing is known to be over.
+        oldest = 2.0 * self.config.ring_timeout_s + 30.0
+        for ident, call in self._dialed_before(self._heard - oldest):
+            if call.since < self._heard - oldest:
+                # Its end was never told.
+                del self._calls[ident]
+                self._forecast.left(call.stage, call.since, now, None)
+
+    def _dialed_before(self, then: float) -> list[tuple[Hashable, _Call]]:
+        """Calls are kept in the order in which they were dialed."""
+        return list(takewhile(lambda item: item[1].dialed < then, self._calls.items()))
+
+    def _earned(self, now: float) -> int:
+        """How many calls the calls a second allow by now."""
+        config = self.config
+        since = min(now - self._decided, 2.0) if self._decided > -inf else config.tick_s
+        self._decided = now
+        most = max(1.0, config.calls_per_second * max(config.tick_s, since))
+        self._tokens = min(self._tokens + config.calls_per_second * since, most)
+        return int(self._tokens + 1e-6)
+
+    def _stale(self, now: float) -> bool:
+        """Whether nothing was heard although, at the pace of events, much should have been; or although calls should
+        have ended."""
+        silent = now - self._heard
+        if silent < 5.0 or not (self._calls or self._asked):
+            return False
+        if silent * self._pulse > 25.0:
+            return True
+        oldest = next((call.dialed for call in self._calls.values()), now)
+        return silent > 10.0 and now - oldest > self.config.ring_timeout_s + 15.0
+
+    def _predicted(self, now: float, one_each: int, most: int) -> tuple[int, str, float]:
+        outlook = self._look_ahead(now)
+        share = self._share(now, outlook)
+        if self._strict:
+            self._aim = self._strict_aim()
+        limit = min(self._limit * share, 0.6)
+        self._why |= {"limit": limit, "outlook": outlook}
+        if share <= 0.0:
+            return one_each, "the budget is spent, so one call for each free agent", 0.0
+        count = self._up_to(outlook, limit, max(most, 1))
+        why = "another answer would find nobody too often"
+        if count < one_each:
+            count, why = one_each, "one call for each free agent"
+        placed = min(count, most)
+        if not placed:
+            return count, why, 0.0
+        first = outlook.chance_lost(0)
+        risk = first if placed == 1 else 0.5 * (first + outlook.chance_lost(placed - 1))
+        if count < most or risk > limit:
+            aim = self._aim * share * min(self._risked / self._lost, 2.0)
+            weight = 0.15 * placed * outlook.chance_answered
+            self._limit *= exp(min(weight, 0.3) * (aim - risk) / max(aim, risk))
+            self._limit = min(max(self._limit, 0.5 * self._aim), 15.0 * self._aim)
+        return count, why, risk
+
+    def _strict_aim(self) -> float:
+        """The share to lose so that chance alone does not break the cap of a window with so many answers."""
+        cap = self.config.abandonment_cap
+        return cap * min(max(1.0 - 1.8 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.72)
+
+    @staticmethod
+    def _up_to(outlook: Outlook, limit: float, most: int) -> int:
+        """How many calls may be placed until the answer to another would be lost with more than that chance."""
+        if outlook.chance_lost(0) > limit:
+            return 0
+        low, high = 1, 2
+        while high <= most and outlook.chance_lost(high - 1) <= limit:
+            low, high = high, high * 2
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if outlook.chance_lost(middle - 1) <= limit:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def _share(self, now: float, outlook: Outlook) -> float:
+        """By how much the limit is moved for what has been lost: 1 when that is as it should be, 0 when the budget is
+        spent."""
+        at_work = self._at_work()
+        at_risk = outlook.at_risk()
+        # Where many agents work, calls are lost several at a time.
+        clump = 0.3 * sqrt(at_work)
+        share = 2.0
+        for budget in self._budgets:
+            budget.expire(now)
+            answers = budget.answers
+            ahead = self._aim * answers - budget.lost - IN_HAND
+            most = 0.0 if self._strict else min(0.7, answers / 400.0)
+            share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
+            room = budget.left() + 1.0
+            if self._strict:
+                # What is left now is left of a window that slides: answers without loss will fall out of it.
+                room -= 0.2 * self.config.abandonment_cap * answers
+            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
+                return 0.0
+            share *= min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
+        return share
+
+    def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
+        """Calls that rang as long as they must, and whose answer would probably find nobody."""
+        config = self.config
+        if self._at_work() == 0:
+            return [ident for _, ident in self._long_enough(now)]
+        if config.mode not in ("predictive", "predictive-strict") or self._ended < THIN[0]:
+            return ()
+        if not self._forecast.any_older(now, config.min_ring_s):
+            return ()
+        outlook = self._look_ahead(now)
+        limit = min(max(3.5 * self._limit * self._share(now, outlook), 0.4), 0.7)
+        if outlook.chance_lost_soon() <= limit:
+            return ()
+        gone: list[Hashable] = []
+        for call, ident in self._long_enough(now)[:20]:
+            if outlook.chance_lost_soon() <= limit:
+                break
+            outlook.answers.add(-1.0, self._forecast.chances(call.stage, now - call.since))
+            gone.append(ident)
+        self._outlook = None
+        return gone
+
+    def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
+        """Calls that rang so long that they may be given up, the oldest first."""
+        least = self.config.min_ring_s
+        found = [
+            (call, ident)
+            for ident, call in self._dialed_before(now - least + 1e-9)
+            if (call.stage == "ring" and now - call.since >= least)
+            or (call.stage == "dial" and now - call.since >= least + RING_UNSAID)
+        ]
+        found.sort(key=lambda pair: pair[0].since)
+        return found
+
+    def _look_ahead(self, now: float) -> Outlook:
+        asked = sum(asked.calls for asked in self._asked)
+        if self._outlook is not None and self._outlook[:3] == (now, self._events, asked):
+            return self._outlook[3]
+        outlook = self._forecast.outlook(now, asked, self._agents.values())
+        self._outlook = now, self._events, asked, outlook
+        return outlook
+
+    def why(self, now: float) -> str:
+        """The last decision in words and numbers, as of then; how much may still be lost, as of now."""
+        w = self._why
+        if not w:
+            return "nothing has been decided yet"
+        about = [f"placing {w['placed']}: {w['free']} of {w['at_work']} agents free"]
+        under_way = f"{w['open']} calls under way"
+        if (outlook := w.get("outlook")) is not None:
+            about[0] += f", {outlook.freed.mean[SPOKEN_OF]:.0f} more expected within {AHEAD[SPOKEN_OF]} s"
+            under_way += f" of which about {outlook.answers.mean[-1]:.0f} will be answered"
+        about += [under_way, w["reason"]]
+        for budget in self._budgets:
+            budget.expire(now)
+            lost, answers = round(budget.lost), round(budget.answers)
+            share = lost / answers if answers else 0.0
+            span = "today" if budget.window == DAY else f"within {budget.window / 60.0:.0f} minutes"
+            left = int(max(0.0, budget.left() + 1.0))
+            about.append(f"{share:.1%} abandoned of {answers} answers, {left} more may be lost {span}")
+        return "; ".join(about)
