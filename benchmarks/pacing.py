@@ -93,8 +93,15 @@ WAYS: dict[str, Callable[[Traffic], Paces]] = {
 
 
 def interval(values: list[float]) -> dict[str, float]:
-    """Mean and half width of its 95 % interval (normal), and the highest, in percent."""
-    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    """Mean and half width of its 95 % interval (Student's t), and the highest, in percent."""
+    few = (0.0, 12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+    half = (
+        (few[len(values) - 1] if len(values) <= len(few) else 2.1)
+        * statistics.stdev(values)
+        / math.sqrt(len(values))
+        if len(values) > 1
+        else 0.0
+    )
     return {
         "mean": round(100 * statistics.fmean(values), 2),
         "plus_minus": round(100 * half, 2),
