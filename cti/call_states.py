@@ -69,7 +69,10 @@ class CallStates(CallBook):
 
     def _settle(self, call: Call, at: float) -> Facts:
         """Brings every state of the call up to what is known now and says each change."""
-        return self._tell(call, self._derive(call, at), at)
+        facts = self._tell(call, self._derive(call, at), at)
+        if not facts and call.departed:  # who took it over may have been told as connected before the other party came
+            return self._taken_over(call, at)
+        return facts
 
     def _derive(
         self, call: Call, at: float, parked: Leg | None = None
@@ -255,7 +258,12 @@ class CallStates(CallBook):
             speakers = [leg for leg in met if leg.agent][:1] or through[:1]
         if call.answered is None and any(leg.agent is None for leg in speakers):
             call.answered = at
-        facts: Facts = [] if from_queue else self._taken_over(call, at)
+        facts: Facts = []
+        if from_queue:  # whoever had the caller before the queue has handed over nothing
+            for leg in call.legs.values():
+                leg.left_by -= call.departed.keys()
+        else:
+            facts = self._taken_over(call, at)
         for leg in speakers:
             call.dnis = call.dnis or leg.dials
             queue = leg.member_of or (call.queue if from_queue else None)
