@@ -70,9 +70,8 @@ class CallStates(CallBook):
     def _settle(self, call: Call, at: float) -> Facts:
         """Brings every state of the call up to what is known now and says each change."""
         facts = self._tell(call, self._derive(call, at), at)
-        if not facts and call.departed:  # who took it over may have been told as connected before the other party came
-            return self._taken_over(call, at)
-        return facts
+        # Who took it over may have been told as connected before the other party came.
+        return facts or (self._taken_over(call, at) if call.departed else [])
 
     def _derive(
         self, call: Call, at: float, parked: Leg | None = None

@@ -13,7 +13,16 @@ from typing import TypeVar
 
 import pytest
 
-from cti.ami_events import ChannelState, ChannelStateChanged, fields_of
+from cti.ami_events import (
+    BridgeEntered,
+    BridgeLeft,
+    ChannelAppeared,
+    ChannelGone,
+    ChannelState,
+    ChannelStateChanged,
+    DialBegun,
+    fields_of,
+)
 from cti.facts import (
     CallCleared,
     CallDataChanged,
@@ -1191,6 +1200,37 @@ def test_a_transfer_says_who_and_how() -> None:
     assert (attended.kind, attended.by and attended.by.agent) == ("attended", "agent1101")
     assert {c.agent for c in attended.view.connections} == {None, "agent1101", "agent1102"}
     assert [fact.reason for fact in of("44", ConnectionCleared)][:2] == ["transferred", "transferred"]
+
+
+@pytest.mark.parametrize("gone_first", [True, False])
+def test_taken_over_by_a_supervisor(gone_first: bool) -> None:
+    """Asterisk may tell of the agent's end before, or after, the two others are together; it is one transfer."""
+    calls = model({"PJSIP/1101": "anna", "PJSIP/1102": "sara"})
+    up, down = ChannelState.UP, ChannelState.DOWN
+    talk = [
+        ChannelAppeared(1.0, "1.0", "1.0", "PJSIP/trunk-1", down, "15551", None, "5550100", "from-trunk", {}),
+        ChannelAppeared(2.0, "1.1", "1.0", "PJSIP/1101-2", down, "1101", None, "", "from-agent", {}),
+        DialBegun(2.0, "1.0", "1.1"),
+        ChannelStateChanged(2.5, "1.0", "1.0", up),
+        ChannelStateChanged(3.0, "1.1", "1.0", up),
+        BridgeEntered(3.0, "1.1", "1.0", "b", "simple_bridge"),
+        BridgeEntered(3.0, "1.0", "1.0", "b", "simple_bridge"),
+    ]
+    ends = [BridgeLeft(4.0, "1.1", "1.0", "b"), ChannelGone(4.0, "1.1", "1.0", 16)]
+    together = [
+        BridgeEntered(5.0, "s.1", "s.1", "c", "simple_bridge"),
+        BridgeLeft(5.0, "1.0", "1.0", "b"),
+        BridgeEntered(5.0, "1.0", "1.0", "c", "simple_bridge"),
+    ]
+    for record in talk:
+        calls.apply(record)
+    calls.expect("main:1.0", "s.1", "PJSIP/1102-3")
+    order = [*ends, *together] if gone_first else [*together, *ends]
+    found = [fact for record in order for fact in calls.apply(record)]
+    (moved,) = [fact for fact in found if isinstance(fact, CallTransferred)]
+    assert moved.by is not None
+    assert (moved.by.agent, moved.kind) == ("anna", "by_server")
+    assert [fact.agent for fact in found if isinstance(fact, CallEstablished)] == ["sara"]
 
 
 def test_a_consultation_knows_what_it_is_about() -> None:
