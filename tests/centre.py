@@ -607,11 +607,19 @@ class Centre:
             await self.member(screen.login, paused=not ready)
 
     async def member(self, login: str, *, there: bool = True, paused: bool = False, reason: str = "") -> None:
-        """Wait until Asterisk itself has the agent in their queues like this."""
+        """Wait until Asterisk itself has the agent in their queues like this, and a server of ours has heard of it."""
         seat = next(seat for seat in SEATS if seat.login == login)
+        interface = f"PJSIP/{seat.phone}"
+
+        def heard() -> bool:
+            queues = self.server.switches["main"].queues if self.server else None
+            known = queues.memberships(interface).values() if queues else ()
+            if queues is None or not there:
+                return not known
+            return len(known) == len(seat.queues) and all(m.paused == paused for m in known)
 
         async def agrees() -> bool:
-            rows = [row for row in await self.queue_members() if row["Location"] == f"PJSIP/{seat.phone}"]
+            rows = [row for row in await self.queue_members() if row["Location"] == interface]
             if not there:
                 return not rows
             return len(rows) == len(seat.queues) and all(
@@ -621,7 +629,7 @@ class Centre:
             )
 
         deadline = time.monotonic() + 10
-        while not await agrees():
+        while not (await agrees() and heard()):
             assert time.monotonic() < deadline, (login, there, paused, reason, await self.queue_members())
             await asyncio.sleep(0.03)
 

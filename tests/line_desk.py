@@ -80,12 +80,19 @@ async def queue_sees(centre: Centre, status: str, *, paused: bool = False, withi
             await asyncio.sleep(0.05)
 
 
-async def on_the_line(centre: Centre) -> bool:
-    """Whether the phone is in a bridge with the Local channel that stands for it in a call, as Asterisk says."""
-    rows = await centre.channels()
-    bridges = {row["Channel"].rpartition("-")[0]: row["BridgeId"] for row in rows if row["BridgeId"]}
-    halves = {row["BridgeId"] for row in rows if row["Channel"].startswith(LINE)}
-    return PHONE in bridges and bridges[PHONE] in halves
+async def on_the_line(centre: Centre, within: float = 5.0) -> None:
+    """Wait until the phone is in a bridge with the Local channel that stands for it in a call, as Asterisk says.
+
+    The Local channel meets the customer some milliseconds before its other half meets the phone.
+    """
+    async with asyncio.timeout(within):
+        while True:
+            rows = await centre.channels()
+            bridges = {row["Channel"].rpartition("-")[0]: row["BridgeId"] for row in rows if row["BridgeId"]}
+            halves = {row["BridgeId"] for row in rows if row["Channel"].startswith(LINE)}
+            if PHONE in bridges and bridges[PHONE] in halves:
+                return
+            await asyncio.sleep(0.05)
 
 
 async def in_talk_on_line(centre: Centre, *, talk: float = 120) -> tuple[Screen, str, str]:

@@ -145,7 +145,7 @@ async def test_an_administrator_sets_it_and_never_cuts_a_call(centre: Centre) ->
     anna, call, _ = await in_talk_on_line(centre)
     await administrator_sets(centre, False)
     await anna.wait_for("agent.off_hook_changed", agent="anna", off_hook=False)
-    assert await on_the_line(centre)
+    await on_the_line(centre)
     await anna.ask("call.hangup", call=call)
     await anna.agent_is("ready", off_hook=False, lines={}, reachable=True)
     await devices(centre, {})
@@ -185,7 +185,7 @@ async def test_the_server_dies_as_by_a_power_cut(centre: Centre) -> None:
         await centre.call("sales", talk=120)
         call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
         await process.kill()
-        assert await on_the_line(centre)
+        await on_the_line(centre)
         process = await centre.start_process()
         await anna.close()
         anna = await centre.screen("anna")
@@ -226,15 +226,11 @@ async def test_a_queue_call_is_answered_on_the_line_while_no_server_runs(centre:
     await queue_sees(centre, FREE)
     await centre.stop_server()
     customer = await centre.call("sales", talk=120)
-    async with asyncio.timeout(10):
-        while not await on_the_line(centre):
-            await asyncio.sleep(0.05)
+    await on_the_line(centre, within=10)
     await centre.hang_up(customer)
     await queue_sees(centre, FREE)
     await centre.call("sales", talk=120)
-    async with asyncio.timeout(10):
-        while not await on_the_line(centre):
-            await asyncio.sleep(0.05)
+    await on_the_line(centre, within=10)
     await centre.start_server()
     await anna.close()
     anna = await centre.screen("anna")
