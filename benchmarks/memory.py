@@ -22,7 +22,6 @@ from typing import Any
 from benchmarks.ami_parse import directory, every, logged_in, models
 from benchmarks.machine import machine, resident
 from crm.ani import Identification
-from crm.numbers import read_caller
 from crm.pop_url import PopUrl
 from crm.screen_pop import ScreenPops
 from crm.views import AccountCard, Candidate
@@ -30,6 +29,7 @@ from cti.agents import Agents, Session, WrapUp
 from cti.audience import Audience
 from cti.bus import Bus
 from cti.facts import CallFact, Fact, PbxResynced
+from cti.numbers import read_caller
 from cti.simulator.pbx import Pbx
 from cti.simulator.plan import Caller, Plan
 

@@ -15,10 +15,10 @@ from zoneinfo import available_timezones
 import asyncpg
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from crm.numbers import read_caller
 from crm.paging import MOST, Page, cursor_of, key_of
-from crm.plain_text import plain
 from crm.views import AlertCard, ContactCard, OpenItemCard
+from cti.numbers import read_caller
+from cti.plain_text import plain
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection

@@ -23,9 +23,9 @@ import asyncpg
 import msgspec
 import structlog
 
-from crm.numbers import Caller, Kind, read_caller
-from crm.plain_text import plain
 from crm.views import AccountCard, AlertCard, Candidate, ContactCard, InteractionCard, OpenItemCard
+from cti.numbers import Caller, Kind, read_caller
+from cti.plain_text import plain
 
 log = structlog.get_logger(__name__)
 

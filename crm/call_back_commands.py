@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from crm.call_backs import CallBacks, NotPossible, kept_by, when, zone_of
 from crm.commands import command_error
-from crm.numbers import read_caller
 from crm.views import CallBackView
 from cti.commands import CommandError, Commands
 from cti.control.ports import CallAnswer
+from cti.numbers import read_caller
 from cti.people import Actor, Directory, Role
 from cti.plain_text import Plain
 

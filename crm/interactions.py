@@ -26,9 +26,7 @@ from crm import escalations
 from crm.accounts import ChangedMeanwhile as ChangedMeanwhile
 from crm.escalations import Escalation
 from crm.facts import InteractionClosed, InteractionIdentified, InteractionNoted
-from crm.numbers import read_caller
 from crm.paging import MOST, Page, WrongCursor, cursor_of, key_of
-from crm.plain_text import plain, plain_lines
 from cti.facts import (
     CallCleared,
     CallConferenced,
@@ -51,7 +49,9 @@ from cti.facts import (
     Direction,
     Fact,
 )
+from cti.numbers import read_caller
 from cti.people import Actor, Role
+from cti.plain_text import plain, plain_lines
 from cti.wrap_up import Disposition
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ import structlog
 from crm.accounts import UnknownAccount as UnknownAccount
 from crm.ani import Identification, LookupUnavailable
 from crm.facts import InteractionIdentified, PopShown, PopUpdated, PopWithdrawn
-from crm.numbers import Caller, Kind, read_caller
-from crm.plain_text import plain
 from crm.pop_url import PopUrl
 from crm.views import PopView
 from cti.facts import (
@@ -50,7 +48,9 @@ from cti.facts import (
     Direction,
     Fact,
 )
+from cti.numbers import Caller, Kind, read_caller
 from cti.people import Actor, Role
+from cti.plain_text import plain
 
 log = structlog.get_logger(__name__)
 

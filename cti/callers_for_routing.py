@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from crm.ani import CallerLookup, LookupUnavailable
-from crm.numbers import Kind, read_caller
 from crm.views import Candidate
+from cti.numbers import Kind, read_caller
 from routing.decide import Customer
 from routing.questions import CallerFacts
 

@@ -31,7 +31,6 @@ from crm.called_customer import customer_of
 from crm.commands import add_crm_commands
 from crm.escalations import Escalations
 from crm.interactions import Interactions
-from crm.numbers import read_caller
 from crm.pop_url import PopUrl
 from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
@@ -96,6 +95,7 @@ from cti.membership import AFTER_A_BREAK, OF_MEMBERS, Membership
 from cti.message_commands import add_message_commands
 from cti.messages import Messages
 from cti.metrics import Gauge
+from cti.numbers import read_caller
 from cti.other_work import BlendingView, WorkView
 from cti.pbx import put_together
 from cti.people import Actor, Directory

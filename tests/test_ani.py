@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from crm.accounts import NewAccount, NewContact, NewPhone, add_contact, add_phone, create
 from crm.ani import FIND, SESSION, CallerLookup, LookupUnavailable
-from crm.number_plan import from_home, planned
-from crm.numbers import Kind, read_caller
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.database import migrate
+from cti.number_plan import from_home, planned
+from cti.numbers import Kind, read_caller
 
 # ---------------------------------------------------------------------------------------------- numbers
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from crm.numbers import read_caller
 from crm.sample_data import sample_customers
 from cti.ami_protocol import check_action
 from cti.demo import DemoFailed, _quoted, free_port
@@ -26,6 +25,7 @@ from cti.demo_people import ROBOTS, STAFF, YOU, passwords_in
 from cti.demo_traffic import NAMES_THAT_HURT, REGION, Customer, as_delivered, pause, planned
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports, lives, remove_folder
+from cti.numbers import read_caller
 
 CUSTOMERS = [Customer(phone.e164, one.name) for one in sample_customers() for phone in one.phones]
 

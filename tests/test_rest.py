@@ -19,9 +19,9 @@ from pydantic import BaseModel
 import crm.rest
 from crm.ani import Identification
 from crm.interactions import Interactions
-from crm.numbers import read_caller
 from cti.commands import CommandError
 from cti.database import Database, migrate
+from cti.numbers import read_caller
 from cti.openapi import ADMINS, Route
 from cti.passwords import Passwords
 from cti.people import Actor, Directory, Role

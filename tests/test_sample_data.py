@@ -11,9 +11,9 @@ from zoneinfo import available_timezones
 import asyncpg
 
 from crm.ani import CallerLookup
-from crm.numbers import read_caller
 from crm.sample_data import insert_samples, load_synthetic, sample_customers, synthetic_number
 from cti.database import migrate
+from cti.numbers import read_caller
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 

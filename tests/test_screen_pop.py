@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from crm.accounts import NewAccount, NewPhone, UnknownAccount, add_phone, create
 from crm.ani import CallerLookup, Identification, LookupUnavailable
 from crm.facts import InteractionIdentified, PopShown, PopUpdated, PopWithdrawn
-from crm.numbers import read_caller
 from crm.pop_url import NAMES, PopUrl, WrongTemplate
 from crm.screen_pop import (
     ON_SCREEN,
@@ -55,6 +54,7 @@ from cti.facts import (
     Fact,
 )
 from cti.hub import pack
+from cti.numbers import read_caller
 from cti.people import Actor, Role
 
 from .recorded import told

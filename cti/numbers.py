@@ -17,8 +17,8 @@ from urllib.parse import unquote
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, ValidationResult
 
-from crm.number_plan import from_home, planned
-from crm.plain_text import plain
+from cti.number_plan import from_home, planned
+from cti.plain_text import plain
 
 LONGEST_TEXT = 256
 """Characters of the delivered text that are read; a number that begins later is not found."""
