@@ -213,8 +213,11 @@ class CampaignSettings(_Model):
 
     def retry(self, outcome: str) -> RetryRule | None:
         """What follows an outcome; None for one that is final."""
-        rules = _USUAL | self.retries
-        return rules.get(outcome)  # type: ignore[call-overload]  # any outcome may be asked for
+        for rules in (self.retries, _USUAL):
+            for name, rule in rules.items():
+                if name == outcome:
+                    return rule
+        return None
 
 
 _USUAL = _usual_retries()
