@@ -155,19 +155,24 @@ def database(postgres_server: Postgres) -> Iterator[str]:
 async def the_centre(
     request: pytest.FixtureRequest, asterisk_installation: Installation, postgres_server: Postgres
 ) -> AsyncIterator["Centre"]:
-    """A whole call centre, one for all tests of a module, made as the module's CENTRE says (arguments of centre_of)."""
+    """A whole call centre, one for all tests of a module.
+
+    Made as the module's CENTRE says (arguments of centre_of), or by its HOUSE (called as centre_of is).
+    """
     from tests.centre import centre_of  # the whole server: only for those who need it
 
+    make = getattr(request.module, "HOUSE", centre_of)
     how: dict[str, Any] = getattr(request.module, "CENTRE", {})
-    async with centre_of(asterisk_installation, postgres_server, **how) as centre:
+    async with make(asterisk_installation, postgres_server, **how) as centre:
         yield centre
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: "Centre") -> AsyncIterator["Centre"]:
-    """The module's call centre, brought to rest after each test."""
+async def centre(request: pytest.FixtureRequest, the_centre: "Centre") -> AsyncIterator["Centre"]:
+    """The module's call centre, brought to rest after each test; by the module's TIDIED where it has one."""
     yield the_centre
-    await the_centre.quiet()
+    tidied = getattr(request.module, "TIDIED", None)
+    await (tidied(the_centre) if tidied is not None else the_centre.quiet())
 
 
 # ------------------------------------------------------------------------------------------------ SIPp
