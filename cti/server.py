@@ -45,7 +45,15 @@ from cti.alarm_watch import AlarmWatch
 from cti.alarms import Alarms
 from cti.ami import AmiLink
 from cti.ami_canary import Canary
-from cti.ami_events import MailboxChanged, PromiseAsked, Record, RouteAsked
+from cti.ami_events import (
+    ChannelGone,
+    DialerTold,
+    MailboxChanged,
+    OriginateEnded,
+    PromiseAsked,
+    Record,
+    RouteAsked,
+)
 from cti.asyncapi import fact_classes
 from cti.attendance import Attendance
 from cti.audience import Audience, subscriptions
