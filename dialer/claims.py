@@ -41,15 +41,15 @@ AGAIN = timedelta(minutes=2)
 
 
 class CheckAll(Protocol):
-    """`dialer.compliance.check_all`: what the law and the settings say of these calls, by contact."""
+    """What the law and the settings say of these calls, by contact (`LawDesk.check_all`)."""
 
     def __call__(
-        self, db: Queryable, candidates: Sequence[Candidate], campaign_id: int, profile: str, now: datetime
+        self, db: Queryable, candidates: Sequence[Candidate], campaign: Campaign, now: datetime
     ) -> Awaitable[Mapping[int, Verdict]]: ...
 
 
 class OpenGroups(Protocol):
-    """Ids of the zone groups in which the campaign may call now."""
+    """Ids of the zone groups in which the campaign may call now (`LawDesk.open_groups`)."""
 
     def __call__(self, db: Queryable, campaign: Campaign, now: datetime) -> Awaitable[Collection[int]]: ...
 
@@ -182,7 +182,7 @@ class Claims:
             if not rows:
                 return [], 0
             found = [_candidate(row) for row in rows]
-            verdicts = await self._check_all(db, found, campaign.id, campaign.profile, now)
+            verdicts = await self._check_all(db, found, campaign, now)
             allowed: dict[int, Candidate] = {}
             refusals: list[tuple[int, Verdict]] = []
             for candidate in found:

@@ -1123,6 +1123,34 @@ class Dialer:
         )
 
 
+OF_ATTEMPTS: frozenset[type[Record]] = frozenset(
+    {
+        ChannelAppeared,
+        ChannelStateChanged,
+        DialProgressed,
+        DialEnded,
+        OriginateEnded,
+        HangupRequested,
+        ChannelGone,
+        DialerTold,
+    }
+)
+"""The classes of records that `hear_record` wants."""
+
+OF_CAMPAIGNS: tuple[type[Fact], ...] = (
+    CallEstablished,
+    ConnectionCleared,
+    PbxResynced,
+    PbxStatusChanged,
+    AgentStateChanged,
+    AgentLineChanged,
+    AgentOffHookChanged,
+    AgentReachabilityChanged,
+    QueueMemberJoined,
+    QueueMemberLeft,
+)
+"""The facts that `hear` wants."""
+
 CAMPAIGN = ("id", "name", "mode", "state", "profile", "priority", "settings", "version")
 THROUGH = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD, ConnectionState.QUEUED})
 AGENT_WORDS = {"ready": "free", "talk": "talking", "wrap": "wrapping_up", "break": "away", "login": "away"}
@@ -1233,15 +1261,16 @@ def _told_by(record: Record) -> Sequence[tuple[Told, str]]:
         case ChannelGone():
             return [(Told.GONE, str(record.cause))]
         case DialerTold():
-            return TOLD_BY_DIALPLAN.get(record.what, lambda value: [])(record.value)
+            told = TOLD_BY_DIALPLAN.get(record.what)
+            return [(told, record.value if told is Told.AMD else "")] if told is not None else []
     return []
 
 
-TOLD_BY_DIALPLAN: dict[str, Callable[[str], Sequence[tuple[Told, str]]]] = {
-    "amd": lambda value: [(Told.AMD, value)],
-    "nobody": lambda value: [(Told.NOBODY, "")],
-    "message": lambda value: [(Told.MESSAGE, "")],
-    "opt_out": lambda value: [(Told.OPTED_OUT, "")],
+TOLD_BY_DIALPLAN = {
+    "amd": Told.AMD,
+    "nobody": Told.NOBODY,
+    "message": Told.MESSAGE,
+    "opt_out": Told.OPTED_OUT,
 }
 
 
