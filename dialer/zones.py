@@ -16,12 +16,10 @@ from phonenumbers import PhoneMetadata
 from phonenumbers.tzdata import TIMEZONE_DATA, TIMEZONE_LONGEST_PREFIX
 
 from cti.number_plan import planned
+from dialer.beginnings import Beginnings, NotPlain, State, pattern, ways
 
 if TYPE_CHECKING:
     from cti.database import Queryable
-
-MOST_KEPT = 150_000
-"""Beginnings of numbers whose place is kept; then all are forgotten, and memory stays flat."""
 
 _DEAR = ("premium_rate", "shared_cost", "pager", "uan", "voicemail")
 _OTHER = ("toll_free", "voip", "personal_number")
@@ -41,6 +39,9 @@ class Place(NamedTuple):
     dear: bool
 
 
+NOWHERE = Place("", (), False, False)
+
+
 class Places:
     """Says where E.164 numbers may ring. Its memory is bounded.
 
@@ -50,18 +51,30 @@ class Places:
 
     def __init__(self, *, anywhere: bool = False) -> None:
         self._anywhere = anywhere
-        self._kept: dict[str, Place] = {}
+        self._plans: dict[str, Beginnings[Place] | None] = {}
 
     def of(self, e164: str) -> Place:
         """Where this number may ring; a text that is no E.164 number is not valid."""
+        beginning = e164[1:4]
+        try:
+            plan = self._plans[beginning]
+        except KeyError:
+            plan = self._plans[beginning] = self._plan(beginning)
         digits = e164[1:]
-        beginning = f"{len(digits)}:{digits[: -_free(digits[:3]) or None]}"
-        found = self._kept.get(beginning)
-        if found is None:
-            if len(self._kept) >= MOST_KEPT:
-                self._kept.clear()
-            found = self._kept[beginning] = self._look(digits)
-        return found
+        return plan.of(digits) if plan is not None else self._look(digits)
+
+    def _plan(self, beginning: str) -> Beginnings[Place] | None:
+        """The number plan of a country code; the codes that begin so share it. None where it is not plain."""
+        code = _code_of(beginning)
+        known = self._plans.get(f"+{code}")
+        if not code or known is not None:
+            return known
+        try:
+            made = Beginnings(_deciding(code), self._look)
+        except NotPlain:
+            return None
+        self._plans[f"+{code}"] = made
+        return made
 
     def _look(self, digits: str) -> Place:
         plan = planned(digits)
@@ -71,9 +84,9 @@ class Places:
             try:
                 number = phonenumbers.parse(f"+{digits}", None)
             except phonenumbers.NumberParseException:
-                return Place("", (), False, False)
+                return NOWHERE
             if phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164) != f"+{digits}":
-                return Place("", (), False, False)
+                return NOWHERE
             found = phonenumbers.region_code_for_number(number) or ""
             valid = phonenumbers.is_valid_number(number)
             country = found if found.isalpha() else ""
@@ -98,90 +111,34 @@ def _known(zones: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(set(zones) - {"Etc/Unknown"}))
 
 
-@cache  # by the first three digits at most
-def _free(digits: str) -> int:
-    """How many digits at the end decide nothing, for all numbers of this country code."""
-    code = _code_of(digits)
-    if not code:
-        return 0
-    free = 12
+@cache  # as many as there are country codes
+def _deciding(code: int) -> tuple[State, ...]:
+    """Every pattern that decides about a number with this country code, the code in front; raises NotPlain."""
+    found: dict[State, None] = {}
     for name in phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code]:
         rules = _metadata(name, code)
         if rules is None:
-            return 0
+            continue
         for kind in ("general_desc", "fixed_line", "mobile", *_DEAR, *_OTHER):
             described = getattr(rules, kind)
             if described is not None and described.national_number_pattern:
-                free = min(free, _free_at_end(described.national_number_pattern))
-    longest = max((len(prefix) for prefix in TIMEZONE_DATA if prefix.startswith(str(code))), default=0)
-    shortest = min(
-        (n for name in phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code] for n in _lengths(name, code)),
-        default=0,
-    )
-    return max(0, min(free, len(str(code)) + shortest - longest))
-
-
-def _lengths(name: str, code: int) -> tuple[int, ...]:
-    rules = _metadata(name, code)
-    return tuple(rules.general_desc.possible_length) if rules and rules.general_desc else ()
-
-
-def _free_at_end(pattern: str) -> int:
-    """How many digits at the end of what the pattern matches may be any: those that each of its ways ends with."""
-    return min(_ends(pattern))
-
-
-def _ends(pattern: str) -> list[int]:
-    """For each way through a pattern (alternatives, groups, classes, counts), the free digits at its end."""
-    depth, begin, ways = 0, 0, []
-    inside = False
-    for place, character in enumerate(pattern):
-        if character == "[":
-            inside = True
-        elif character == "]":
-            inside = False
-        elif inside:
-            continue
-        elif character == "(":
-            depth += 1
-        elif character == ")":
-            depth -= 1
-        elif character == "|" and depth == 0:
-            ways.append(pattern[begin:place])
-            begin = place + 1
-    ways.append(pattern[begin:])
-    return [_end(way) for way in ways]
-
-
-_AT_END = re.compile(r"(?:\\d|\[0-9\])(?:\{(\d+)(?:,(\d+))?\})?\Z")
-
-
-def _end(way: str) -> int:
-    free = 0
-    while found := _AT_END.search(way):
-        free += int(found.group(1) or 1)  # of {2,5} two are there at least
-        way = way[: found.start()]
-        if found.group(2):
-            return free
-    if way.endswith(")") and (inner := _last_group(way)) is not None:
-        return free + min(_ends(inner))
-    return free
-
-
-def _last_group(way: str) -> str | None:
-    """What stands in the group that ends the way, None where it is not a plain one."""
-    depth = 0
-    for place in range(len(way) - 1, -1, -1):
-        if way[place] == ")":
-            depth += 1
-        elif way[place] == "(":
-            depth -= 1
-            if depth == 0:
-                inner = way[place + 1 : -1]
-                return (
-                    inner.removeprefix("?:") if not inner.startswith("?") or inner.startswith("?:") else None
-                )
-    return None
+                found[pattern(f"{code}(?:{described.national_number_pattern})")] = None
+        if rules.leading_digits is not None:
+            found[pattern(f"{code}(?:{rules.leading_digits})", beginning=True)] = None
+    main = _metadata(phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code][0], code)
+    if main is not None and main.national_prefix_for_parsing:
+        # A number that seems to begin with a trunk prefix is looked at whole: what is left decides.
+        general = main.general_desc.national_number_pattern if main.general_desc else ""
+        for way in ways(main.national_prefix_for_parsing):
+            if way.endswith("$"):
+                found[pattern(f"{code}(?:{way[:-1]})")] = None
+                continue
+            found[pattern(f"{code}(?:{way})(?:{general or '[0-9]'})")] = None
+            found[pattern(f"{code}(?:{way})", beginning=True)] = None
+    for prefix in TIMEZONE_DATA:
+        if prefix.startswith(str(code)):
+            found[pattern(prefix, beginning=True)] = None
+    return tuple(found)
 
 
 def _code_of(digits: str) -> int:
@@ -189,6 +146,11 @@ def _code_of(digits: str) -> int:
         if digits[:length].isdecimal() and int(digits[:length]) in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
             return int(digits[:length])
     return 0
+
+
+def _lengths(name: str, code: int) -> tuple[int, ...]:
+    rules = _metadata(name, code)
+    return tuple(rules.general_desc.possible_length) if rules and rules.general_desc else ()
 
 
 @cache  # as many as there are countries
