@@ -292,14 +292,6 @@ class Server:
             phone_seat=lambda login: self.hub.phone_of(login),  # noqa: PLW0108  # it is made later
             opened=self._phone_opened,
         )
-        self.off_hook = OffHook(
-            ports,
-            directory=self.directory,
-            agents=self.agents,
-            waits=self.waits,
-            publish=self.bus.publish,
-            spawn=self._tasks.spawn,
-        )
         means = Means(
             ports=ports,
             waits=self.waits,
@@ -312,6 +304,7 @@ class Server:
             browser=self.browser_phones,
         )
         self.control = Control(means)
+        self.off_hook = OffHook(means, directory=self.directory, agents=self.agents, spawn=self._tasks.spawn)
         self.supervising = Supervising(means, spawn=self._tasks.spawn)
         self.desk = Desk(
             pool=lambda: self.database.pool,
@@ -472,8 +465,7 @@ class Server:
     async def _customer_of(self, _actor: Actor, call: str) -> CalledCustomer:
         pbx = call.partition(":")[0]
         region = self._region_of(pbx) if pbx in self.settings.pbx else ""
-        pops = (pop for login in self.directory.agents for pop in self.pops.for_agent(login))
-        return await customer_of(self.database.pool, call, region, (pop for pop in pops if pop.call == call))
+        return await customer_of(self.database.pool, call, region, self.pops.of_call(call))
 
     async def _dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
         return await self.control.make(pbx, agent, lambda targets: targets.number(number))
@@ -927,6 +919,7 @@ class Server:
             await asyncio.gather(
                 self.interactions.flush(),
                 self.escalations.flush(),
+                self.voicemail_notes.flush(),
                 self.work.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),

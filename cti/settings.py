@@ -10,6 +10,7 @@ Names in the environment start with `CTI_`, levels are parted by `__`: `CTI_PBX_
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -208,6 +209,48 @@ class RoutingSettings(BaseModel):
     at_once: int = Field(default=200, ge=1, le=10_000, description="questions answered at the same time")
 
 
+class TrunkSettings(BaseModel):
+    """A way out that the dialer uses; all campaigns share its limits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")
+    pbx: str = Field(default="main", description="the PBX it belongs to")
+    dial: str = Field(
+        description="what is dialed: `PJSIP/{number}@carrier` with {number} as +4930123456, or {digits} without the +"
+    )
+    priority: int = Field(default=0, ge=0, le=100, description="higher is tried first; equal ones in turn")
+    calls_per_second: float = Field(default=10.0, gt=0, le=500)
+    channels: int = Field(default=100, ge=1, le=20_000, description="calls at once at most")
+
+    @field_validator("dial")
+    @classmethod
+    def _names_the_number(cls, dial: str) -> str:
+        if not ("{number}" in dial or "{digits}" in dial) or not re.fullmatch(r"[A-Za-z0-9_./@:+{}-]+", dial):
+            raise ValueError("write it like PJSIP/{number}@carrier")
+        return dial
+
+
+class DialerSettings(BaseModel):
+    """What campaigns dial through, and what they may show."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trunks: tuple[TrunkSettings, ...] = Field(default=(), description="empty: campaigns cannot dial")
+    caller_ids: tuple[Annotated[str, Field(pattern=r"^\+[1-9][0-9]{4,14}$")], ...] = Field(
+        default=(), description="numbers verified with the carrier: the only ones that campaigns show"
+    )
+    tick_s: float = Field(
+        default=0.5, ge=0.05, le=5, description="seconds between two decisions of a campaign's pace"
+    )
+    lease_s: float = Field(
+        default=10.0,
+        ge=1,
+        le=120,
+        description="seconds after which another server takes over a campaign of one that died",
+    )
+
+
 class SupervisionSettings(BaseModel):
     """Supervisors who listen. What an agent must be told differs from country to country."""
 
@@ -270,6 +313,7 @@ class Settings(BaseSettings):
     routing: RoutingSettings = Field(default_factory=RoutingSettings)
     figures: FiguresSettings = Field(default_factory=FiguresSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
+    dialer: DialerSettings = Field(default_factory=DialerSettings)
     not_ready_reasons: tuple[ReasonSettings, ...] = Field(
         default=tuple(ReasonSettings(name=name) for name in DEFAULT_REASONS),
         description="why agents may be not ready: names, or name, paid, limit (minutes) and chosen_by",
