@@ -16,9 +16,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks.bare_link import bare_link
 from benchmarks.machine import machine, percentile
-from cti.ami import AmiLink, LinkPhase
-from cti.ami_events import PARSERS, BridgeEntered, MusicChanged, Record
+from cti.ami import LinkPhase
+from cti.ami_events import BridgeEntered, MusicChanged, Record
 from cti.embedded.asterisk import find_or_provision
 from cti.embedded.place import home, remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
@@ -34,16 +35,7 @@ class Bare:
     def __init__(self, centre: Centre) -> None:
         self._seen: set[tuple[str, str]] = set()
         self._news = asyncio.Event()
-        self.link = AmiLink(
-            pbx="bare",
-            host=centre.pbx.host,
-            port=centre.pbx.ami_port,
-            username=centre.pbx.username,
-            secret=centre.pbx.secret,
-            parsers=PARSERS,
-            on_records=self._heard,  # type: ignore[arg-type]  # our parsers make records
-            on_status=lambda status: None,
-        )
+        self.link = bare_link(centre, self._heard)
 
     def _heard(self, records: list[Record]) -> None:
         for record in records:

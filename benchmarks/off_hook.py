@@ -20,10 +20,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.bare_link import bare_link
 from benchmarks.machine import machine, percentile
-from cti.ami import AmiLink, LinkPhase
+from cti.ami import LinkPhase
 from cti.ami_events import (
-    PARSERS,
     BridgeEntered,
     CallerJoinedQueue,
     ChannelGone,
@@ -54,16 +54,7 @@ class Ear:
         self.joined = 0.0
         self.gone: set[str] = set()
         self.news = asyncio.Event()
-        self.link = AmiLink(
-            pbx="bare",
-            host=centre.pbx.host,
-            port=centre.pbx.ami_port,
-            username=centre.pbx.username,
-            secret=centre.pbx.secret,
-            parsers=PARSERS,
-            on_records=self._heard,  # type: ignore[arg-type]  # our parsers make records
-            on_status=lambda status: None,
-        )
+        self.link = bare_link(centre, self._heard)
         self._sent: set[asyncio.Task[object]] = set()
 
     def _heard(self, records: list[Record]) -> None:

@@ -279,6 +279,16 @@ class ScreenPops:
         shown = [(m, m.pops[login]) for m in matters if m.pops[login].state in ON_SCREEN]
         return tuple(self._view(m, pop, now) for m, pop in sorted(shown, key=lambda pair: pair[1].shown))
 
+    def of_call(self, call: str) -> tuple[PopView, ...]:
+        """Returns what is on anybody's screen of this call now, the oldest first."""
+        matter, now = self._matter_of(call), self._clock()
+        if matter is None:
+            return ()
+        shown = sorted(
+            (pop for pop in matter.pops.values() if pop.state in ON_SCREEN), key=lambda pop: pop.shown
+        )
+        return tuple(self._view(matter, pop, now) for pop in shown)
+
     def __len__(self) -> int:
         return len(self._matters)
 

@@ -149,13 +149,15 @@ async def load_kept(db: Queryable) -> list[Kept]:
 
 async def save_kept(db: Queryable, changed: Iterable[Kept], gone: Iterable[str]) -> None:
     """Writes these, and removes those that are over."""
-    for one in changed:
+    kept = list(changed)
+    if kept:
         await db.execute(
             """INSERT INTO alarms (id, rule, rule_version, agent, pbx, value, since, acknowledged_by, acknowledged)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO UPDATE
+               SELECT * FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::text[],
+                                    $6::double precision[], $7::timestamptz[], $8::text[], $9::timestamptz[])
+               ON CONFLICT (id) DO UPDATE
                SET acknowledged_by = excluded.acknowledged_by, acknowledged = excluded.acknowledged""",
-            *(one.id, one.rule, one.rule_version, one.agent, one.pbx),
-            *(one.value, one.since, one.acknowledged_by, one.acknowledged),
+            *([getattr(one, field.name) for one in kept] for field in fields(Kept)),
         )
     await db.execute("DELETE FROM alarms WHERE id = ANY ($1::text[])", list(gone))
 

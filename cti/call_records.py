@@ -446,10 +446,10 @@ class CallRecords(CallLife):
 
     def _phone_held(self, r: PhoneHeld) -> Facts:
         on_line = self.lines.reached_by(r.uniqueid)
-        legs = reversed(
-            tuple(self._legs.values())
-        )  # of a phone with an open line, it holds the call that is on it
-        leg = next((one for one in legs if one.device == on_line), None) if on_line else self._leg(r.uniqueid)
+        if on_line:  # a phone with an open line holds the call that is on it
+            leg = next((one for one in reversed(self._legs.values()) if one.device == on_line), None)
+        else:
+            leg = self._leg(r.uniqueid)
         if leg is None or leg.cleared:
             return []
         holder, bridge = leg.front or leg, leg.bridges.get(leg.ends[0] if on_line else r.uniqueid)

@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from cti.backlog import Backlog
 from cti.commands import CommandError
 from cti.facts import (
     AgentState,
@@ -59,8 +60,6 @@ NOT_AGAIN_AFTER = {"declined": 300.0, "unanswered": 120.0, "given_back": 60.0, "
 
 AFTER_RESTART = 60.0
 """Seconds in which an agent may say how a call ended of which this server saw nothing."""
-
-PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class AgentPort(Protocol):
@@ -107,9 +106,8 @@ class WorkDesk:
         self._states: dict[str, AgentState] = {}
         self._due: dict[str, WorkView] = {}
         self._saving = asyncio.Lock()
-        self._wake, self._writing = asyncio.Event(), asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._wake = asyncio.Event()
+        self._backlog = Backlog("other work")
 
     # ------------------------------------------------------------------------------------------ what is asked
 
@@ -517,36 +515,24 @@ class WorkDesk:
     def _write(self, item: WorkView) -> None:
         self._due.pop(item.id, None)
         self._due[item.id] = item
-        self._written.clear()
-        self._writing.set()
+        self._backlog.more()
 
     async def _write_again_and_again(self) -> None:
-        failures = 0
         while True:
             if not self._due:
-                self._written.set()
-                self._writing.clear()
-                await self._writing.wait()
+                await self._backlog.idle()
             id, item = next(iter(self._due.items()))
             try:
                 async with self._saving:
                     if self._due.get(id) is item:
                         await work_store.save(self._pool(), item)
             except Exception as error:
-                if failures == 0:
-                    log.warning("other work cannot be written", why=type(error).__name__)
-                await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
-                failures += 1
+                await self._backlog.failed(type(error).__name__)
             else:
-                failures = 0
+                self._backlog.succeeded()
                 if self._due.get(id) is item:
                     del self._due[id]
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Waits until everything is written; False if it is not after `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._written.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._backlog.flush(timeout)

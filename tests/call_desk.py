@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cti.ami_events import fields_of
-from tests.centre import SEATS, Centre, Refusal, Screen
+from tests.centre import ADMIN, SEATS, Centre, Refusal, Screen
 
 CALLER_IDS = [
     {"show": "442079460151", "team": "service"},
@@ -28,6 +28,14 @@ async def in_talk(centre: Centre, login: str = "anna") -> tuple[Screen, str, str
     customer = await centre.call(queue, talk=120)
     told = await screen.wait_for("call.established", agent=login)
     return screen, told["data"]["call"], customer
+
+
+async def put_rules(centre: Centre, document: dict[str, Any]) -> tuple[int, Any]:
+    """Offer these routing rules, in place of those that are active now; status and answer."""
+    status, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)
+    assert status == 200, now
+    headers = {"If-Match": str(now["about"]["version"])}
+    return await centre.rest("PUT", "/api/v1/routing/rules", ADMIN, json={"rules": document}, headers=headers)
 
 
 def states(screen: Screen, call: str) -> dict[str, str]:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from cti.database import migrate
 from cti.embedded.asterisk import AsteriskUnavailable, Installation, find_or_provision
-from cti.embedded.place import free_ports, home, remove_folder, scratch_folder
+from cti.embedded.place import free_ports, home, remove_folder
 from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import Behaviour, SamplePbx, World
+from tests.folders import quick_folder
 
 if TYPE_CHECKING:
     from tests.centre import Centre
@@ -89,7 +91,7 @@ def asterisk_factory(asterisk_installation: Installation) -> Iterator[AsteriskFa
     with contextlib.ExitStack() as ended:
 
         def make(name: str = "", *, start: bool = True, **behaviour: Any) -> SamplePbx:
-            folder = scratch_folder("cti-pbx-")
+            folder = quick_folder("cti-pbx-")
             ended.callback(remove_folder, folder)
             how = replace(Behaviour(), **behaviour)
             pbx = SamplePbx(asterisk_installation, folder, name, how)
@@ -112,7 +114,7 @@ def asterisk_pair(asterisk_installation: Installation) -> Iterator[Pair]:
     """A PBX with customers and desk phones around it, one for all tests of a module."""
     how = Behaviour(ring_seconds=6, phone_delay="0", customer_delay="1")
     with contextlib.ExitStack() as ended:
-        folders = [scratch_folder("cti-pbx-"), scratch_folder("cti-world-")]
+        folders = [quick_folder("cti-pbx-"), quick_folder("cti-world-")]
         for folder in folders:
             ended.callback(remove_folder, folder)
         pbx = SamplePbx(asterisk_installation, folders[0], "", how)
@@ -128,7 +130,7 @@ def asterisk_pair(asterisk_installation: Installation) -> Iterator[Pair]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL of the test run's own (one for each worker); it does not wait for the disk."""
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     server = Postgres(folder / "data", durable=False)
     try:
         server.start()
@@ -148,6 +150,21 @@ def database(postgres_server: Postgres) -> Iterator[str]:
     postgres_server.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def schema(postgres_server: Postgres) -> str:
+    """The name of a database with our tables and nothing in them, to be copied."""
+    asyncio.run(migrate(postgres_server.create_database("schema")))
+    return "schema"
+
+
+@pytest.fixture
+def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
+    """The address of a fresh database with our tables, dropped after the test whoever is still connected."""
+    name = f"t_{os.urandom(6).hex()}"
+    yield postgres_server.create_database(name, schema)
+    postgres_server.drop_database(name)
+
+
 # ------------------------------------------------------------------------------------------ a call centre
 
 
@@ -155,19 +172,24 @@ def database(postgres_server: Postgres) -> Iterator[str]:
 async def the_centre(
     request: pytest.FixtureRequest, asterisk_installation: Installation, postgres_server: Postgres
 ) -> AsyncIterator["Centre"]:
-    """A whole call centre, one for all tests of a module, made as the module's CENTRE says (arguments of centre_of)."""
+    """A whole call centre, one for all tests of a module.
+
+    Made as the module's CENTRE says (arguments of centre_of), or by its HOUSE (called as centre_of is).
+    """
     from tests.centre import centre_of  # the whole server: only for those who need it
 
+    make = getattr(request.module, "HOUSE", centre_of)
     how: dict[str, Any] = getattr(request.module, "CENTRE", {})
-    async with centre_of(asterisk_installation, postgres_server, **how) as centre:
+    async with make(asterisk_installation, postgres_server, **how) as centre:
         yield centre
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: "Centre") -> AsyncIterator["Centre"]:
-    """The module's call centre, brought to rest after each test."""
+async def centre(request: pytest.FixtureRequest, the_centre: "Centre") -> AsyncIterator["Centre"]:
+    """The module's call centre, brought to rest after each test; by the module's TIDIED where it has one."""
     yield the_centre
-    await the_centre.quiet()
+    tidied = getattr(request.module, "TIDIED", None)
+    await (tidied(the_centre) if tidied is not None else the_centre.quiet())
 
 
 # ------------------------------------------------------------------------------------------------ SIPp

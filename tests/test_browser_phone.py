@@ -47,12 +47,6 @@ async def the_centre(
         yield centre
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def desk(the_browser: tuple[Playwright, Browser]) -> AsyncIterator[BrowserContext]:
     """The browser of one person: whoever is logged in there stays so."""

@@ -12,10 +12,8 @@ import pytest
 import pytest_asyncio
 
 from crm.call_backs import NotPossible, when, zone_of
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import in_talk, refused
-from tests.centre import Centre, Refusal, Screen, centre_of
+from tests.centre import Centre, Refusal, Screen
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -72,12 +70,6 @@ def test_the_zone_of_a_number(number: str, zone: str | None) -> None:
 # ------------------------------------------------------------------------------------------ the house
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 4}) as centre:
-        yield centre
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
     yield the_centre
@@ -90,6 +82,7 @@ async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
 
 
 live = pytest.mark.asyncio(loop_scope="module")
+CENTRE = {"main": {"ring_seconds": 4}}
 
 
 def later(seconds: float = 3600) -> str:

@@ -8,36 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports
-from cti.embedded.postgres import Postgres
-from tests.centre import Centre, Frame, Refusal, Screen, apart, centre_of, fits, moment
+from tests.centre import Centre, Frame, Refusal, Screen, apart, fits, moment
 from tests.conftest import SCENARIOS, Sipp
 from tests.sip_party import Party
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WRAP_UP = 1.5
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, wrap_up={"seconds": WRAP_UP}) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
+CENTRE = {"wrap_up": {"seconds": WRAP_UP}}
 
 
 async def looked_up(screen: Screen, call: str, within: float = 5.0) -> Frame:

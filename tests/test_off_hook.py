@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import BEN, TRUNK, alone, apps, become, refused, states
 from tests.centre import Centre, Refusal
 from tests.line_desk import (
@@ -33,18 +29,7 @@ from tests.line_desk import (
 from tests.sip_party import Conduct, Party
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with house(asterisk_installation, postgres_server) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await tidied(the_centre)
+HOUSE, TIDIED = house, tidied
 
 
 async def test_the_line_is_opened_and_a_queue_call_comes_without_ringing(centre: Centre) -> None:

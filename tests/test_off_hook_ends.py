@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.call_desk import TRUNK, alone, become, refused, states
 from tests.centre import Centre
 from tests.line_desk import (
@@ -30,18 +26,7 @@ from tests.line_desk import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with house(asterisk_installation, postgres_server) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await tidied(the_centre)
+HOUSE, TIDIED = house, tidied
 
 
 async def administrator_sets(centre: Centre, off_hook: bool) -> None:

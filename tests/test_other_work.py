@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
-from tests.call_desk import refused
-from tests.centre import ADMIN, Centre, Screen, centre_of
+from tests.call_desk import put_rules, refused
+from tests.centre import ADMIN, Centre, Screen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -33,12 +31,6 @@ QUIET = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server) as centre:
-        yield centre
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
     yield the_centre
@@ -50,14 +42,7 @@ async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
 
 async def rules(centre: Centre, *blending: dict[str, Any], **more: Any) -> None:
     """Make these the rules; they are active when this returns."""
-    _, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)
-    status, told = await centre.rest(
-        "PUT",
-        "/api/v1/routing/rules",
-        ADMIN,
-        json={"rules": {"blending": list(blending), **more}},
-        headers={"If-Match": str(now["about"]["version"])},
-    )
+    status, told = await put_rules(centre, {"blending": list(blending), **more})
     assert status == 200, told
 
 
@@ -178,7 +163,9 @@ async def test_so_many_must_be_free_and_for_so_long(centre: Centre) -> None:
         assert asyncio.get_running_loop().time() < deadline, await may(centre, "anna")
         await asyncio.sleep(0.1)
     ben = await ready(centre, "ben")
-    await anna.wait_for("blending.changed", agent="anna", where=lambda d: "has not been quiet" in d["why"])
+    await anna.wait_for(
+        "blending.changed", agent="anna", where=lambda d: "has not been quiet" in (d["why"] or "")
+    )
     assert not anna.all("work.offered")
     both = [anna, ben]
     deadline = asyncio.get_running_loop().time() + 10

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from tests.call_desk import put_rules
 from tests.centre import ADMIN, Centre
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,16 +28,7 @@ DIRECT = {"anna": 1, "ben": 2, "cleo": 3}
 
 async def rules(centre: Centre, *list: dict[str, Any], **more: Any) -> None:
     """Make these the rules; they are active when this returns."""
-    status, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)
-    assert status == 200, now
-    document = {"entries": [SALES], "rules": list, **more}
-    status, told = await centre.rest(
-        "PUT",
-        "/api/v1/routing/rules",
-        ADMIN,
-        json={"rules": document},
-        headers={"If-Match": str(now["about"]["version"])},
-    )
+    status, told = await put_rules(centre, {"entries": [SALES], "rules": list, **more})
     assert status == 200, told
     await asked(centre)
 

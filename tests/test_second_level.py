@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
-from tests.call_desk import ANNA, TRUNK, alone, become, in_talk, refused, states
-from tests.centre import ADMIN, Centre, Refusal, Screen, centre_of
+from tests.call_desk import ANNA, TRUNK, alone, become, in_talk, put_rules, refused, states
+from tests.centre import ADMIN, Centre, Refusal, Screen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+CENTRE = {"main": {"ring_seconds": 4}}
 
 DORA, EMIL = "PJSIP/1104", "PJSIP/1105"
 SUPPORT = "main:support"
@@ -28,28 +25,9 @@ UP = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server, main={"ring_seconds": 4}) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
 async def rules(centre: Centre, **document: Any) -> None:
     """Make these the rules; they are active when this returns."""
-    _, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)
-    status, told = await centre.rest(
-        "PUT",
-        "/api/v1/routing/rules",
-        ADMIN,
-        json={"rules": document},
-        headers={"If-Match": str(now["about"]["version"])},
-    )
+    status, told = await put_rules(centre, document)
     assert status == 200, told
 
 

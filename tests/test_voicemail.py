@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
-from tests.centre import ADMIN, Centre, centre_of
+from tests.call_desk import put_rules
+from tests.centre import ADMIN, Centre
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,28 +16,9 @@ SALES = {"id": "sales", "numbers": ["5550100"], "queue": "sales"}
 BOX = {"voicemail": "100@default"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def the_centre(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
-    async with centre_of(asterisk_installation, postgres_server) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(the_centre: Centre) -> AsyncIterator[Centre]:
-    yield the_centre
-    await the_centre.quiet()
-
-
 async def put(centre: Centre, **document: Any) -> tuple[int, Any]:
     """Offer these rules; status and answer."""
-    _, now = await centre.rest("GET", "/api/v1/routing/rules", ADMIN)
-    return await centre.rest(
-        "PUT",
-        "/api/v1/routing/rules",
-        ADMIN,
-        json={"rules": {"entries": [SALES], **document}},
-        headers={"If-Match": str(now["about"]["version"])},
-    )
+    return await put_rules(centre, {"entries": [SALES], **document})
 
 
 async def asked(centre: Centre) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from cti.ami import AmiError
+from cti.commands import CommandError
 from cti.control.ports import InBrowser, Port, command_error
 from cti.control.second_level import NoRules, QueueRules
 from cti.control.waits import Waits
@@ -50,6 +51,16 @@ class Acting:
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         return lock
+
+    def _port(self, pbx: str) -> Port:
+        port = self._ports.get(pbx)
+        if port is None:
+            raise CommandError(
+                "no_such_pbx", f"there is no PBX {pbx!r}: there are {', '.join(sorted(self._ports))}"
+            )
+        if not port.up():
+            raise CommandError("pbx_down", f"{pbx} cannot be reached at the moment: nothing was done")
+        return port
 
     async def _send(self, port: Port, action: str, **headers: str) -> Mapping[str, str]:
         try:

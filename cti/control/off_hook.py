@@ -8,22 +8,20 @@ waiting customer is given to one (docs/adr/009).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
 
 from cti.agents import Agents
-from cti.ami import AmiError
 from cti.commands import CommandError
+from cti.control.acting import Acting, Means
 from cti.control.moves import CONNECTED
-from cti.control.ports import CallAnswer, Port, command_error
+from cti.control.ports import CallAnswer, Port
 from cti.control.ringing import AUTO_ANSWER
 from cti.control.steps import PROOF, RINGS
-from cti.control.waits import Waits
 from cti.facts import (
     AgentLineChanged,
     AgentOffHookChanged,
@@ -50,28 +48,23 @@ WHY_NOT = {
 }
 
 
-class OffHook:
+class OffHook(Acting):
     """The open lines on all PBXs. Who may ask is not decided here."""
 
     def __init__(
         self,
-        ports: Mapping[str, Port],
+        means: Means,
         *,
         directory: Directory,
         agents: Agents,
-        waits: Waits,
-        publish: Callable[[Iterable[Fact]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        self._ports = ports
+        super().__init__(means)
         self._directory = directory
         self._agents = agents
-        self._waits = waits
-        self._publish = publish
         self._spawn = spawn
         self._told: dict[tuple[str, str], AgentLineChanged] = {}
         self._news = asyncio.Event()
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def device(self, pbx: str, agent: str) -> str | None:
         """What reaches the agent on their open line, for Dial and Originate; None while it is not open."""
@@ -119,10 +112,7 @@ class OffHook:
                 *(AUTO_ANSWER if port.auto_answer else []),
             ],
         }
-        try:
-            await port.originate(headers)
-        except AmiError as error:
-            raise command_error(port, "Originate", error) from None
+        await self._originate(port, headers)
 
         def came() -> bool:
             told = self._told.get((pbx, agent))
@@ -288,32 +278,12 @@ class OffHook:
 
     # ------------------------------------------------------------------------------------------ steps
 
-    def _port(self, pbx: str) -> Port:
-        port = self._ports.get(pbx)
-        if port is None:
-            raise CommandError("no_such_pbx", f"there is no PBX {pbx!r}")
-        if not port.up():
-            raise CommandError("pbx_down", f"{pbx} cannot be reached at the moment: nothing was done")
-        return port
-
-    def _lock(self, key: str) -> asyncio.Lock:
-        lock = self._locks.get(key)
-        if lock is None:
-            lock = self._locks[key] = asyncio.Lock()
-        return lock
-
     async def _hang_up(self, port: Port, id: str) -> None:
         try:
             await self._send(port, "Hangup", Channel=id, Cause="16")
         except CommandError as error:
             if error.code != "caller_gone":
                 raise
-
-    async def _send(self, port: Port, action: str, **headers: str) -> None:
-        try:
-            await port.send(action, headers)
-        except AmiError as error:
-            raise command_error(port, action, error) from None
 
     async def _until(self, true: Callable[[], bool], limit: float) -> bool:
         with suppress(TimeoutError):

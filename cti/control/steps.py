@@ -198,16 +198,6 @@ class Steps(Acting):
         """Lets the agent's phone in the browser do something with this call."""
         await browser.order(act.agent, act.port.name, do, call=act.call, connection=act.scene.me.id)
 
-    def _port(self, pbx: str) -> Port:
-        port = self._ports.get(pbx)
-        if port is None:
-            raise CommandError(
-                "no_such_pbx", f"there is no PBX {pbx!r}: there are {', '.join(sorted(self._ports))}"
-            )
-        if not port.up():
-            raise CommandError("pbx_down", f"{pbx} cannot be reached at the moment: nothing was done")
-        return port
-
     def _find(self, call: str) -> tuple[Port, CallView]:
         name = call.partition(":")[0]
         if name not in self._ports:
