@@ -192,7 +192,7 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
         elif hit is not None:
             steps.add(rule, False, f"on the register {register}, edition of {hit.since}", source)
         elif edition is None:
-            says = f"no edition of the register {register} is loaded: cti dialer do-not-call import"
+            says = f"no edition of the register {register} is loaded: cti dialer register load"
             steps.add(rule, False, says, source)
         else:
             age = (now.astimezone(UTC).date() - edition).days

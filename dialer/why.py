@@ -92,7 +92,7 @@ class NoProfile(LookupError):
 
 
 def profile_of(profiles: Mapping[str, Profile], name: str, settings: str) -> Profile:
-    """Returns the profile a campaign works by: `name` of the country's, `settings` of the campaign as JSON. Raises NoProfile."""
+    """Returns the profile that a campaign works by, from the columns of its row. Raises NoProfile."""
     profile = profiles.get(name)
     if profile is None:
         raise NoProfile(f"there is no profile {name}: choose one of {', '.join(sorted(profiles))}")
