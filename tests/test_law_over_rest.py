@@ -174,7 +174,7 @@ async def test_consents_over_rest(house: House) -> None:
     said = {"number": NUMBER, "person": "c-7", "given": True, "source": "form", "at": "2025-01-01T00:00:00Z"}
     assert await house.ask("POST", "/dialer/consents", json=said) == (201, {"kept": True})
     assert await house.ask("POST", "/dialer/consents", json=said) == (201, {"kept": False})
-    status, found = await house.ask("POST", "/dialer/consents/find", json={"person": "c-7"})
+    _, found = await house.ask("POST", "/dialer/consents/find", json={"person": "c-7"})
     assert [(one["number"], one["given"], one["purpose"]) for one in found["items"]] == [
         (NUMBER, True, "marketing")
     ]
