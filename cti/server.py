@@ -123,8 +123,9 @@ from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from dialer.claims import Claims
 from dialer.law_desk import LawDesk, by_profile_alone
+from dialer.live import OF_ATTEMPTS
 from dialer.profiles import load as load_profiles
-from dialer.run import OF_ATTEMPTS, OF_CAMPAIGNS, Dialer
+from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
 from dialer.trunks import CallerIds, TrunkPlan, Trunks
 from routing import work_store
@@ -581,7 +582,7 @@ class Server:
             publish=self.bus.publish,
             set_data=self._set_data,
             spawn=self._tasks.spawn,
-            tighten=law.within,
+            within=law.within,
             tick_s=dialer.tick_s,
             lease_s=dialer.lease_s,
         )
