@@ -22,6 +22,7 @@ from aiohttp import web
 
 import crm.call_back_rest
 import crm.rest
+import dialer.law_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -122,7 +123,9 @@ from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from dialer.claims import Claims
-from dialer.law_desk import LawDesk, by_profile_alone
+from dialer.known import check_all
+from dialer.law_commands import add_law_commands
+from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
 from dialer.profiles import load as load_profiles
 from dialer.run import OF_CAMPAIGNS, Dialer
@@ -560,9 +563,9 @@ class Server:
     def _campaigns(self) -> None:
         """What campaigns are run by; nothing is dialed before the links are up."""
         clock = asyncio.get_running_loop().time
-        dialer = self.settings.dialer
-        self.profiles = load_profiles(*([Path(dialer.profiles)] if dialer.profiles else []))
-        law = LawDesk(lambda: self.profiles, by_profile_alone, clock=clock)
+        ours = self.settings.dialer
+        self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
+        law = LawDesk(lambda: self.profiles, check_all, clock=clock)
         self.dialer = Dialer(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
@@ -577,14 +580,14 @@ class Server:
                 teams_of_queue=self.directory.teams_of_queue,
                 connect=self.off_hook.connect,
             ),
-            trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in dialer.trunks]),
-            caller_ids=CallerIds(dialer.caller_ids),
+            trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in ours.trunks]),
+            caller_ids=CallerIds(ours.caller_ids),
             publish=self.bus.publish,
             set_data=self._set_data,
             spawn=self._tasks.spawn,
             within=law.within,
-            tick_s=dialer.tick_s,
-            lease_s=dialer.lease_s,
+            tick_s=ours.tick_s,
+            lease_s=ours.lease_s,
         )
 
     def _port_of_dialer(self, name: str) -> PbxPort:
@@ -672,6 +675,12 @@ class Server:
             customer_of=self._customer_of,
             dial=self._dial_customer,
             mark=lambda call, id, by: self._set_data(call, {"call_back": str(id)}, by),
+        )
+        add_law_commands(
+            self.commands,
+            pool=lambda: self.database.pool,
+            works_on=self.whose_call.works_on,
+            customer_of=self._customer_of,
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
@@ -774,6 +783,7 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
+                *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
                 *phone.routes(
                     pbxs=s.pbx,
                     passwords=self._phone_passwords,
@@ -801,6 +811,7 @@ class Server:
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
+                **dialer.law_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
                 **phone.TRANSLATE,
