@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from cti.campaigns import CampaignFact, CampaignGoes, CampaignView
 from cti.facts import (
     AgentLineChanged,
     AgentOffHookChanged,
@@ -113,6 +114,8 @@ class Audience:
                 return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
             case WorkFact():
                 return self.of_work(fact.view, fact.agent)
+            case CampaignFact():
+                return self.of_campaign(fact.view, agents=not isinstance(fact, CampaignGoes))
             case MessageSent():
                 return frozenset(
                     {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
@@ -164,6 +167,16 @@ class Audience:
         teams = {team for one in agents if (team := self._directory.team_of(one)) is not None}
         teams |= self._directory.teams_of_queue(view.skill)
         return frozenset({ADMIN, *(f"agent:{one}" for one in agents), *(f"team:{team}" for team in teams)})
+
+    def of_campaign(self, view: CampaignView, *, agents: bool) -> frozenset[str]:
+        """The supervisors of its team, or of its queue, and its agents if they are meant too."""
+        teams = {view.team} if view.team else set(self._directory.teams_of_queue(view.queue))
+        topics = {ADMIN, *(f"team:{team}" for team in teams)}
+        if agents and view.queue:
+            topics.add(f"queue:{view.queue}")
+        elif agents and view.team:
+            topics.add(f"mates:{view.team}")
+        return frozenset(topics)
 
     def _of_record(self, fact: Fact, call: str) -> set[str]:
         """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""

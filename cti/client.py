@@ -59,6 +59,8 @@ class Picture:
     work: dict[str, Frame] = field(default_factory=dict)
     blending: dict[str, Frame] = field(default_factory=dict)
     call_backs: dict[int, Frame] = field(default_factory=dict)
+    campaigns: dict[int, Frame] = field(default_factory=dict)
+    campaigns_now: dict[int, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -75,6 +77,8 @@ class Picture:
         self.work = {item["id"]: item for item in data.get("work", ())}
         self.blending = {one["agent"]: one for one in data.get("blending", ())}
         self.call_backs = {one["id"]: one for one in data.get("call_backs", ())}
+        self.campaigns = {one["id"]: one for one in data.get("campaigns", ())}
+        self.campaigns_now = {one["campaign"]: one for one in data.get("campaigns_now", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""
@@ -114,10 +118,20 @@ class Picture:
             self._desk(kind, data, fact["at"])
         elif noun == "work":
             self._work(data["view"])
+        elif noun == "campaign":
+            self._campaign(kind, data)
         elif kind == "blending.changed":
             self.blending[data["agent"]] = {**data, "since": fact["at"]}
             if data["why"] is None:
                 del self.blending[data["agent"]]
+
+    def _campaign(self, kind: str, data: Frame) -> None:
+        self.campaigns[data["campaign"]] = data["view"]
+        if kind == "campaign.goes":
+            self.campaigns_now[data["campaign"]] = data["now"]
+        elif kind == "campaign.removed":
+            del self.campaigns[data["campaign"]]
+            self.campaigns_now.pop(data["campaign"], None)
 
     def _work(self, view: Frame) -> None:
         """Other work: gone when it is over, and from an agent's client when it is not theirs any more."""

@@ -1,0 +1,119 @@
+"""Campaigns as clients see them: what is dialed, how it stands and how it goes. Facts and views only; `dialer` makes them
+true.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from cti.facts import Fact
+from cti.frozen import Frozen
+
+
+class CampaignView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A campaign. `state`: draft, running, paused, draining (no new calls; stopped when the last is over), stopped. `since`
+    it is so, and `why`. `queue`: whose agents work for it, of `team` only if that is not "". `next_step` (start, pause,
+    drain, stop) comes by its schedule at `next_at`."""
+
+    id: int
+    name: str
+    mode: str
+    state: str
+    since: datetime
+    why: str
+    profile: str
+    priority: int
+    queue: str
+    team: str
+    version: int
+    changed: datetime
+    changed_by: str
+    next_step: str | None = None
+    next_at: datetime | None = None
+
+
+class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
+    """What attempts came to; times in seconds. `answered`: somebody or a machine picked up; `live`: people did; `connected`
+    to an agent, or heard the whole of what an agentless campaign says; `abandoned`: people for whom no agent was there in
+    time. `in_flight`: not over yet."""
+
+    attempts: int = 0
+    in_flight: int = 0
+    answered: int = 0
+    live: int = 0
+    connected: int = 0
+    abandoned: int = 0
+    machines: int = 0
+    opted_out: int = 0
+    conversions: int = 0
+    ring_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    talk_seconds: float = 0.0
+
+
+class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
+    """How a campaign goes at this moment. `agents` by state (ready, reserved, busy, wrap_up, not_ready …); `calls` under way
+    by stage (committed, dialed, ringing, answered, connected), `lines` all of them; `today` since midnight and
+    `last_half_hour`, by when calls were placed. `contacts` of its lists by state; `window`: what the abandonment is counted
+    over, of which `may_be_lost` more people may be abandoned until `until`, and `budget` says so in words. `pace`: calls
+    asked for in the last minute, and `why` so many."""
+
+    campaign: int
+    at: datetime
+    state: str
+    agents: dict[str, int]
+    lines: int
+    calls: dict[str, int]
+    today: CampaignSums
+    last_half_hour: CampaignSums
+    window: CampaignSums
+    may_be_lost: int
+    until: datetime
+    budget: str
+    contacts: dict[str, int]
+    pace: int
+    why: str
+    trunks: dict[str, str]
+
+
+class CampaignFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about a campaign, told to the agents of its queue and the supervisors of their teams."""
+
+    campaign: int
+    view: CampaignView
+
+
+class CampaignAdded(CampaignFact, frozen=True, gc=False, kw_only=True):
+    """There is a new campaign."""
+
+    TYPE: ClassVar[str] = "campaign.added"
+
+
+class CampaignChanged(CampaignFact, frozen=True, gc=False, kw_only=True):
+    """It is to run in another way from now on: its settings or its schedule were changed."""
+
+    TYPE: ClassVar[str] = "campaign.changed"
+
+
+class CampaignStateChanged(CampaignFact, frozen=True, gc=False, kw_only=True):
+    """It was started, paused, told to drain, or stopped; `by` a person, or `schedule`, or `system`, `why`."""
+
+    TYPE: ClassVar[str] = "campaign.state_changed"
+    old: str
+    new: str
+    by: str
+    why: str
+
+
+class CampaignRemoved(CampaignFact, frozen=True, gc=False, kw_only=True):
+    """There is no such campaign any more; nobody was called for it."""
+
+    TYPE: ClassVar[str] = "campaign.removed"
+
+
+class CampaignGoes(CampaignFact, frozen=True, gc=False, kw_only=True):
+    """How a campaign goes now, told every few seconds while it is at work; to supervisors only."""
+
+    TYPE: ClassVar[str] = "campaign.goes"
+    now: CampaignNow

@@ -1,0 +1,254 @@
+"""What campaigns came to, from the attempts: by hour, attempt, list, agent, outcome or disposition. One reading for the
+live view, REST, CSV and charts (`campaign_read` in cti/migrations/0098_campaigns.sql), so their numbers are the same.
+
+Everything counts in the quarter of an hour in which the call was placed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import structlog
+from msgspec.structs import fields
+
+from cti.campaigns import CampaignSums
+from cti.frozen import Frozen
+
+if TYPE_CHECKING:
+    from cti.database import Pool, Queryable
+
+log = structlog.get_logger(__name__)
+
+MOST_ROWS = 50_000
+ROLL_UP_EVERY = 10.0
+PAUSES = (1.0, 2.0, 5.0, 15.0)
+
+
+class By(StrEnum):
+    """What figures are told apart by. `clock`: hours of the day, all days together; `attempt`: how often the contact had
+    been called."""
+
+    TOTAL = "total"
+    HOUR = "hour"
+    DAY = "day"
+    CLOCK = "clock"
+    ATTEMPT = "attempt"
+    LIST = "list"
+    AGENT = "agent"
+    OUTCOME = "outcome"
+    DISPOSITION = "disposition"
+
+
+class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
+    """One row: of a campaign, and of one `key` of what it is told apart by (`title` for people). Shares are of 1, None
+    where there is nothing to share: `answer_rate` of the attempts that are over, `abandonment` of the live answers,
+    `conversion` of the connected. Means in seconds. `outcomes`, `dispositions`: how often each."""
+
+    campaign: int
+    name: str
+    key: str
+    title: str
+    sums: CampaignSums
+    answer_rate: float | None
+    abandonment: float | None
+    conversion: float | None
+    mean_wait: float | None
+    mean_talk: float | None
+    outcomes: dict[str, int]
+    dispositions: dict[str, int]
+
+
+async def read(
+    db: Queryable, campaigns: Mapping[int, str], first: datetime, last: datetime, by: By, zone: ZoneInfo
+) -> list[CampaignFigures]:
+    """The figures of these campaigns (id → name) of calls placed from `first` to before `last`, quarters of an hour. Rows
+    in order of campaign and key; of hours and days only those in which something was."""
+    rows = await db.fetch(
+        """SELECT s.campaign_id,
+                  CASE $4 WHEN 'hour' THEN extract(epoch FROM date_trunc('hour', s.slot, $5))::bigint::text
+                          WHEN 'day' THEN to_char(s.slot AT TIME ZONE $5, 'YYYY-MM-DD')
+                          WHEN 'clock' THEN to_char(s.slot AT TIME ZONE $5, 'HH24')
+                          WHEN 'attempt' THEN to_char(s.number_of, 'FM00')
+                          WHEN 'list' THEN s.list_id::text
+                          WHEN 'agent' THEN s.agent
+                          WHEN 'outcome' THEN s.outcome
+                          WHEN 'disposition' THEN s.disposition
+                          ELSE '' END AS key,
+                  s.outcome, s.disposition, v.disposition IS NOT NULL AS converted,
+                  sum(s.attempts)::bigint AS attempts, sum(s.answered)::bigint AS answered, sum(s.live)::bigint AS live,
+                  sum(s.connected)::bigint AS connected, sum(s.machines)::bigint AS machines,
+                  sum(s.opted_out)::bigint AS opted_out, sum(s.abandoned)::bigint AS abandoned,
+                  sum(s.ring_ms)::bigint AS ring_ms, sum(s.wait_ms)::bigint AS wait_ms, sum(s.talk_ms)::bigint AS talk_ms
+             FROM campaign_read($1, $2, $3) s
+             LEFT JOIN campaign_conversions v ON v.campaign_id = s.campaign_id AND v.disposition = s.disposition
+            GROUP BY 1, 2, 3, 4, 5
+            LIMIT $6""",
+        *(list(campaigns), first, last, by.value, zone.key, MOST_ROWS),
+    )
+    parts: dict[tuple[int, str], list[Any]] = {}
+    for row in rows:
+        parts.setdefault((row["campaign_id"], row["key"]), []).append(row)
+    if by is By.TOTAL:
+        for id in campaigns:
+            parts.setdefault((id, ""), [])
+    titles = await _titles(db, by, {key for _, key in parts})
+    return [
+        _figures(id, campaigns[id], key, _title(by, key, titles, zone), parts[id, key])
+        for id, key in sorted(parts, key=lambda part: (campaigns[part[0]], part))
+    ]
+
+
+async def sums(
+    db: Queryable, campaigns: Sequence[int], first: datetime, last: datetime
+) -> dict[int, CampaignSums]:
+    """The sums of each campaign."""
+    found = await read(db, dict.fromkeys(campaigns, ""), first, last, By.TOTAL, ZoneInfo("UTC"))
+    return {one.campaign: one.sums for one in found}
+
+
+def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> CampaignFigures:
+    total = dict.fromkeys(
+        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned"), 0
+    )
+    ring = wait = talk = in_flight = conversions = 0
+    outcomes: dict[str, int] = {}
+    dispositions: dict[str, int] = {}
+    for row in rows:
+        for each in total:
+            total[each] += row[each]
+        ring, wait, talk = ring + row["ring_ms"], wait + row["wait_ms"], talk + row["talk_ms"]
+        if row["outcome"]:
+            outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["attempts"]
+        else:
+            in_flight += row["attempts"]
+        if row["disposition"]:
+            dispositions[row["disposition"]] = dispositions.get(row["disposition"], 0) + row["attempts"]
+        conversions += row["attempts"] if row["converted"] else 0
+    told = CampaignSums(
+        **total,
+        in_flight=in_flight,
+        conversions=conversions,
+        ring_seconds=ring / 1000,
+        wait_seconds=wait / 1000,
+        talk_seconds=talk / 1000,
+    )
+    return CampaignFigures(
+        campaign=id,
+        name=name,
+        key=key,
+        title=title,
+        sums=told,
+        answer_rate=_share(told.answered, told.attempts - told.in_flight),
+        abandonment=_share(told.abandoned, told.live),
+        conversion=_share(told.conversions, told.connected),
+        mean_wait=_share(told.wait_seconds, told.connected),
+        mean_talk=_share(told.talk_seconds, told.connected),
+        outcomes=dict(sorted(outcomes.items())),
+        dispositions=dict(sorted(dispositions.items())),
+    )
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 6) if whole > 0 else None
+
+
+async def _titles(db: Queryable, by: By, keys: Iterable[str]) -> dict[str, str]:
+    if by is not By.LIST:
+        return {}
+    rows = await db.fetch(
+        "SELECT id, name FROM call_lists WHERE id = ANY ($1::bigint[])", [int(key) for key in keys]
+    )
+    return {str(row["id"]): row["name"] for row in rows}
+
+
+def _title(by: By, key: str, titles: Mapping[str, str], zone: ZoneInfo) -> str:
+    match by:
+        case By.HOUR:
+            return datetime.fromtimestamp(int(key), UTC).astimezone(zone).strftime("%Y-%m-%d %H:%M")
+        case By.CLOCK:
+            return f"{key}:00"
+        case By.ATTEMPT:
+            return "10 and more" if key == "10" else str(int(key))
+        case By.LIST:
+            return titles.get(key, "no list" if key == "0" else f"list {key}, removed")
+        case By.AGENT:
+            return key or "nobody"
+        case By.OUTCOME:
+            return key or "under way"
+        case By.DISPOSITION:
+            return key or "none"
+        case By.TOTAL:
+            return "all"
+        case _:
+            return key
+
+
+# ------------------------------------------------------------------------------------------------ as a table
+
+
+def csv_of(rows: Sequence[CampaignFigures], by: By) -> str:
+    """The figures as CSV (RFC 4180, first the names): outcomes and dispositions are columns of their own; what cannot be
+    told is empty. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    out = io.StringIO()
+    write = csv.writer(out)
+    outcomes = sorted({name for row in rows for name in row.outcomes})
+    dispositions = sorted({name for row in rows for name in row.dispositions})
+    counted = [field.name for field in fields(CampaignSums)]
+    shares = ["answer_rate", "abandonment", "conversion", "mean_wait", "mean_talk"]
+    write.writerow(
+        _plain(name)
+        for name in (
+            *("campaign", "name", by.value, *counted, *shares),
+            *(f"outcome {name}" for name in outcomes),
+            *(f"disposition {name}" for name in dispositions),
+        )
+    )
+    for row in rows:
+        write.writerow(
+            _plain(value)
+            for value in (
+                *(row.campaign, row.name, row.title),
+                *(getattr(row.sums, name) for name in counted),
+                *("" if getattr(row, name) is None else getattr(row, name) for name in shares),
+                *(row.outcomes.get(name, 0) for name in outcomes),
+                *(row.dispositions.get(name, 0) for name in dispositions),
+            )
+        )
+    return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return "'" + value if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+
+
+# ------------------------------------------------------------------------------------------------ keeping the sums
+
+
+async def roll_up(db: Queryable, now: datetime) -> bool:
+    """Rolls up a part of what is old enough; whether there is more. What is read is the same before and after."""
+    return bool(await db.fetchval("SELECT campaign_roll_up($1)", now))
+
+
+async def keep_rolling_up(pool: Pool, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    """Rolls up until cancelled; an outage is waited out. Several servers may do so at once."""
+    failures = 0
+    while True:
+        try:
+            more = await roll_up(pool, now())
+            failures = 0
+        except Exception as error:
+            if not failures:
+                log.warning(
+                    "campaigns' figures cannot be rolled up", why=f"{type(error).__name__}: {error}"[:200]
+                )
+            await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
+            failures += 1
+            continue
+        await asyncio.sleep(0.2 if more else ROLL_UP_EVERY)

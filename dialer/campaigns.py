@@ -1,0 +1,385 @@
+"""Campaigns: their states as a table, their schedule, what may be changed when, and what keeps one from starting. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from dialer.campaign_settings import DIALED_BY_ITSELF, Campaign, CampaignMode, CampaignSettings, CampaignState
+from routing.hours import DAYS, Span
+
+
+class Step(StrEnum):
+    """What can be done to a campaign. `finish` is the server's: the last call of a draining one is over."""
+
+    START = "start"
+    PAUSE = "pause"
+    DRAIN = "drain"
+    STOP = "stop"
+    FINISH = "finish"
+
+
+TRANSITIONS: dict[CampaignState, dict[Step, CampaignState]] = {
+    "draft": {Step.START: "running"},
+    "running": {Step.PAUSE: "paused", Step.DRAIN: "draining", Step.STOP: "stopped"},
+    "paused": {Step.START: "running", Step.DRAIN: "draining", Step.STOP: "stopped"},
+    "draining": {
+        Step.START: "running",
+        Step.PAUSE: "paused",
+        Step.STOP: "stopped",
+        Step.FINISH: "stopped",
+    },
+    "stopped": {Step.START: "running"},
+}
+"""Every change of a campaign; a step that is not listed cannot be made."""
+
+AT_WORK = frozenset[CampaignState]({"running", "draining"})
+"""States in which calls may be under way that the campaign has to see to."""
+
+FIXED_AT_WORK = frozenset({"mode", "profile", "queue", "team", "pbx", "amd"})
+"""What cannot be changed while calls are under way: they were placed by it."""
+
+
+class NotPossible(Exception):
+    """A step or change cannot be made, and nothing was: a code for programs, a sentence that says what to do."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Something that keeps a campaign from starting. `says` what it is and what to do."""
+
+    code: str
+    says: str
+
+
+class CannotStart(NotPossible):
+    """A campaign cannot start; `obstacles` are all the reasons at once."""
+
+    def __init__(self, obstacles: Iterable[Obstacle]) -> None:
+        self.obstacles = tuple(obstacles)
+        super().__init__("cannot_start", "; ".join(one.says for one in self.obstacles))
+
+
+def after(state: CampaignState, step: Step) -> CampaignState:
+    """The state after a step; raises NotPossible, which says what can be done instead."""
+    new = TRANSITIONS[state].get(step)
+    if new is None:
+        can = ", ".join(s.value for s in TRANSITIONS[state] if s is not Step.FINISH)
+        there = "it is so already" if state in TARGETS[step] else f"you can {can} it"
+        raise NotPossible(
+            "wrong_state", f"the campaign is {state}: it cannot be told to {step.value}; {there}"
+        )
+    return new
+
+
+TARGETS = {step: {states[step] for states in TRANSITIONS.values() if step in states} for step in Step}
+"""The states that a step leads to."""
+
+
+def changed_fields(old: Campaign, new: Campaign) -> frozenset[str]:
+    """What differs, by name: fields of the campaign and of its settings."""
+    fields = {
+        name for name in ("name", "mode", "profile", "priority") if getattr(old, name) != getattr(new, name)
+    }
+    before, now = old.settings.model_dump(), new.settings.model_dump()
+    return frozenset(fields | {name for name in before if before[name] != now[name]})
+
+
+def may_change(old: Campaign, new: Campaign) -> frozenset[str]:
+    """Says what differs; raises NotPossible if some of it cannot be changed as things are."""
+    changed = changed_fields(old, new)
+    fixed = sorted(changed & FIXED_AT_WORK)
+    if fixed and old.state in AT_WORK:
+        raise NotPossible(
+            "at_work",
+            f"the campaign is {old.state}: {', '.join(fixed)} cannot be changed while its calls are under way; "
+            "pause it first, and start it again afterwards",
+        )
+    return changed
+
+
+# ------------------------------------------------------------------------------------------------ what a start needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListNow:
+    """A list of a campaign as it stands. `open`: contacts that may still be called, now or later."""
+
+    id: int
+    name: str
+    active: bool
+    contacts: int
+    open: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
+    `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
+    such profile. `law`: what the settings come to under the profile."""
+
+    pbxs: frozenset[str]
+    queue_known: bool
+    team_known: bool
+    trunks: Mapping[str, frozenset[str]]
+    verified: frozenset[str]
+    agents: int
+    at_work: int
+    lists: tuple[ListNow, ...]
+    unlawful: tuple[str, ...] | None = ()
+    message_needed: bool = False
+
+
+def pbx_of(settings: CampaignSettings, pbxs: Iterable[str]) -> str:
+    """The PBX that dials: the one said, the queue's, or the only one; "" if that is not clear."""
+    known = sorted(pbxs)
+    return settings.pbx or settings.queue.partition(":")[0] or (known[0] if len(known) == 1 else "")
+
+
+def obstacles(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
+    """All that keeps it from starting, in the order in which a manager would see to it; empty: it can start."""
+    return [
+        Obstacle(code=code, says=says)
+        for code, says in (
+            *_who_talks(campaign, there),
+            *_lines(campaign, there),
+            *_law(campaign, there),
+            *_lists(there),
+        )
+    ]
+
+
+def _who_talks(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    settings = campaign.settings
+    if campaign.mode == "agentless":
+        if settings.message is None:
+            yield (
+                "no_message",
+                "mode agentless plays a message and there is none: set `message` to a sound of the PBX",
+            )
+        return
+    if not settings.queue and not settings.team:
+        yield "no_agents", f"mode {campaign.mode} needs agents: set `queue` (main:sales) or `team`"
+        return
+    if settings.queue and not there.queue_known:
+        yield (
+            "unknown_queue",
+            f"the PBX has no queue {settings.queue}: say it like main:sales, as `cti watch` shows it",
+        )
+    if settings.team and not there.team_known:
+        yield "unknown_team", f"there is no team {settings.team}: `cti users list` shows the teams"
+    known = (not settings.queue or there.queue_known) and (not settings.team or there.team_known)
+    if known and not there.agents:
+        where = f"work in {settings.queue}" if settings.queue else ""
+        if settings.team:
+            where += f"{' and ' if where else ''}are in team {settings.team}"
+        yield (
+            "no_agents",
+            f"no agents {where}: assign some (cti users change LOGIN --queue …), or use mode agentless",
+        )
+
+
+def _lines(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    settings = campaign.settings
+    pbx = pbx_of(settings, there.pbxs)
+    if not pbx:
+        yield (
+            "no_pbx",
+            f"there are several PBXs ({', '.join(sorted(there.pbxs))}): set `pbx` to the one that dials",
+        )
+    elif pbx not in there.pbxs:
+        yield "unknown_pbx", f"there is no PBX {pbx}: there is {', '.join(sorted(there.pbxs))}"
+    elif settings.queue and settings.queue.partition(":")[0] != pbx:
+        yield "other_pbx", f"the queue {settings.queue} is not on {pbx}: answered calls could not get to it"
+    elif campaign.mode in DIALED_BY_ITSELF:
+        has = there.trunks.get(pbx, frozenset())
+        if unknown := [name for name in settings.trunks if name not in has]:
+            told = f"there is {', '.join(sorted(has))}" if has else "none is configured"
+            yield (
+                "unknown_trunk",
+                f"{pbx} has no trunk {', '.join(unknown)} for dialing: {told} (CTI_DIALER__TRUNKS)",
+            )
+        elif not has:
+            yield "no_trunk", f"no trunk is configured for dialing on {pbx}: set CTI_DIALER__TRUNKS"
+    unverified = [one.number for one in settings.caller_ids if one.number not in there.verified]
+    if unverified:
+        yield (
+            "unverified_caller_id",
+            f"not verified, so not to be shown: {', '.join(unverified[:5])}; add what is yours to CTI_DIALER__CALLER_IDS",
+        )
+
+
+def _law(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    if there.unlawful is None:
+        yield (
+            "unknown_profile",
+            f"there is no country profile {campaign.profile}: `cti dialer profiles` lists them",
+        )
+    else:
+        for says in there.unlawful:
+            yield "against_the_law", says
+    settings = campaign.settings
+    if settings.amd_drop_message and not settings.amd:
+        yield "no_amd", "amd_drop_message leaves machines a message, but none is looked for: set `amd` too"
+    if settings.amd_drop_message and settings.message is None:
+        yield "no_message", "amd_drop_message leaves machines a message and there is none: set `message`"
+    if (
+        there.message_needed
+        and settings.message is None
+        and campaign.mode in DIALED_BY_ITSELF - {"agentless"}
+    ):
+        yield (
+            "no_message",
+            "whoever answers when no agent is there must hear who called: set `message` to a sound of the PBX",
+        )
+
+
+def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
+    if not there.lists:
+        yield "no_list", "it has no list: give it one (cti lists set LIST --campaign NAME)"
+    elif not any(one.active for one in there.lists):
+        yield "no_list", f"none of its lists is active: {', '.join(one.name for one in there.lists[:5])}"
+    elif not any(one.open for one in there.lists if one.active):
+        yield "list_used_up", "nobody on its lists is left to be called: import or recycle contacts"
+
+
+# ------------------------------------------------------------------------------------------------ schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When the server starts and ends a campaign by itself: on these weekdays (0 is Monday) in these spans of `zone`, from
+    the day `first` to the day `last`. `at_end` of each span: pause, drain or stop; after the last of all, drain."""
+
+    zone: str
+    days: frozenset[int]
+    spans: tuple[Span, ...]
+    first: date | None = None
+    last: date | None = None
+    at_end: Step = Step.PAUSE
+
+
+LOOK_AHEAD = 400
+"""Days in which the next step is looked for."""
+
+
+def steps_of(schedule: Schedule, day: date) -> list[tuple[datetime, Step]]:
+    """The steps of one day in the schedule's zone, in order; times in UTC. A span that begins as another ends goes on."""
+    if (
+        day.weekday() not in schedule.days
+        or (schedule.first is not None and day < schedule.first)
+        or (schedule.last is not None and day > schedule.last)
+    ):
+        return []
+    zone, found = ZoneInfo(schedule.zone), []
+    spans = sorted(schedule.spans, key=lambda span: span.start)
+    begins, ends = {span.start for span in spans}, {span.end for span in spans}
+    for span in spans:
+        if span.start not in ends:
+            found.append((_moment(day, span.start, zone), Step.START))
+        if span.end not in begins:
+            over = schedule.last is not None and span is spans[-1] and _is_last(schedule, day)
+            end = Step.DRAIN if over and schedule.at_end is Step.PAUSE else schedule.at_end
+            found.append((_moment(day, span.end, zone), end))
+    return found
+
+
+def _is_last(schedule: Schedule, day: date) -> bool:
+    assert schedule.last is not None
+    rest = (day + timedelta(days=n) for n in range(1, min((schedule.last - day).days, 7) + 1))
+    return not any(later.weekday() in schedule.days for later in rest)
+
+
+def _moment(day: date, minutes: int, zone: ZoneInfo) -> datetime:
+    """In UTC. A time that the clocks leave out is the one they show instead."""
+    later, minutes = divmod(minutes, 24 * 60)
+    local = datetime.combine(day + timedelta(days=later), time(*divmod(minutes, 60)), zone)
+    return local.astimezone(UTC)
+
+
+def next_step(schedule: Schedule, now: datetime) -> tuple[datetime, Step] | None:
+    """The first step after `now`; None if there is none in the coming year."""
+    first = now.astimezone(ZoneInfo(schedule.zone)).date()
+    if schedule.first is not None:
+        first = max(first, schedule.first)
+    for ahead in range(LOOK_AHEAD):
+        for moment, step in steps_of(schedule, first + timedelta(days=ahead)):
+            if moment > now:
+                return moment, step
+        if schedule.last is not None and first + timedelta(days=ahead) > schedule.last:
+            break
+    return None
+
+
+def due_step(schedule: Schedule, done: datetime, now: datetime) -> tuple[datetime, Step] | None:
+    """The last step after `done` whose time has come; those before it that were missed do not matter any more. Looks back
+    a fortnight at most."""
+    zone = ZoneInfo(schedule.zone)
+    day, last = max(done, now - timedelta(days=14)).astimezone(zone).date(), now.astimezone(zone).date()
+    found = None
+    while day <= last:
+        for moment, step in steps_of(schedule, day):
+            if done < moment <= now:
+                found = moment, step
+        day += timedelta(days=1)
+    return found
+
+
+def told(schedule: Schedule) -> str:
+    """The schedule in one line."""
+    days = ",".join(DAYS[n] for n in sorted(schedule.days))
+    spans = ",".join(f"{_clock(span.start)}-{_clock(span.end)}" for span in schedule.spans)
+    whole = f"{days} {spans} {schedule.zone}, then {schedule.at_end.value}"
+    if schedule.first is not None:
+        whole += f", from {schedule.first}"
+    return whole + (f", to {schedule.last}" if schedule.last is not None else "")
+
+
+def _clock(minutes: int) -> str:
+    return f"{minutes // 60:02}:{minutes % 60:02}"
+
+
+# ------------------------------------------------------------------------------------------------ as it is written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A campaign with who changed it when, since when and why it is as it is, and its schedule. `done`: up to when the
+    schedule's steps were carried out. `conversions`: the dispositions that count as a success."""
+
+    campaign: Campaign
+    created: datetime
+    created_by: str
+    changed: datetime
+    changed_by: str
+    since: datetime
+    why: str
+    schedule: Schedule | None = None
+    schedule_by: str = ""
+    done: datetime | None = None
+    conversions: frozenset[str] = frozenset()
+
+
+def campaign_of(
+    *, id: int, name: str, mode: CampaignMode, state: CampaignState, profile: str, priority: int, version: int,
+    settings: Mapping[str, Any],
+) -> Campaign:  # fmt: skip
+    """A campaign from what is written; raises pydantic's ValidationError."""
+    return Campaign(
+        id=id,
+        name=name,
+        mode=mode,
+        state=state,
+        profile=profile,
+        priority=priority,
+        version=version,
+        settings=CampaignSettings.model_validate(settings),
+    )
