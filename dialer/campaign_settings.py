@@ -193,6 +193,14 @@ class CampaignSettings(_Model):
     purpose: str = Field(
         default="marketing", max_length=60, description="what the calls are for: consent is looked up for it"
     )
+    company: str = Field(
+        default="",
+        max_length=100,
+        description="on whose behalf is called: who asked this company not to call is not called for it",
+    )
+    not_on_holidays: bool = Field(
+        default=False, description="nobody is called on a public holiday, also where the profile allows it"
+    )
 
     @field_validator("hours")
     @classmethod

@@ -44,6 +44,7 @@ from cti.passwords import Passwords
 from cti.people import QueueAssignment, Role
 from cti.server import Server
 from cti.settings import Settings, load
+from tests.folders import quick_folder
 
 Frame = dict[str, Any]
 
@@ -853,7 +854,7 @@ async def centre_of(
     **settings: Any,
 ) -> AsyncIterator[Centre]:
     """A call centre that works; everything started here is ended. `settings` are the server's, `main` those of its PBX."""
-    folders = [scratch_folder("cti-e2e-"), scratch_folder("cti-e2e-")]
+    folders = [quick_folder("cti-e2e-"), quick_folder("cti-e2e-")]
     log = Path(scratch_folder("cti-e2e-log-"))
     pbx = SamplePbx(installation, folders[0], name, behaviour)
     started: list[SamplePbx | World] = []

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
+from cti.database import migrate
 from cti.embedded.asterisk import AsteriskUnavailable, Installation, find_or_provision
-from cti.embedded.place import free_ports, home, remove_folder, scratch_folder
+from cti.embedded.place import free_ports, home, remove_folder
 from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.embedded.sample_pbx import Behaviour, SamplePbx, World
+from tests.folders import quick_folder
 
 if TYPE_CHECKING:
     from tests.centre import Centre
@@ -89,7 +91,7 @@ def asterisk_factory(asterisk_installation: Installation) -> Iterator[AsteriskFa
     with contextlib.ExitStack() as ended:
 
         def make(name: str = "", *, start: bool = True, **behaviour: Any) -> SamplePbx:
-            folder = scratch_folder("cti-pbx-")
+            folder = quick_folder("cti-pbx-")
             ended.callback(remove_folder, folder)
             how = replace(Behaviour(), **behaviour)
             pbx = SamplePbx(asterisk_installation, folder, name, how)
@@ -112,7 +114,7 @@ def asterisk_pair(asterisk_installation: Installation) -> Iterator[Pair]:
     """A PBX with customers and desk phones around it, one for all tests of a module."""
     how = Behaviour(ring_seconds=6, phone_delay="0", customer_delay="1")
     with contextlib.ExitStack() as ended:
-        folders = [scratch_folder("cti-pbx-"), scratch_folder("cti-world-")]
+        folders = [quick_folder("cti-pbx-"), quick_folder("cti-world-")]
         for folder in folders:
             ended.callback(remove_folder, folder)
         pbx = SamplePbx(asterisk_installation, folders[0], "", how)
@@ -128,7 +130,7 @@ def asterisk_pair(asterisk_installation: Installation) -> Iterator[Pair]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL of the test run's own (one for each worker); it does not wait for the disk."""
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     server = Postgres(folder / "data", durable=False)
     try:
         server.start()
@@ -145,6 +147,21 @@ def database(postgres_server: Postgres) -> Iterator[str]:
     """The address of a fresh empty database, dropped after the test whoever is still connected."""
     name = f"t_{os.urandom(6).hex()}"
     yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def schema(postgres_server: Postgres) -> str:
+    """The name of a database with our tables and nothing in them, to be copied."""
+    asyncio.run(migrate(postgres_server.create_database("schema")))
+    return "schema"
+
+
+@pytest.fixture
+def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
+    """The address of a fresh database with our tables, dropped after the test whoever is still connected."""
+    name = f"t_{os.urandom(6).hex()}"
+    yield postgres_server.create_database(name, schema)
     postgres_server.drop_database(name)
 
 

@@ -31,13 +31,11 @@ from crm.accounts import (
     update,
 )
 from crm.paging import WrongCursor
-from cti.database import migrate
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[Any]:
-    await migrate(database)
-    async with asyncpg.create_pool(database, min_size=1, max_size=6) as pool:
+async def pool(migrated: str) -> AsyncIterator[Any]:
+    async with asyncpg.create_pool(migrated, min_size=1, max_size=6) as pool:
         yield pool
 
 

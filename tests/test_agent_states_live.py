@@ -16,12 +16,13 @@ import pytest
 import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
-from cti.embedded.place import free_ports, remove_folder, scratch_folder
+from cti.embedded.place import free_ports, remove_folder
 from cti.embedded.postgres import Postgres
 from cti.wrap_up import WrapUp
 from tests.centre import Centre, Refusal, Screen, centre_of
 from tests.conftest import SCENARIOS, AsteriskFactory, Sipp, SippRun
 from tests.floor import person
+from tests.folders import quick_folder
 from tests.live_floor import LiveFloor, callers, now
 from tests.sip_party import Party
 
@@ -44,7 +45,7 @@ RULES: dict[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def the_centre(asterisk_installation: Installation) -> AsyncIterator[Centre]:
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     postgres = Postgres(folder / "data", durable=False)  # its own: it is stopped
     try:
         await asyncio.to_thread(postgres.start)

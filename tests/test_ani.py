@@ -287,9 +287,8 @@ def test_most_numbers_go_the_short_way() -> None:
 
 
 @pytest.fixture
-async def dsn(database: str) -> str:
-    await migrate(database)
-    return database
+async def dsn(migrated: str) -> str:
+    return migrated
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from cti.__main__ import main
 from cti.settings import (
+    DialerSettings,
     FiguresSettings,
     PbxSettings,
     RoutingSettings,
@@ -196,7 +197,7 @@ def fields(model: type[BaseModel], prefix: str) -> dict[str, str]:
     """The environment's names of a model's settings, with their defaults as the documentation writes them."""
     found: dict[str, str] = {}
     for name, field in model.model_fields.items():
-        if name in ("pbx", "wrap_up", "figures", "queues", "routing", "supervision"):
+        if name in ("pbx", "wrap_up", "figures", "queues", "routing", "supervision", "dialer"):
             continue
         default = field.default if field.default_factory is None else ()
         if field.is_required():
@@ -220,6 +221,7 @@ def test_the_documentation_lists_every_setting_with_its_default() -> None:
         **fields(RoutingSettings, "CTI_ROUTING__"),
         **fields(SupervisionSettings, "CTI_SUPERVISION__"),
         **fields(FiguresSettings, "CTI_FIGURES__"),
+        **fields(DialerSettings, "CTI_DIALER__"),
         **fields(PbxSettings, "CTI_PBX__<NAME>__"),
     }
     assert {name: shown.strip("`") for name, shown in rows.items()} == wanted

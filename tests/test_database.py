@@ -11,8 +11,9 @@ import asyncpg
 import pytest
 
 from cti.database import MIGRATIONS, Database, DatabaseUnavailable, MigrationFailed, migrate, migrations_in
-from cti.embedded.place import free_ports, remove_folder, scratch_folder
+from cti.embedded.place import free_ports, remove_folder
 from cti.embedded.postgres import Postgres
+from tests.folders import quick_folder
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -165,7 +166,7 @@ async def test_the_pool_serves_and_bounds_statements(database: str) -> None:
 
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     server = Postgres(folder / "data", durable=False)
     server.start()
     yield server

@@ -33,6 +33,7 @@ from cti.embedded.postgres import Postgres, PostgresFailed
 from cti.facts import CallerChanged
 from cti.server import Server
 from tests.centre import KEY, SEATS, Centre, Refusal, Screen, centre_of, database_of_centre
+from tests.folders import quick_folder
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,7 +44,7 @@ AWAY = float(os.environ.get("CTI_TEST_AWAY", "6"))
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL that may be stopped."""
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     server = Postgres(folder / "data", durable=False)
     try:
         server.start()

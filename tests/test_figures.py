@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from cti.database import connect, migrate
+from cti.database import connect
 from cti.facts import Fact
 from cti.figures.report import Interval, QueueFigures, Range, TooLarge, of_agents, of_queues, of_teams
 from cti.figures.roll_up import fold, roll_up, set_zone
@@ -106,9 +106,8 @@ def day_of(interval: Interval, day: int = 27) -> Range:
 
 
 @pytest.fixture(params=["from quarters", "from folded days", "from days of another zone"])
-async def db(database: str, request: pytest.FixtureRequest) -> AsyncIterator[Db]:
-    await migrate(database)
-    conn = await connect(database, name="test", jit="off")
+async def db(migrated: str, request: pytest.FixtureRequest) -> AsyncIterator[Db]:
+    conn = await connect(migrated, name="test", jit="off")
     if request.param != "from quarters":
         await set_zone(conn, "Europe/London" if "folded" in request.param else "Asia/Kathmandu")
     await journal(conn, the_day())
@@ -270,9 +269,9 @@ async def test_a_report_too_long_is_refused(db: Db) -> None:
         Range(first=at("00:00:01"), last=at("01:00:00"), interval=Interval.DAY, zone=LONDON)
 
 
-async def test_a_report_that_takes_too_long_is_refused_with_what_to_do(db: Db, database: str) -> None:
+async def test_a_report_that_takes_too_long_is_refused_with_what_to_do(db: Db, migrated: str) -> None:
     await db.execute("SET statement_timeout = 200")
-    blocker = await connect(database, name="test")
+    blocker = await connect(migrated, name="test")
     try:
         async with blocker.transaction():
             await blocker.execute("LOCK TABLE figures_queues IN ACCESS EXCLUSIVE MODE")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from cti.database import connect, migrate
+from cti.database import connect
 from cti.facts import PbxResynced, QueueCallerJoined
 from cti.figures.roll_up import compute_again, fold, roll_up, set_targets, set_zone
 from tests.figure_facts import (
@@ -36,9 +36,8 @@ NOON = datetime(2024, 3, 4, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-async def db(database: str) -> AsyncIterator[Db]:
-    await migrate(database)
-    conn = await connect(database, name="test", jit="off")
+async def db(migrated: str) -> AsyncIterator[Db]:
+    conn = await connect(migrated, name="test", jit="off")
     yield conn
     await conn.close()
 
@@ -221,14 +220,14 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_killed_at_any_moment_nothing_is_lost_or_counted_twice(db: Db, database: str) -> None:
+async def test_killed_at_any_moment_nothing_is_lost_or_counted_twice(db: Db, migrated: str) -> None:
     chance = random.Random(7)
     facts = by_chance(chance, 3000, NOON)
     await journal(db, facts)
     kills = 0
     for attempt in range(200):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", PROGRAM, database, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", PROGRAM, migrated, stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
         assert await process.stdout.readline() == b"on\n"
@@ -244,10 +243,10 @@ async def test_killed_at_any_moment_nothing_is_lost_or_counted_twice(db: Db, dat
     assert await as_counters(db) == added_up(facts)
 
 
-async def test_two_at_once_count_nothing_twice(db: Db, database: str) -> None:
+async def test_two_at_once_count_nothing_twice(db: Db, migrated: str) -> None:
     facts = by_chance(random.Random(8), 1000, NOON)
     await journal(db, facts)
-    others = [await connect(database, name="test") for _ in range(3)]
+    others = [await connect(migrated, name="test") for _ in range(3)]
 
     async def all_of_it(conn: Db) -> None:
         while await roll_up(conn, 37):

@@ -30,7 +30,6 @@ from crm.interactions import (
 )
 from crm.paging import WrongCursor
 from cti.bus import Bus
-from cti.database import migrate
 from cti.facts import CallerChanged, Direction, Fact
 
 from .test_ani import eventually, wire
@@ -38,9 +37,8 @@ from .test_screen_pop import ADMIN, ANNA, BEN, SALES, Scene, at
 
 
 @pytest.fixture
-async def pool(database: str) -> AsyncIterator[Any]:
-    await migrate(database)
-    async with asyncpg.create_pool(database, min_size=1, max_size=4) as pool:
+async def pool(migrated: str) -> AsyncIterator[Any]:
+    async with asyncpg.create_pool(migrated, min_size=1, max_size=4) as pool:
         yield pool
 
 
@@ -280,9 +278,9 @@ asyncio.run(main())
 
 
 async def test_killed_with_minus_nine_nothing_acknowledged_is_lost_and_no_row_is_doubled(
-    pool: Any, database: str
+    pool: Any, migrated: str
 ) -> None:
-    code = _CRASHING.format(path=[os.getcwd()], dsn=database)
+    code = _CRASHING.format(path=[os.getcwd()], dsn=migrated)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -308,9 +306,8 @@ async def test_killed_with_minus_nine_nothing_acknowledged_is_lost_and_no_row_is
     assert sum(row["outcome"] == "lost" for row in found) >= 30
 
 
-async def test_the_database_away_keeps_everything_and_writes_it_later(database: str) -> None:
-    await migrate(database)
-    async with wire(database) as way, asyncpg.create_pool(way.dsn, min_size=1, max_size=2, timeout=1) as pool:
+async def test_the_database_away_keeps_everything_and_writes_it_later(migrated: str) -> None:
+    async with wire(migrated) as way, asyncpg.create_pool(way.dsn, min_size=1, max_size=2, timeout=1) as pool:
         ada = (await create(pool, NewAccount(name="Ada"))).id
         async with house(pool) as home:
             await way.down()

@@ -20,11 +20,12 @@ import pytest
 from cti import journal_store as store
 from cti.bus import Bus, Envelope
 from cti.database import migrate
-from cti.embedded.place import remove_folder, scratch_folder
+from cti.embedded.place import remove_folder
 from cti.embedded.postgres import Postgres
 from cti.facts import CallDataChanged, Fact, PbxStatusChanged, QueueCallerJoined
 from cti.journal import Journal, JournalInUse
 from cti.journal_ring import Ring
+from tests.folders import quick_folder
 
 QUEUES = tuple(f"main:q{i}" for i in range(5))
 PROCESS = Path(__file__).with_name("journal_process.py")
@@ -112,14 +113,13 @@ async def fetch(dsn: str, query: str, *args: Any) -> list[asyncpg.Record]:
 
 
 @pytest.fixture
-async def dsn(database: str) -> str:
-    await migrate(database)
-    return database
+async def dsn(migrated: str) -> str:
+    return migrated
 
 
 @pytest.fixture(scope="module")
 def spare_postgres() -> Any:
-    folder = scratch_folder("cti-pg-")
+    folder = quick_folder("cti-pg-")
     server = Postgres(folder / "data", durable=False)
     yield server
     server.stop()

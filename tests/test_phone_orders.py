@@ -13,7 +13,6 @@ import pytest
 from cti import users
 from cti.browser_phones import BrowserPhones
 from cti.commands import CommandError
-from cti.database import migrate
 from cti.passwords import BadInput, Passwords
 from cti.people import Actor, Agent, Directory, Role
 from cti.phone_passwords import (
@@ -191,9 +190,8 @@ KEY = b"k" * 32
 
 
 @pytest.fixture
-async def db(database: str) -> Any:
-    await migrate(database)
-    conn = await asyncpg.connect(database)
+async def db(migrated: str) -> Any:
+    conn = await asyncpg.connect(migrated)
     passwords = Passwords()
     try:
         for login in ("anna", "ben"):

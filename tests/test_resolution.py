@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from crm.resolution import settle
-from cti.database import Database, migrate
+from cti.database import Database
 from cti.figures.report import Interval, Range, Resolution, of_agents, of_queues
 
 FIRST = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -15,9 +15,8 @@ ZONE = ZoneInfo("UTC")
 
 
 @pytest.fixture
-async def db(database: str) -> AsyncIterator[Database]:
-    await migrate(database)
-    opened = Database(database)
+async def db(migrated: str) -> AsyncIterator[Database]:
+    opened = Database(migrated)
     await opened.open()
     yield opened
     await opened.close()

@@ -20,7 +20,7 @@ import crm.rest
 from crm.ani import Identification
 from crm.interactions import Interactions
 from cti.commands import CommandError
-from cti.database import Database, migrate
+from cti.database import Database
 from cti.numbers import read_caller
 from cti.openapi import ADMINS, Route
 from cti.passwords import Passwords
@@ -488,9 +488,8 @@ def house_routes(db: Database, stage: Stage, people: People, passwords: Password
 
 
 @pytest.fixture
-async def big(database: str) -> AsyncIterator[tuple[Site, People]]:
-    await migrate(database)
-    db = Database(database, size=4)
+async def big(migrated: str) -> AsyncIterator[tuple[Site, People]]:
+    db = Database(migrated, size=4)
     await db.open()
     stage, people, passwords = Stage(), People(db, Directory(), []), Passwords()
     doorman = Doorman(stage)

@@ -12,7 +12,6 @@ import asyncpg
 
 from crm.ani import CallerLookup
 from crm.sample_data import insert_samples, load_synthetic, sample_customers, synthetic_number
-from cti.database import migrate
 from cti.numbers import read_caller
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
@@ -58,18 +57,17 @@ def test_every_number_is_one_of_its_country_and_free_for_fiction_where_there_are
     assert max(owners.values()) >= 2, "some number has several owners"
 
 
-async def test_inserted_once_by_any_number_of_programs(database: str) -> None:
-    await migrate(database)
+async def test_inserted_once_by_any_number_of_programs(migrated: str) -> None:
 
     async def insert() -> int:
-        connection = await asyncpg.connect(database)
+        connection = await asyncpg.connect(migrated)
         try:
             return await insert_samples(connection, now=NOW)
         finally:
             await connection.close()
 
     assert sorted(await asyncio.gather(insert(), insert(), insert())) == [0, 0, 100]
-    connection = await asyncpg.connect(database)
+    connection = await asyncpg.connect(migrated)
     try:
         counted = await _counts(connection)
         assert await insert_samples(connection, now=NOW) == 0
@@ -91,12 +89,11 @@ async def _counts(connection: Any) -> dict[str, int]:
     return dict(row)
 
 
-async def test_every_sample_customer_is_recognised_by_their_number(database: str) -> None:
-    await migrate(database)
-    connection = await asyncpg.connect(database)
+async def test_every_sample_customer_is_recognised_by_their_number(migrated: str) -> None:
+    connection = await asyncpg.connect(migrated)
     await insert_samples(connection, now=NOW)
     await connection.close()
-    async with CallerLookup(database, limit=10) as lookup:
+    async with CallerLookup(migrated, limit=10) as lookup:
         for customer in sample_customers():
             found = await lookup.find(customer.phones[0].e164, customer.country)
             assert customer.number in {c.account.number for c in found.candidates}
@@ -105,9 +102,8 @@ async def test_every_sample_customer_is_recognised_by_their_number(database: str
         assert (desk.how, desk.candidates[0].account.number) == ("switchboard", firm.number)
 
 
-async def test_synthetic_customers_are_many_and_found(database: str) -> None:
-    await migrate(database)
-    connection = await asyncpg.connect(database)
+async def test_synthetic_customers_are_many_and_found(migrated: str) -> None:
+    connection = await asyncpg.connect(migrated)
     await load_synthetic(connection, 3_000, interactions=500)
     assert await connection.fetchval("SELECT count(*) FROM phones") == 3_000
     assert (
@@ -116,6 +112,6 @@ async def test_synthetic_customers_are_many_and_found(database: str) -> None:
     )
     await connection.close()
     assert all(read_caller(synthetic_number(n), "US").valid for n in (0, 1, 999_999, 1_234_567, 9_999_999))
-    async with CallerLookup(database, limit=10) as lookup:
+    async with CallerLookup(migrated, limit=10) as lookup:
         found = await lookup.find(synthetic_number(7), "US")
         assert found.candidates[0].account.number == "S00000007"

@@ -32,7 +32,6 @@ from crm.screen_pop import (
 )
 from crm.views import AccountCard, Candidate, PopView
 from cti.bus import Bus
-from cti.database import migrate
 from cti.facts import (
     AgentState,
     AgentStateChanged,
@@ -1001,13 +1000,12 @@ async def test_who_dials_out_on_a_recorded_call_has_the_customer_while_talking()
 
 @pytest.mark.parametrize("way_to_ask", ["find", "ask"])
 async def test_the_database_stops_for_a_moment_the_pop_comes_with_the_number_and_is_completed(
-    database: str, way_to_ask: str
+    migrated: str, way_to_ask: str
 ) -> None:
-    await migrate(database)
-    async with asyncpg.create_pool(database, min_size=1, max_size=2) as pool:
+    async with asyncpg.create_pool(migrated, min_size=1, max_size=2) as pool:
         ada = await create(pool, NewAccount(name="Ada"))
         await add_phone(pool, ada.id, NewPhone(number="+442079460001"))
-    async with wire(database) as way, CallerLookup(way.dsn, pauses=(0.02,), limit=5) as lookup:
+    async with wire(migrated) as way, CallerLookup(way.dsn, pauses=(0.02,), limit=5) as lookup:
         desk = Desk(find=lookup.find, ask=lookup.ask if way_to_ask == "ask" else None)
         first, second = Scene("main:1"), Scene("main:2")
         desk.happen(first.originated(), first.offered("anna"))

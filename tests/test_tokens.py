@@ -18,7 +18,7 @@ from joserfc import jwe, jws, jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from cti import users
-from cti.database import Database, migrate
+from cti.database import Database
 from cti.embedded.postgres import Postgres
 from cti.passwords import Passwords
 from cti.people import Actor, Role
@@ -45,11 +45,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="module")
-def migrated(postgres_server: Postgres) -> Iterator[str]:
+def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
     name = f"tokens_{os.urandom(6).hex()}"
-    dsn = postgres_server.create_database(name)
-    asyncio.run(migrate(dsn))
-    yield dsn
+    yield postgres_server.create_database(name, schema)
     postgres_server.drop_database(name)
 
 

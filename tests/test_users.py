@@ -14,7 +14,7 @@ from cti import audit, users
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Session
 from cti.api_keys import create_api_key, list_api_keys, revoke_api_key, verify_api_key
-from cti.database import Database, migrate
+from cti.database import Database
 from cti.embedded.postgres import Postgres
 from cti.facts import AgentState
 from cti.login import Buckets, LogIn, Refused, place_of
@@ -28,11 +28,9 @@ OFFICE = "192.0.2.7"
 
 
 @pytest.fixture(scope="module")
-def migrated(postgres_server: Postgres) -> Iterator[str]:
+def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
     name = f"users_{os.urandom(6).hex()}"
-    dsn = postgres_server.create_database(name)
-    asyncio.run(migrate(dsn))
-    yield dsn
+    yield postgres_server.create_database(name, schema)
     postgres_server.drop_database(name)
 
 

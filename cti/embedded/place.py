@@ -75,9 +75,12 @@ def home() -> Path:
     return chosen
 
 
-def scratch_folder(prefix: str) -> Path:
-    """Make an empty folder with a short path that only the service account (or we) may enter; the caller removes it."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
+def scratch_folder(prefix: str, place: Path | None = None) -> Path:
+    """Make an empty folder with a short path that only the service account (or we) may enter; the caller removes it.
+
+    `place`: where, if the system's folder for passing files is not the one.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     if len(str(folder)) > LONGEST_SOCKET_FOLDER or not reachable(folder / "x"):
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -12,10 +13,10 @@ from cti.commands import Commands
 from cti.facts import Fact
 from cti.hub import pack
 from cti.openapi import Route, Routes
-from cti.problems import Problem
 from cti.protocol import SUBPROTOCOL
+from cti.rest.documents import Document, document_routes
 from cti.rest.outages import OUTAGES
-from cti.rest.serving import LARGEST_BODY, Asked, Serving, Translate, middleware
+from cti.rest.serving import LARGEST_BODY, Serving, Translate, middleware
 from cti.websocket import Authenticate, Websocket
 
 
@@ -31,29 +32,47 @@ def application(
     allowed_origins: Collection[str] = (),
     translate: Mapping[type[Exception], Translate] | None = None,
 ) -> web.Application:
-    """Returns the application; its documents describe what is registered by now.
+    """Returns the application; its documents describe what is registered when they are first asked for.
 
     `translate`: exceptions of the parts behind the routes that mean a problem; a database out of reach is known.
     On shutdown every websocket is closed with 1012.
     """
+    facts = tuple(facts)
     register = Routes()
     register.add(*routes)
     app = web.Application(middlewares=[middleware()], client_max_size=LARGEST_BODY)
     app.router.add_get("/ws", websocket.handle)
-    documents: dict[str, tuple[bytes, str]] = {}
-    for path, summary, kind in (
-        ("/api/openapi.json", "This interface, for programs: OpenAPI 3.1.", "application/json"),
-        ("/api/asyncapi.json", "The websocket, for programs: AsyncAPI 3.", "application/json"),
-        ("/api/", "This interface, for people.", "text/html"),
-    ):
-        register.add(_document_route(path, summary, kind, documents))
-    described = openapi.document(register, title=title, version=version)
-    spoken = asyncapi.document(
-        facts=facts, commands=commands, title=f"{title}: {SUBPROTOCOL}", version=version
+    described = functools.cache(lambda: openapi.document(register, title=title, version=version))
+
+    def spoken() -> dict[str, Any]:
+        return asyncapi.document(
+            facts=facts, commands=commands, title=f"{title}: {SUBPROTOCOL}", version=version
+        )
+
+    register.add(
+        *document_routes(
+            [
+                Document(
+                    path="/api/openapi.json",
+                    summary="This interface, for programs: OpenAPI 3.1.",
+                    kind="application/json",
+                    write=lambda: pack(described()),
+                ),
+                Document(
+                    path="/api/asyncapi.json",
+                    summary="The websocket, for programs: AsyncAPI 3.",
+                    kind="application/json",
+                    write=lambda: pack(spoken()),
+                ),
+                Document(
+                    path="/api/",
+                    summary="This interface, for people.",
+                    kind="text/html",
+                    write=lambda: openapi.page(described()).encode(),
+                ),
+            ]
+        )
     )
-    documents["/api/openapi.json"] = pack(described), "application/json"
-    documents["/api/asyncapi.json"] = pack(spoken), "application/json"
-    documents["/api/"] = openapi.page(described).encode(), "text/html"
     serving = Serving(
         routes=register,
         authenticate=authenticate,
@@ -67,15 +86,3 @@ def application(
 
     app.on_shutdown.append(goodbye)
     return app
-
-
-def _document_route(path: str, summary: str, kind: str, documents: dict[str, tuple[bytes, str]]) -> Route:
-    async def give(_asked: Asked) -> Any:
-        if path not in documents:
-            raise Problem(404, "no_such_address", "there is nothing at this address")
-        body, content_type = documents[path]
-        return web.Response(body=body, content_type=content_type, charset="utf-8")
-
-    return Route(
-        method="GET", path=path, handler=give, summary=summary, tag="Documents", roles=None, raw=kind
-    )
