@@ -124,8 +124,8 @@ class Audience:
                 return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
             case PbxStatusChanged() | PbxResynced() | DatabaseStatusChanged() | JournalGap():
                 return EVERYBODY
-        if fact.TYPE.startswith(("attempt.", "campaign.")):
-            return self._of_campaign(fact)
+        if fact.TYPE.startswith("attempt."):
+            return self._of_attempt(fact)
         queue = getattr(fact, "queue", None)
         agent = getattr(fact, "agent", None)
         topics = {ADMIN}
@@ -146,7 +146,7 @@ class Audience:
         return frozenset(topics)
 
     @staticmethod
-    def _of_campaign(fact: Fact) -> frozenset[str]:
+    def _of_attempt(fact: Fact) -> frozenset[str]:
         """The supervisors of the teams that work for the campaign, and the agent it is about."""
         topics = {ADMIN, *(f"team:{team}" for team in getattr(fact, "teams", ()))}
         if (agent := getattr(fact, "agent", None)) is not None:

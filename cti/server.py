@@ -126,8 +126,9 @@ from dialer.claims import Claims
 from dialer.known import check_all
 from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
+from dialer.live import OF_ATTEMPTS
 from dialer.profiles import load as load_profiles
-from dialer.run import OF_ATTEMPTS, OF_CAMPAIGNS, Dialer
+from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
 from dialer.trunks import CallerIds, TrunkPlan, Trunks
 from routing import work_store
@@ -584,7 +585,7 @@ class Server:
             publish=self.bus.publish,
             set_data=self._set_data,
             spawn=self._tasks.spawn,
-            tighten=law.within,
+            within=law.within,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )

@@ -188,19 +188,3 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
             most,
         )
     )
-
-
-async def drained(pool: Pool, campaign: int) -> bool:
-    """A campaign that drains has nothing under way any more: it is stopped. Whether it was so."""
-    return bool(
-        await pool.fetchval(
-            """
-            UPDATE campaigns SET state = 'stopped', state_since = now(), state_why = 'drained', version = version + 1,
-                   changed = now(), changed_by = 'dialer'
-             WHERE id = $1 AND state = 'draining'
-               AND NOT EXISTS (SELECT FROM attempts WHERE campaign_id = $1 AND state <> 'ended')
-            RETURNING true
-            """,
-            campaign,
-        )
-    )

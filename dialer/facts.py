@@ -1,11 +1,10 @@
-"""Facts of the dialer: attempts dialed, answered, connected, ended, and how running campaigns go. No numbers, no names."""
+"""Facts of the dialer: attempts dialed, answered, connected, ended. No numbers, no names."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from cti.facts import Fact
-from dialer.campaign_settings import CampaignLive
 
 
 class AttemptFact(Fact, frozen=True, gc=False, kw_only=True):
@@ -54,12 +53,3 @@ class AttemptEnded(AttemptFact, frozen=True, gc=False, kw_only=True):
     agent: str | None
     message_played: bool
     opted_out: bool
-
-
-class CampaignPaced(Fact, frozen=True, gc=False, kw_only=True):
-    """How a running campaign goes now: told every few seconds while anything changes."""
-
-    TYPE: ClassVar[str] = "campaign.paced"
-    campaign: int
-    teams: tuple[str, ...]
-    view: CampaignLive

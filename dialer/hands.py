@@ -16,7 +16,7 @@ from dialer.campaign_settings import Campaign
 AWAY = frozenset({AgentState.LOGGED_OFF, AgentState.UNKNOWN})
 
 
-def eligible(agent: AgentView, campaign: Campaign, pbx: str, team_name: Callable[[str | None], str]) -> bool:
+def eligible(agent: AgentView, campaign: Campaign, team_name: Callable[[str | None], str]) -> bool:
     """Whether this agent may get the campaign's calls. Who works on-hook gets them from the queue, so needs one."""
     settings = campaign.settings
     if settings.team and settings.team not in (agent.team, team_name(agent.team)):
@@ -59,14 +59,24 @@ class Hands:
         """How many agents are lent to a campaign."""
         return sum(to == campaign for to in self.lent.values())
 
-    def even_out(self, campaigns: Mapping[int, Campaign], hungry: Callable[[int], bool]) -> str | None:
-        """An agent to be lent anew, because a campaign of the same priority has two fewer; None where all is even."""
+    def even_out(
+        self,
+        campaigns: Mapping[int, Campaign],
+        hungry: Callable[[int], bool],
+        may: Callable[[str], Iterable[Campaign]],
+    ) -> tuple[str, int] | None:
+        """(an agent, the campaign to lend them to) where one of the same priority has two fewer; None where it is even."""
         numbers = {id: self.number(id) for id in campaigns if hungry(id)}
+        if len(numbers) < 2:
+            return None
         for agent, id in self.lent.items():
-            if id not in numbers:
-                continue
-            for other, many in numbers.items():
-                same = campaigns[other].priority == campaigns[id].priority
-                if same and many + 2 <= numbers[id]:
-                    return agent
+            poorer = {
+                other
+                for other, many in numbers.items()
+                if id in numbers
+                and campaigns[other].priority == campaigns[id].priority
+                and many + 2 <= numbers[id]
+            }
+            if poorer and (fit := poorer & {campaign.id for campaign in may(agent)}):
+                return agent, min(fit, key=lambda other: (numbers[other], other))
         return None
