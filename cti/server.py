@@ -127,6 +127,8 @@ from dialer.known import check_all
 from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
+from dialer.opt_outs import OptOuts
+from dialer.opt_outs import catch_up as list_opt_outs
 from dialer.profiles import load as load_profiles
 from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
@@ -421,6 +423,7 @@ class Server:
         await self.messages.load()
         await self.help_requests.load()
         await self.call_backs.load()
+        await list_opt_outs(self.database.pool)
         await self.alarm_watch.refresh()
         await self.alarm_watch.restore(self.alarm_measures.was_away)
         # None is up yet: agents are unknown.
@@ -586,6 +589,7 @@ class Server:
             set_data=self._set_data,
             spawn=self._tasks.spawn,
             within=law.within,
+            opted_out=OptOuts(lambda: self.database.pool).heard,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )
