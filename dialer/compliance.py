@@ -79,6 +79,9 @@ class ZoneGroup:
 SOON = timedelta(minutes=10)
 """After this a number is looked at again that is being called now."""
 
+UNTIL_LOADED = timedelta(hours=1)
+"""After this a number is looked at again for which a register is missing or too old: somebody may have loaded it."""
+
 
 class _Steps:
     """The steps so far, and when what refuses may end."""
@@ -126,9 +129,11 @@ def _not_before(steps: _Steps, profile: Profile, candidate: Candidate, now: date
     ends = [end for end in steps.ends if end is not None]
     if not ends or len(ends) < len(steps.ends):
         return None
-    latest = max(ends)
+    latest = max(now, *ends)
+    if not candidate.zones:  # dialed by hand: who dials sees to the hour
+        return latest
     try:
-        return opens_next(profile, candidate.country, candidate.region, candidate.zones, max(latest, now))
+        return opens_next(profile, candidate.country, candidate.region, candidate.zones, latest)
     except UnknownZone:
         return None
 
@@ -193,14 +198,14 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
             steps.add(rule, False, f"on the register {register}, edition of {hit.since}", source)
         elif edition is None:
             says = f"no edition of the register {register} is loaded: cti dialer register load"
-            steps.add(rule, False, says, source)
+            steps.add(rule, False, says, source, now + UNTIL_LOADED)
         else:
             age = (now.astimezone(UTC).date() - edition).days
             fresh = age <= profile.scrub_days
             says = f"not on the register {register}, edition of {edition}, {age} days old" + (
                 "" if fresh else f": older than the {profile.scrub_days} days allowed, load a newer one"
             )
-            steps.add(rule, fresh, says, source)
+            steps.add(rule, fresh, says, source, now + UNTIL_LOADED)
     for entry in known.listed:
         if entry.national and entry.list not in profile.registers:
             # Loaded by the operator though the profile names it not: it was loaded to be kept.

@@ -134,6 +134,26 @@ def abandonment(campaign: Campaign, json: Json = False) -> None:
 
 
 @dialer.command()
+def recheck(campaign: Campaign) -> None:
+    """Open the contacts of a campaign that were blocked, after its profile or settings changed.
+
+    Each is judged anew when its turn comes.
+    """
+    from cti import audit
+    from dialer.recheck import of_campaign
+
+    async def work(db: Connection) -> int:
+        row = await _campaign(db, campaign)
+        async with db.transaction():
+            opened = await of_campaign(db, row["id"])
+            detail = {"campaign": row["id"], "contacts": opened}
+            await audit.record(db, _us(), "campaign.rechecked", "dialer", detail)
+        return opened
+
+    _print(f"{_run(work):,} contacts are open again.")
+
+
+@dialer.command()
 def evidence(
     campaign: Campaign,
     since: Annotated[

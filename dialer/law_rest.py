@@ -21,7 +21,7 @@ from cti.plain_text import Plain
 from cti.problems import Problem
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import SECURITY_HEADERS, Asked, Translate
-from dialer import consents, do_not_call, evidence
+from dialer import consents, do_not_call, evidence, recheck
 from dialer.campaign_settings import CampaignSettings
 from dialer.consents import Channel, ConsentWord, Word, WrongConsent
 from dialer.do_not_call import DoNotCallEntry, NoSuchEntry, RegisterEdition, WrongEntry
@@ -176,6 +176,12 @@ class ConsentKept(BaseModel):
     kept: bool
 
 
+class Rechecked(BaseModel):
+    """How many blocked contacts are open again."""
+
+    contacts: int
+
+
 class WhyAsked(NumberFound):
     """A number, and the moment that is asked about: now if left out."""
 
@@ -296,6 +302,13 @@ def routes(
         row = await _campaign(asked.params.campaign)
         profile = profile_of(profiles(), row["profile"], row["settings"])
         return await abandonment(pool(), row["id"], profile, now())
+
+    async def look_again(asked: Asked) -> Rechecked:
+        row = await _campaign(asked.params.campaign)
+        detail: dict[str, Any] = {"campaign": row["id"]}
+        async with _trailed(asked, "campaign.rechecked", detail) as db:
+            detail["contacts"] = await recheck.of_campaign(db, row["id"])
+        return Rechecked(contacts=detail["contacts"])
 
     async def _campaign(id: int) -> Any:
         row = await pool().fetchrow("SELECT id, name, profile, settings FROM campaigns WHERE id = $1", id)
@@ -440,6 +453,14 @@ def routes(
             params=CampaignNamed,
             result=Abandonment,
             errors=frozenset({409, 503}),
+        ),
+        route(
+            "POST",
+            "/campaigns/{campaign}/recheck",
+            look_again,
+            "Opens the contacts that were blocked, after profile or settings changed: each is judged anew in its turn.",
+            params=CampaignNamed,
+            result=Rechecked,
         ),
         route(
             "GET",

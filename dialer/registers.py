@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import phonenumbers
 
 from cti.database import connection
+from dialer import recheck
 from dialer.do_not_call import RegisterEdition
 
 if TYPE_CHECKING:
@@ -286,4 +287,5 @@ async def _put_in_force(db: Connection, id: int, register: str, count: int, refu
     ):
         await db.execute("DELETE FROM do_not_call_blocks WHERE edition = $1", old["id"])
     await db.execute("ANALYZE do_not_call_blocks")
+    await recheck.of_register(db, register)
     return RegisterEdition(**dict(row))

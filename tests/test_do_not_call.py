@@ -348,20 +348,20 @@ async def test_a_claim_reads_by_indexes_alone(desk: LawDesk) -> None:
     of = await desk.campaign()
     await desk.pool.execute(
         """INSERT INTO attempts (id, campaign_id, e164, person, pbx, mode, profile, owner, state, committed, dialed, outcome)
-           SELECT 'at-' || md5(n::text), $1, '+44207' || (1000000 + n % 20000),
+           SELECT 'at-' || md5(n::text), $1, '+44207' || (1000000 + n % 7000),
                   CASE WHEN n % 2 = 0 THEN 'p' || n ELSE '' END,
                   'main', 'predictive', 'GB', 'x', 'ended', now() - n * interval '30 seconds', now(), 'no_answer'
-           FROM generate_series(1, 40000) n""",
+           FROM generate_series(1, 15000) n""",
         of,
     )
     await desk.pool.execute(
         """INSERT INTO do_not_call (number, scope, added_by)
-           SELECT 442071000000 + n, 'everywhere', 'x' FROM generate_series(1, 20000) n"""
+           SELECT 442071000000 + n, 'everywhere', 'x' FROM generate_series(1, 8000) n"""
     )
     await desk.pool.execute(
         """INSERT INTO consents (number, person, channel, purpose, given, source, at, noted_by)
            SELECT 442071000000 + n, 'p' || n, 'call', 'marketing', true, 'x', now(), 'x'
-           FROM generate_series(1, 20000) n"""
+           FROM generate_series(1, 8000) n"""
     )
     await desk.register("".join(f"07{n * 7919 % 10**9:09}\n" for n in range(20_000)))
     await desk.pool.execute("ANALYZE")
