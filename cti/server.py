@@ -13,6 +13,7 @@ import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from aiohttp import web
 
 import crm.call_back_rest
 import crm.rest
+import dialer.law_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -120,6 +122,15 @@ from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
+from dialer.claims import Claims
+from dialer.known import check_all
+from dialer.law_commands import add_law_commands
+from dialer.law_desk import LawDesk
+from dialer.live import OF_ATTEMPTS
+from dialer.profiles import load as load_profiles
+from dialer.run import OF_CAMPAIGNS, Dialer
+from dialer.switchboard import AgentsPort, PbxPort
+from dialer.trunks import CallerIds, TrunkPlan, Trunks
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk
@@ -183,6 +194,7 @@ class Server:
             self._models()
             await self._customers()
             await self._routing()
+            self._campaigns()
             await self._sums()
             self._commands()
             await self._doors()
@@ -270,7 +282,7 @@ class Server:
                 },
                 then={
                     MailboxChanged: self._mailbox_changed,
-                    **dict.fromkeys(OF_SPIES, self._spies_hear),
+                    **dict.fromkeys(OF_SPIES | OF_ATTEMPTS, self._channels_heard),
                 },
             )
             self.switches[name], self.links[name], self.canaries[name] = made.switch, made.link, made.canary
@@ -360,8 +372,10 @@ class Server:
             return False
         return True
 
-    def _spies_hear(self, _pbx: str, record: Record) -> None:
-        self.supervising.hear_record(record)
+    def _channels_heard(self, pbx: str, record: Record) -> None:
+        self.dialer.hear_record(pbx, record)
+        if type(record) in OF_SPIES:
+            self.supervising.hear_record(record)
 
     def _mailbox_changed(self, pbx: str, record: MailboxChanged) -> None:
         now = datetime.now(UTC)
@@ -544,6 +558,53 @@ class Server:
         self.on_the_way.decided(decided)
         self.ageing.decided(decided)
 
+    # ------------------------------------------------------------------------------------------ dialer
+
+    def _campaigns(self) -> None:
+        """What campaigns are run by; nothing is dialed before the links are up."""
+        clock = asyncio.get_running_loop().time
+        ours = self.settings.dialer
+        self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
+        law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self.dialer = Dialer(
+            pool=lambda: self.database.pool,
+            healthy=lambda: self.database.healthy,
+            claims=Claims(
+                lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
+            ),
+            pbxs={name: self._port_of_dialer(name) for name in self.switches},
+            agents=AgentsPort(
+                all=lambda: self.agents.views(datetime.now(UTC)),
+                view=lambda login: self.agents.view(login, datetime.now(UTC)),
+                team_name=self._team_name,
+                teams_of_queue=self.directory.teams_of_queue,
+                connect=self.off_hook.connect,
+            ),
+            trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in ours.trunks]),
+            caller_ids=CallerIds(ours.caller_ids),
+            publish=self.bus.publish,
+            set_data=self._set_data,
+            spawn=self._tasks.spawn,
+            within=law.within,
+            tick_s=ours.tick_s,
+            lease_s=ours.lease_s,
+        )
+
+    def _port_of_dialer(self, name: str) -> PbxPort:
+        switch, link = self.switches[name], self.links[name]
+        return PbxPort(
+            name=name,
+            originate=link.originate,
+            send=link.send,
+            up=lambda: switch.synced,
+            usable=lambda: switch.timely,
+            view=switch.calls.view,
+        )
+
+    def _team_name(self, id: str | None) -> str:
+        team = self.directory.teams.get(id) if id is not None else None
+        return team.name if team is not None else ""
+
     # ------------------------------------------------------------------------------------------ figures
 
     async def _sums(self) -> None:
@@ -614,6 +675,12 @@ class Server:
             customer_of=self._customer_of,
             dial=self._dial_customer,
             mark=lambda call, id, by: self._set_data(call, {"call_back": str(id)}, by),
+        )
+        add_law_commands(
+            self.commands,
+            pool=lambda: self.database.pool,
+            works_on=self.whose_call.works_on,
+            customer_of=self._customer_of,
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
@@ -716,6 +783,7 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
+                *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
                 *phone.routes(
                     pbxs=s.pbx,
                     passwords=self._phone_passwords,
@@ -743,6 +811,7 @@ class Server:
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
+                **dialer.law_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
                 **phone.TRANSLATE,
@@ -841,6 +910,8 @@ class Server:
         listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
+        for kind in OF_CAMPAIGNS:
+            listen(kind, self.dialer.hear)
         listen(QueueCallerJoined, self.ageing.joined)
         listen(QueueCallerLeft, self.ageing.left)
         listen(QueueCallerLeft, self.queue_waits.hear)
@@ -890,6 +961,7 @@ class Server:
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
+        self._tasks.spawn(self.dialer.start())
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:
@@ -913,6 +985,7 @@ class Server:
     async def stop(self) -> None:
         """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
         if self._pbx_tasks:
+            await self.dialer.stop()
             await self.invitation.withdraw()
         await self._tasks.end(self._pbx_tasks)
         if self._pbx_tasks:
