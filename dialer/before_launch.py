@@ -6,7 +6,7 @@ attempts of the last days) is asked of compliance, for the first contacts in the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,35 @@ from pydantic import ValidationError
 from cti.frozen import Frozen
 from dialer.campaign_settings import CampaignSettings
 from dialer.candidate import Candidate
+from dialer.compliance import judge
 from dialer.contacts import ContactView, of_ids
+from dialer.known import known_for
 from dialer.lists import ListView, read
+from dialer.profiles import Profile
 from dialer.verdict import Verdict
+from dialer.why import profile_of
 
 if TYPE_CHECKING:
     from cti.database import Queryable
 
 Judge = Callable[[int, Sequence[Candidate]], Awaitable[Sequence[Verdict]]]
 """What the law says of candidates, in their order, if a campaign (its id) were to call them now."""
+
+
+def by_law(db: Callable[[], Queryable], profiles: Callable[[], Mapping[str, Profile]]) -> Judge:
+    """Compliance as it would decide now, with each campaign's own profile; nobody is claimed by the question."""
+
+    async def verdicts(campaign: int, candidates: Sequence[Candidate]) -> Sequence[Verdict]:
+        row = await db().fetchrow("SELECT profile, settings FROM campaigns WHERE id = $1", campaign)
+        if row is None:
+            return []
+        profile = profile_of(profiles(), row["profile"], row["settings"])
+        now = datetime.now(UTC)
+        known = await known_for(db(), candidates, campaign, now)
+        return [judge(profile, one, known[one.contact], now) for one in candidates]
+
+    return verdicts
+
 
 MOST_ASKED = 20_000
 """Contacts that compliance is asked about, where nothing else is said."""
@@ -74,9 +94,9 @@ _CODE = """CASE WHEN c.state = 'in_hand' THEN 'in_hand' WHEN c.state = 'done' TH
 
 
 async def before_launch(
-    db: Queryable, id: int, judge: Judge | None = None, *, most: int = MOST_ASKED
+    db: Queryable, id: int, law: Judge | None = None, *, most: int = MOST_ASKED
 ) -> BeforeLaunch:
-    """How a list stands; raises NoList. Without a campaign, or without `judge`, the law is not asked."""
+    """How a list stands; raises NoList. Without a campaign, or without `law`, the law is not asked."""
     found = await read(db, id)
     limit = await _limit(db, found)
     rows = await db.fetch(
@@ -102,8 +122,8 @@ async def before_launch(
     ]
     can, asked = counts.get(("callable", ""), 0), 0
     refused: dict[str, LaunchReason] = {}
-    if judge is not None and found.campaign is not None:
-        asked, refused = await _refusals(db, found, limit, judge, most)
+    if law is not None and found.campaign is not None:
+        asked, refused = await _refusals(db, found, limit, law, most)
     lawful = sum(one.count for one in refused.values())
     reasons = [
         LaunchReason(code=one.code, says=one.says, count=one.count - lawful)
@@ -180,13 +200,13 @@ async def _candidates(db: Queryable, found: ListView, limit: int, after: int, mo
 
 
 async def _refusals(
-    db: Queryable, found: ListView, limit: int, judge: Judge, most: int
+    db: Queryable, found: ListView, limit: int, law: Judge, most: int
 ) -> tuple[int, dict[str, LaunchReason]]:
     assert found.campaign is not None
     asked, after = 0, 0
     refused: dict[str, LaunchReason] = {}
     while asked < most and (some := await _candidates(db, found, limit, after, min(_AT_ONCE, most - asked))):
-        for verdict in await judge(found.campaign, some):
+        for verdict in await law(found.campaign, some):
             if verdict.allowed:
                 continue
             code = f"law:{_rule(verdict)}"
@@ -204,14 +224,14 @@ def _rule(verdict: Verdict) -> str:
 
 
 async def contacts_of(
-    db: Queryable, id: int, code: str, judge: Judge | None = None, *, after: int = 0, limit: int = 100
+    db: Queryable, id: int, code: str, law: Judge | None = None, *, after: int = 0, limit: int = 100
 ) -> list[ContactView]:
     """Contacts of a list that a reason holds for, those with an id above `after`; none for `row:...`, whose rows are with
     the import."""
     found = await read(db, id)
     attempts = await _limit(db, found)
     if code.startswith("law:"):
-        ids = await _refused(db, found, attempts, code.removeprefix("law:"), judge, after, limit)
+        ids = await _refused(db, found, attempts, code.removeprefix("law:"), law, after, limit)
     elif code in SAYS:
         rows = await db.fetch(
             f"""SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
@@ -226,14 +246,14 @@ async def contacts_of(
 
 
 async def _refused(
-    db: Queryable, found: ListView, attempts: int, rule: str, judge: Judge | None, after: int, limit: int
+    db: Queryable, found: ListView, attempts: int, rule: str, law: Judge | None, after: int, limit: int
 ) -> list[int]:
-    if judge is None or found.campaign is None:
+    if law is None or found.campaign is None:
         return []
     ids: list[int] = []
     asked = 0
     while asked < MOST_ASKED and (some := await _candidates(db, found, attempts, after, _AT_ONCE)):
-        verdicts = await judge(found.campaign, some)
+        verdicts = await law(found.campaign, some)
         ids += [
             one.contact
             for one, verdict in zip(some, verdicts, strict=True)

@@ -23,13 +23,13 @@ from dialer import contacts, imports, lists
 from dialer.before_launch import BeforeLaunch, Judge, before_launch, contacts_of
 from dialer.campaign_settings import Retried
 from dialer.columns import Guess
-from dialer.contacts import ContactFilter, ContactView, Key, Moved, State
+from dialer.contacts import ContactFilter, ContactView, Key, Moved
 from dialer.import_desk import ImportDesk, WorkerFailed
 from dialer.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.lists import STRICT, ListEdit, ListView, Name, NewList
 from dialer.rows import Country, ImportSettings
 from dialer.sheets import PART, NotASheet, Sniffer
-from dialer.target_group import TargetGroups, rows_of_group
+from dialer.target_group import NoGroup, TargetGroups, rows_of_group
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
@@ -61,18 +61,11 @@ class ListsAsked(Paging):
     campaign: Id | None = None
 
 
-class ContactsAsked(Paging):
-    """Which contacts: all that fit everything given."""
+class ContactSearch(ContactFilter):
+    """Which contacts: all that fit everything given; and which part of them."""
 
-    q: Annotated[
-        str, Field(max_length=100, description="part of a name, or of a number (4 digits at least)")
-    ] = ""
-    state: State | None = None
-    outcome: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] | None = None
-    country: Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")] | None = None
-    language: Annotated[str, StringConstraints(max_length=35)] | None = None
-    zone: Annotated[str, StringConstraints(max_length=64)] | None = None
-    attempted: bool | None = None
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
 
 
 class MergeAsked(BaseModel):
@@ -216,11 +209,11 @@ def routes(
     pool: Callable[[], Pool],
     directory: Directory,
     desk: ImportDesk,
-    judge: Judge | None = None,
+    law: Judge | None = None,
     target_groups: TargetGroups | None = None,
     largest: int = imports.LARGEST_FILE,
 ) -> list[Route]:
-    """Returns the routes. `largest`: bytes of a file; `judge`: what the law says of contacts; `target_groups`: customers by
+    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts; `target_groups`: customers by
     a saved query."""
 
     @asynccontextmanager
@@ -291,7 +284,7 @@ def routes(
             detail["contacts"] = await lists.delete(db, found.id, version=version(asked))
 
     async def list_contacts(asked: Asked) -> dict[str, Any]:
-        wanted: ContactsAsked = asked.query
+        wanted: ContactSearch = asked.body
         await one(asked, asked.params.list)
         after = decode(wanted.cursor, int) if wanted.cursor else 0
         fits = ContactFilter(**wanted.model_dump(exclude={"limit", "cursor"}))
@@ -351,14 +344,14 @@ def routes(
 
     async def list_launch(asked: Asked) -> BeforeLaunch:
         await one(asked, asked.params.list)
-        return await before_launch(pool(), asked.params.list, judge)
+        return await before_launch(pool(), asked.params.list, law)
 
     async def list_reason(asked: Asked) -> dict[str, Any]:
         wanted: Paging = asked.query
         await one(asked, asked.params.list)
         after = decode(wanted.cursor, int) if wanted.cursor else 0
         found = await contacts_of(
-            pool(), asked.params.list, asked.params.reason, judge, after=after, limit=wanted.limit + 1
+            pool(), asked.params.list, asked.params.reason, law, after=after, limit=wanted.limit + 1
         )
         return _page(found, wanted.limit, lambda row: row.id)
 
@@ -541,7 +534,7 @@ def routes(
               body=ListEdit, result=ListView, **of_list, **conflict),
         route("DELETE", base + "/{list}", list_delete, "Deletes a list with its contacts; attempts stay.", status=204,
               **of_list, **conflict),
-        route("GET", base + "/{list}/contacts", list_contacts, "Its contacts, searched.", query=ContactsAsked,
+        route("POST", base + "/{list}/contacts/search", list_contacts, "Its contacts that fit.", body=ContactSearch,
               result=Page[ContactView], **of_list),
         route("POST", base + "/{list}/merge", list_merge, "Merges other lists into this one.", body=MergeAsked,
               result=Moved, **of_list, **conflict),
@@ -590,6 +583,7 @@ TRANSLATE: dict[type[Exception], Translate] = {
     ),
     lists.NameTaken: lambda error: Problem(409, "name_taken", str(error)),
     lists.NotPossible: lambda error: Problem(409, getattr(error, "code", "wrong_state"), str(error)),
+    NoGroup: lambda error: Problem(404, "not_found", str(error)),
     NotASheet: lambda error: Problem(422, "not_a_sheet", str(error)),
     WorkerFailed: lambda _error: Problem(
         503, "unavailable", "the file could not be read just now: try again"

@@ -15,8 +15,7 @@ class NoGroup(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRow:
-    """One customer of a target group. `number`: how the account is called in the CRM; `phones` in E.164, the best first;
-    `consent`: what is known of it, "" if nothing."""
+    """One customer of a target group. `number`: how the account is called in the CRM; `phones` in E.164, the best first."""
 
     account: int
     number: str
@@ -25,7 +24,6 @@ class TargetRow:
     country: str = ""
     zone: str = ""
     language: str = ""
-    consent: str = ""
     data: dict[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +37,7 @@ class TargetGroups(Protocol):
         """The customers of a group at this moment, in batches."""
 
 
-DATA = ("city", "class", "consent", "email")
+DATA = ("city", "class", "email")
 """Custom fields that a contact from a target group has."""
 
 COLUMNS = [
@@ -66,9 +64,8 @@ async def _parts(groups: TargetGroups, group: int) -> AsyncIterator[bytes]:
     async for rows in groups.rows(group):
         for row in rows:
             phones = " ; ".join(row.phones)
-            data = {**row.data, "consent": row.consent}
             fields = (row.name, phones, row.number, row.account, row.country, row.zone, row.language)
-            writer.writerow([*fields, *(data.get(key, "") for key in DATA)])
+            writer.writerow([*fields, *(row.data.get(key, "") for key in DATA)])
         yield text.getvalue().encode("utf-8", "replace")
         text.seek(0)
         text.truncate()
