@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import structlog
 from aiohttp import web
 
 import crm.call_back_rest
 import crm.rest
+import dialer.campaign_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -54,6 +56,7 @@ from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
+from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
@@ -120,6 +123,11 @@ from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
+from dialer import campaign_figures, profiles
+from dialer.campaign_desk import CampaignDesk, House, law_by
+from dialer.campaign_settings import Runner
+from dialer.live_view import LiveView
+from dialer.plans import Plans
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk
@@ -184,6 +192,7 @@ class Server:
             await self._customers()
             await self._routing()
             await self._sums()
+            self._campaigns()
             self._commands()
             await self._doors()
             self._reactions()
@@ -346,6 +355,8 @@ class Server:
             call_backs=lambda topics: [
                 view for view in self.call_backs.views() if not topics.isdisjoint(topics_of(view))
             ],
+            campaigns=self._campaigns_for,
+            campaigns_now=self._campaigns_now_for,
             announce=self.settings.supervision.announce,
         )
 
@@ -417,6 +428,7 @@ class Server:
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
         await self.work.load()
+        await self.campaigns.load()
 
     # ------------------------------------------------------------------------------------------ the customers' side
 
@@ -550,6 +562,55 @@ class Server:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
+
+    # ------------------------------------------------------------------------------------------ campaigns
+
+    def _campaigns(self) -> None:
+        s = self.settings
+        trunks: dict[str, set[str]] = {}
+        for trunk in s.dialer.trunks:
+            trunks.setdefault(trunk.pbx, set()).add(trunk.name)
+        self.runner: Runner | None = None
+        self.law_of = law_by(profiles.load())
+        self.campaigns = CampaignDesk(
+            pool=lambda: self.database.pool,
+            house=House(
+                directory=self.directory,
+                pbxs=lambda: self.switches,
+                knows_queue=self._knows_queue,
+                trunks={pbx: frozenset(names) for pbx, names in trunks.items()},
+                verified=frozenset(s.dialer.caller_ids),
+                law=self.law_of,
+                logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
+            ),
+            runner=lambda: self.runner,
+            publish=self.bus.publish,
+        )
+        self.campaigns_live = LiveView(
+            pool=lambda: self.database.pool,
+            desk=self.campaigns,
+            law=self.law_of,
+            agents=lambda: self.agents.views(datetime.now(UTC)),
+            runner=lambda: self.runner,
+            zone=ZoneInfo(s.figures.time_zone),
+            publish=self.bus.publish,
+        )
+        self.plans = Plans(now=lambda: datetime.now(UTC))
+        self._cleanup.push_async_callback(self.plans.close)
+
+    def _campaigns_for(self, topics: frozenset[str]) -> list[CampaignView]:
+        return self.campaigns.views(
+            lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=True))
+        )
+
+    def _campaigns_now_for(self, topics: frozenset[str]) -> list[CampaignNow]:
+        seen = {
+            view.id
+            for view in self.campaigns.views(
+                lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=False))
+            )
+        }
+        return [now for now in self.campaigns_live.told() if now.campaign in seen]
 
     # ------------------------------------------------------------------------------------------ commands and doors
 
@@ -716,6 +777,15 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
+                *dialer.campaign_rest.routes(
+                    pool=lambda: self.database.pool,
+                    desk=self.campaigns,
+                    live=self.campaigns_live,
+                    plans=self.plans,
+                    directory=self.directory,
+                    law=self.law_of,
+                    zone=s.figures.time_zone,
+                ),
                 *phone.routes(
                     pbxs=s.pbx,
                     passwords=self._phone_passwords,
@@ -743,6 +813,7 @@ class Server:
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
+                **dialer.campaign_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
                 **phone.TRANSLATE,
@@ -889,6 +960,9 @@ class Server:
         self._tasks.spawn(self.invitation.run())
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
+        self._tasks.spawn(self.campaigns.run())
+        self._tasks.spawn(self.campaigns_live.run())
+        self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
