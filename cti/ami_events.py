@@ -333,6 +333,14 @@ class RouteAsked(ChannelRecord, frozen=True, gc=False):
     caller: str
 
 
+class DialerTold(ChannelRecord, frozen=True, gc=False):
+    """UserEvents CtiAmd and CtiDialer from the dialplan: how a customer whom the dialer has called fares. `what`: amd
+    (`value`: Asterisk's AMDSTATUS, or FAX), waiting (for an agent), message (is played now), opt_out (key pressed)."""
+
+    what: str
+    value: str
+
+
 class OriginateEnded(Record, frozen=True, gc=False):
     """AMI: OriginateResponse."""
 
@@ -658,7 +666,9 @@ _CHANNEL_HEADERS = frozenset(
     }
 )
 _DATA_LIMIT = 50
-_OUR_USER_EVENTS = frozenset({b"CtiData", b"CtiQueueLeft", b"CtiRoute", b"CtiPromise", b"CtiVoicemail"})
+_OUR_USER_EVENTS = frozenset(
+    {b"CtiData", b"CtiQueueLeft", b"CtiRoute", b"CtiPromise", b"CtiVoicemail", b"CtiAmd", b"CtiDialer"}
+)
 
 
 def _user_event(raw: bytes) -> Record | None:
@@ -679,6 +689,11 @@ def _user_event(raw: bytes) -> Record | None:
             return None
         asked = (f["Channel"], ask, unescape(f.get("Dialed", ""))[:64], unescape(f.get("Caller", ""))[:64])
         return RouteAsked(_at(f), uniqueid, f.get("Linkedid", uniqueid), *asked)
+    if named[1] == b"CtiAmd":
+        return DialerTold(_at(f), uniqueid, f.get("Linkedid", uniqueid), "amd", f.get("Status", "")[:32])
+    if named[1] == b"CtiDialer":
+        linkedid, what = f.get("Linkedid", uniqueid), f.get("Is", "")[:32]
+        return DialerTold(_at(f), uniqueid, linkedid, what, f.get("Value", "")[:32])
     if named[1] == b"CtiPromise":
         return _promise(f, uniqueid)
     if named[1] == b"CtiVoicemail":

@@ -124,6 +124,8 @@ class Audience:
                 return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
             case PbxStatusChanged() | PbxResynced() | DatabaseStatusChanged() | JournalGap():
                 return EVERYBODY
+        if fact.TYPE.startswith("attempt."):
+            return self._of_attempt(fact)
         queue = getattr(fact, "queue", None)
         agent = getattr(fact, "agent", None)
         topics = {ADMIN}
@@ -141,6 +143,14 @@ class Audience:
             )
         if queue is not None and fact.TYPE.startswith("queue."):
             topics.add(f"queue:{queue}")
+        return frozenset(topics)
+
+    @staticmethod
+    def _of_attempt(fact: Fact) -> frozenset[str]:
+        """The supervisors of the teams that work for the campaign, and the agent it is about."""
+        topics = {ADMIN, *(f"team:{team}" for team in getattr(fact, "teams", ()))}
+        if (agent := getattr(fact, "agent", None)) is not None:
+            topics.add(f"agent:{agent}")
         return frozenset(topics)
 
     def _of_supervision(self, fact: SupervisionFact) -> frozenset[str]:

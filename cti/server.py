@@ -13,6 +13,7 @@ import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -23,6 +24,7 @@ from aiohttp import web
 import crm.call_back_rest
 import crm.rest
 import dialer.campaign_rest
+import dialer.law_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -123,11 +125,19 @@ from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
-from dialer import campaign_figures, profiles
+from dialer import campaign_figures
 from dialer.campaign_desk import CampaignDesk, House, law_by
-from dialer.campaign_settings import Runner
+from dialer.claims import Claims
+from dialer.known import check_all
+from dialer.law_commands import add_law_commands
+from dialer.law_desk import LawDesk
+from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
 from dialer.plans import Plans
+from dialer.profiles import load as load_profiles
+from dialer.run import OF_CAMPAIGNS, Dialer
+from dialer.switchboard import AgentsPort, PbxPort
+from dialer.trunks import CallerIds, TrunkPlan, Trunks
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk
@@ -191,8 +201,9 @@ class Server:
             self._models()
             await self._customers()
             await self._routing()
-            await self._sums()
             self._campaigns()
+            await self._sums()
+            self._campaign_desk()
             self._commands()
             await self._doors()
             self._reactions()
@@ -279,7 +290,7 @@ class Server:
                 },
                 then={
                     MailboxChanged: self._mailbox_changed,
-                    **dict.fromkeys(OF_SPIES, self._spies_hear),
+                    **dict.fromkeys(OF_SPIES | OF_ATTEMPTS, self._channels_heard),
                 },
             )
             self.switches[name], self.links[name], self.canaries[name] = made.switch, made.link, made.canary
@@ -371,8 +382,10 @@ class Server:
             return False
         return True
 
-    def _spies_hear(self, _pbx: str, record: Record) -> None:
-        self.supervising.hear_record(record)
+    def _channels_heard(self, pbx: str, record: Record) -> None:
+        self.dialer.hear_record(pbx, record)
+        if type(record) in OF_SPIES:
+            self.supervising.hear_record(record)
 
     def _mailbox_changed(self, pbx: str, record: MailboxChanged) -> None:
         now = datetime.now(UTC)
@@ -556,6 +569,53 @@ class Server:
         self.on_the_way.decided(decided)
         self.ageing.decided(decided)
 
+    # ------------------------------------------------------------------------------------------ dialer
+
+    def _campaigns(self) -> None:
+        """What campaigns are run by; nothing is dialed before the links are up."""
+        clock = asyncio.get_running_loop().time
+        ours = self.settings.dialer
+        self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
+        law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self.dialer = Dialer(
+            pool=lambda: self.database.pool,
+            healthy=lambda: self.database.healthy,
+            claims=Claims(
+                lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
+            ),
+            pbxs={name: self._port_of_dialer(name) for name in self.switches},
+            agents=AgentsPort(
+                all=lambda: self.agents.views(datetime.now(UTC)),
+                view=lambda login: self.agents.view(login, datetime.now(UTC)),
+                team_name=self._team_name,
+                teams_of_queue=self.directory.teams_of_queue,
+                connect=self.off_hook.connect,
+            ),
+            trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in ours.trunks]),
+            caller_ids=CallerIds(ours.caller_ids),
+            publish=self.bus.publish,
+            set_data=self._set_data,
+            spawn=self._tasks.spawn,
+            within=law.within,
+            tick_s=ours.tick_s,
+            lease_s=ours.lease_s,
+        )
+
+    def _port_of_dialer(self, name: str) -> PbxPort:
+        switch, link = self.switches[name], self.links[name]
+        return PbxPort(
+            name=name,
+            originate=link.originate,
+            send=link.send,
+            up=lambda: switch.synced,
+            usable=lambda: switch.timely,
+            view=switch.calls.view,
+        )
+
+    def _team_name(self, id: str | None) -> str:
+        team = self.directory.teams.get(id) if id is not None else None
+        return team.name if team is not None else ""
+
     # ------------------------------------------------------------------------------------------ figures
 
     async def _sums(self) -> None:
@@ -565,13 +625,12 @@ class Server:
 
     # ------------------------------------------------------------------------------------------ campaigns
 
-    def _campaigns(self) -> None:
+    def _campaign_desk(self) -> None:
         s = self.settings
         trunks: dict[str, set[str]] = {}
         for trunk in s.dialer.trunks:
             trunks.setdefault(trunk.pbx, set()).add(trunk.name)
-        self.runner: Runner | None = None
-        self.law_of = law_by(profiles.load())
+        self.law_of = law_by(self.profiles)
         self.campaigns = CampaignDesk(
             pool=lambda: self.database.pool,
             house=House(
@@ -583,7 +642,7 @@ class Server:
                 law=self.law_of,
                 logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
             ),
-            runner=lambda: self.runner,
+            runner=lambda: self.dialer,
             publish=self.bus.publish,
         )
         self.campaigns_live = LiveView(
@@ -591,7 +650,7 @@ class Server:
             desk=self.campaigns,
             law=self.law_of,
             agents=lambda: self.agents.views(datetime.now(UTC)),
-            runner=lambda: self.runner,
+            runner=lambda: self.dialer,
             zone=ZoneInfo(s.figures.time_zone),
             publish=self.bus.publish,
         )
@@ -675,6 +734,12 @@ class Server:
             customer_of=self._customer_of,
             dial=self._dial_customer,
             mark=lambda call, id, by: self._set_data(call, {"call_back": str(id)}, by),
+        )
+        add_law_commands(
+            self.commands,
+            pool=lambda: self.database.pool,
+            works_on=self.whose_call.works_on,
+            customer_of=self._customer_of,
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
@@ -786,6 +851,7 @@ class Server:
                     law=self.law_of,
                     zone=s.figures.time_zone,
                 ),
+                *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
                 *phone.routes(
                     pbxs=s.pbx,
                     passwords=self._phone_passwords,
@@ -814,6 +880,7 @@ class Server:
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
                 **dialer.campaign_rest.TRANSLATE,
+                **dialer.law_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
                 **phone.TRANSLATE,
@@ -912,6 +979,8 @@ class Server:
         listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
+        for kind in OF_CAMPAIGNS:
+            listen(kind, self.dialer.hear)
         listen(QueueCallerJoined, self.ageing.joined)
         listen(QueueCallerLeft, self.ageing.left)
         listen(QueueCallerLeft, self.queue_waits.hear)
@@ -964,6 +1033,7 @@ class Server:
         self._tasks.spawn(self.campaigns_live.run())
         self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
+        self._tasks.spawn(self.dialer.start())
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:
@@ -987,6 +1057,7 @@ class Server:
     async def stop(self) -> None:
         """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
         if self._pbx_tasks:
+            await self.dialer.stop()
             await self.invitation.withdraw()
         await self._tasks.end(self._pbx_tasks)
         if self._pbx_tasks:

@@ -240,6 +240,10 @@ class DialerSettings(BaseModel):
     caller_ids: tuple[Annotated[str, Field(pattern=r"^\+[1-9][0-9]{4,14}$")], ...] = Field(
         default=(), description="numbers verified with the carrier: the only ones that campaigns show"
     )
+    profiles: str = Field(
+        default="",
+        description="a folder with country profiles of your own, which outrank those that come along",
+    )
     tick_s: float = Field(
         default=0.5, ge=0.05, le=5, description="seconds between two decisions of a campaign's pace"
     )

@@ -36,6 +36,7 @@ Retried = Literal[
     "unknown",
     "fax",
     "invalid_number",
+    "answered",
 ]
 Number = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{4,14}$", description="E.164 with its +")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")]
@@ -77,6 +78,7 @@ def _usual_retries() -> dict[Retried, RetryRule]:
         "rejected": RetryRule(after_minutes=(day, 3 * day), at_most=2),
         "machine": RetryRule(after_minutes=(4 * hour, day, 2 * day), at_most=5, other_number=True),
         "abandoned": RetryRule(after_minutes=(3 * day,), at_most=2),
+        "answered": RetryRule(after_minutes=(day, 3 * day), at_most=3),
         "agent_error": RetryRule(after_minutes=(hour,), at_most=3),
         "failed": RetryRule(after_minutes=(15, hour, day), at_most=4),
         "cancelled": RetryRule(after_minutes=(30, 2 * hour, day), at_most=6),
@@ -169,7 +171,7 @@ class CampaignSettings(_Model):
     )
     opt_out_key: str = Field(
         default="9",
-        pattern=r"^[0-9*#]?$",
+        pattern=r"^[0-9*]?$",
         description="key pressed during the message: never called again; empty: none",
     )
 

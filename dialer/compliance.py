@@ -51,7 +51,7 @@ class Known:
     """What is known of a number and its person at a moment, for one campaign.
 
     `attempts_*`: when attempts were made within 30 days, the newest first. `editions`: the date of the edition of each
-    national register that is loaded.
+    national register that is loaded. `under_way`: the number, or another of the person, is being called.
     """
 
     mode: str = "predictive"
@@ -63,6 +63,7 @@ class Known:
     attempts_of_person: tuple[datetime, ...] = ()
     last_abandoned: datetime | None = None
     last_machine: datetime | None = None
+    under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,10 @@ class ZoneGroup:
     country: str
     region: str
     zones: tuple[str, ...]
+
+
+SOON = timedelta(minutes=10)
+"""After this a number is looked at again that is being called now."""
 
 
 class _Steps:
@@ -108,6 +113,9 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
             steps, "attempts_per_person", profile.per_person, known.attempts_of_person, "person", source, now
         )
     _rests(steps, profile, known, now)
+    if known.under_way:
+        says = "the number, or another of this person, is being called at this moment"
+        steps.add("under_way", False, says, "nobody is called twice at once", now + SOON)
     return Verdict(
         steps=tuple(steps.taken), not_before=_not_before(steps, profile, candidate, now), consent=consent
     )
@@ -184,7 +192,7 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
         elif hit is not None:
             steps.add(rule, False, f"on the register {register}, edition of {hit.since}", source)
         elif edition is None:
-            says = f"no edition of the register {register} is loaded: cti dialer do-not-call import"
+            says = f"no edition of the register {register} is loaded: cti dialer register load"
             steps.add(rule, False, says, source)
         else:
             age = (now.astimezone(UTC).date() - edition).days

@@ -116,9 +116,9 @@ class Expected(Frozen, frozen=True, gc=False, kw_only=True):
 
     `talk_minutes`: that an agent talks in an hour; `busy`: talk and wrap-up as a share of 1; `idle`: seconds between two
     calls of an agent; `customer_wait`: seconds until an agent speaks. `lines`, `calls_per_second`: needed at the busiest
-    (the highest but one of a hundred seconds). `called_once`: when everybody has been called once; `through`: when nobody is
-    left to be called, at the earliest and the latest; None: not within 60 days. `reached`: the share of the contacts, in the
-    end; `reached_in_time`: by the wanted time.
+    (the highest but one of a hundred seconds). `called_once`: when everybody has been called once; `through`: when nobody
+    is left to be called, at the earliest and the latest; None: not within 60 days. `reached`: the share of the contacts,
+    in the end; `reached_in_time`: by the wanted time.
     """
 
     title: str

@@ -81,7 +81,7 @@ def scratch_folder(prefix: str, place: Path | None = None) -> Path:
     `place`: where, if the system's folder for passing files is not the one.
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
-    if len(str(folder)) > LONGEST_SOCKET_FOLDER or not reachable(folder / "x"):
+    if len(str(folder)) > LONGEST_SOCKET_FOLDER or not reachable(folder):
         folder.rmdir()
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
     give(folder)

@@ -1,0 +1,261 @@
+"""One attempt to reach a contact: what the switch has told of its call, and what became of it. Pure: no I/O, no clock.
+
+What is told comes in any order: an attempt only collects it, `state` and `outcome` follow from all that is known, so the
+order cannot matter. Times are seconds of any one clock, as the caller has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+
+class Stage(IntEnum):
+    """How far an attempt has come; it never goes back."""
+
+    COMMITTED = 0
+    DIALED = 1
+    RINGING = 2
+    ANSWERED = 3
+    CONNECTED = 4
+    ENDED = 5
+
+    @property
+    def word(self) -> str:
+        """As in the column `attempts.state`."""
+        return self.name.lower()
+
+
+class Outcome(StrEnum):
+    """What became of an attempt. `connected`: talked with an agent; `answered`: a person, who went before an agent was due,
+    or to whom the message was played in mode agentless; `abandoned`: a person for whom no agent was there in time;
+    `agent_error`: connected, and the agent's side broke off at once; `cancelled`: given up by us while it rang; `failed`: no
+    call came about; `unknown`: it was dialed, and how it went on nobody has seen."""
+
+    CONNECTED = "connected"
+    ANSWERED = "answered"
+    ABANDONED = "abandoned"
+    AGENT_ERROR = "agent_error"
+    MACHINE = "machine"
+    FAX = "fax"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    CONGESTION = "congestion"
+    INVALID_NUMBER = "invalid_number"
+    REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Told(StrEnum):
+    """What can be told of an attempt's call; in brackets what comes with it."""
+
+    SENT = "sent"
+    APPEARED = "appeared"
+    RINGS = "rings"
+    UP = "up"
+    DIAL_ENDED = "dial_ended"  # (DialStatus)
+    ORIGINATE_ENDED = "originate_ended"  # (OriginateResponse Reason as text, "ok" for success)
+    AMD = "amd"  # (AMDSTATUS)
+    CONNECTED = "connected"  # (agent)
+    AGENT_LEFT = "agent_left"
+    NOBODY = "nobody"
+    MESSAGE = "message"
+    OPTED_OUT = "opted_out"
+    FAR_END = "far_end"
+    GIVEN_UP = "given_up"
+    REFUSED = "refused"  # (why)
+    GONE = "gone"  # (Q.850 cause)
+    LOST = "lost"
+
+
+SHORT_TALK = 2.0
+"""Seconds within which the agent's side breaking off is an agent error, not a talk."""
+
+BY_CAUSE = {
+    1: Outcome.INVALID_NUMBER,  # unallocated; SIP 404
+    2: Outcome.CONGESTION,  # no route to the network
+    3: Outcome.INVALID_NUMBER,  # no route to the destination
+    17: Outcome.BUSY,
+    18: Outcome.NO_ANSWER,
+    19: Outcome.NO_ANSWER,
+    20: Outcome.NO_ANSWER,  # absent
+    21: Outcome.REJECTED,
+    22: Outcome.INVALID_NUMBER,  # number changed
+    27: Outcome.CONGESTION,  # out of order
+    28: Outcome.INVALID_NUMBER,  # not a whole number
+    34: Outcome.CONGESTION,
+    38: Outcome.CONGESTION,
+    41: Outcome.CONGESTION,
+    42: Outcome.CONGESTION,
+    44: Outcome.CONGESTION,
+    58: Outcome.FAILED,
+    88: Outcome.FAILED,
+}
+"""Q.850 cause of the Hangup of a call that was not answered → outcome. Source: ITU-T Q.850 and tests/traces/22/20."""
+
+BY_STATUS = {
+    "BUSY": Outcome.BUSY,
+    "CONGESTION": Outcome.CONGESTION,
+    "NOANSWER": Outcome.NO_ANSWER,
+    "CANCEL": Outcome.CANCELLED,
+    "CHANUNAVAIL": Outcome.FAILED,
+    "INVALIDARGS": Outcome.FAILED,
+}
+"""DialEnd's DialStatus → outcome, where the cause says nothing."""
+
+BY_REASON = {"3": Outcome.NO_ANSWER, "5": Outcome.BUSY, "8": Outcome.CONGESTION}
+"""OriginateResponse's Reason → outcome, where neither says anything: our own time-out sends no DialEnd."""
+
+ALIVE = frozenset({Outcome.CONNECTED, Outcome.ANSWERED, Outcome.ABANDONED, Outcome.AGENT_ERROR})
+"""Outcomes of calls that a person answered."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What is known of one attempt's call. `wait`: seconds that somebody who has answered may wait for an agent; `alone`: no
+    agent is meant to come (mode agentless); `amd`: whether machines are told apart."""
+
+    id: str
+    wait: float = 2.0
+    alone: bool = False
+    amd: bool = False
+    at: dict[Told, float] = field(default_factory=dict)
+    said: dict[Told, str] = field(default_factory=dict)
+
+    def tell(self, what: Told, at: float, info: str = "") -> bool:
+        """Takes note; whether it is news. Of a thing told twice the earlier telling stays, in whatever order they come."""
+        known = self.at.get(what)
+        if known is not None and (known, self.said.get(what, "")) <= (at, info):
+            return False
+        self.at[what] = at
+        if info:
+            self.said[what] = info
+        else:
+            self.said.pop(what, None)
+        return known is None
+
+    # ------------------------------------------------------------------------------------------ what follows from it
+
+    @property
+    def stage(self) -> Stage:
+        """How far it has come."""
+        at = self.at
+        if self.over:
+            return Stage.ENDED
+        if Told.CONNECTED in at:
+            return Stage.CONNECTED
+        if Told.UP in at:
+            return Stage.ANSWERED
+        if Told.RINGS in at:
+            return Stage.RINGING
+        if Told.SENT in at or Told.APPEARED in at:
+            return Stage.DIALED
+        return Stage.COMMITTED
+
+    @property
+    def over(self) -> bool:
+        """Whether its call is no more, or never was."""
+        at = self.at
+        if Told.GONE in at or Told.LOST in at or Told.REFUSED in at:
+            return True
+        return Told.APPEARED not in at and self.said.get(Told.ORIGINATE_ENDED, "ok") != "ok"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing that is still to come can change the outcome."""
+        if not self.over:
+            return False
+        at = self.at
+        told = Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at
+        return told or Told.LOST in at or Told.REFUSED in at
+
+    @property
+    def ended(self) -> float:
+        """When its call was over, at the earliest telling."""
+        ends = (Told.GONE, Told.LOST, Told.REFUSED, Told.ORIGINATE_ENDED)
+        return min((self.at[what] for what in ends[:3] if what in self.at), default=self.at.get(ends[3], 0.0))
+
+    @property
+    def agent(self) -> str | None:
+        """Who talked with the person."""
+        return self.said.get(Told.CONNECTED)
+
+    @property
+    def cause(self) -> int | None:
+        """Q.850 cause of the end, None where none was told."""
+        said = self.said.get(Told.GONE, "")
+        return int(said) if said.isdecimal() else None
+
+    @property
+    def machine(self) -> bool:
+        """Whether a machine or a fax was heard."""
+        return self.said.get(Told.AMD, "") in ("MACHINE", "FAX")
+
+    @property
+    def greeted(self) -> float | None:
+        """When the wait for an agent began: at the answer, with detection when it knew that it was a person."""
+        up = self.at.get(Told.UP)
+        if up is None or self.machine:
+            return None
+        return self.at.get(Told.AMD) if self.amd else up
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from the greeting to the agent, or to the end; None while it goes on or where nobody answered."""
+        since = self.greeted
+        if since is None:
+            return None
+        if Told.CONNECTED in self.at:
+            return max(0.0, self.at[Told.CONNECTED] - since)
+        ends = [self.at[what] for what in (Told.NOBODY, Told.GONE, Told.LOST) if what in self.at]
+        return max(0.0, min(ends) - since) if ends else None
+
+    def outcome(self) -> Outcome:
+        """What became of it, from all that was told; asked once it is over."""
+        at = self.at
+        if Told.CONNECTED in at:
+            return self._of_talk()
+        if Told.UP in at:
+            return self._of_answer()
+        if Told.GIVEN_UP in at:
+            return Outcome.CANCELLED
+        return self._of_ringing()
+
+    def _of_talk(self) -> Outcome:
+        at = self.at
+        left = at.get(Told.AGENT_LEFT)
+        broke = left is not None and left - at[Told.CONNECTED] < SHORT_TALK and Told.FAR_END not in at
+        return Outcome.AGENT_ERROR if broke else Outcome.CONNECTED
+
+    def _of_answer(self) -> Outcome:
+        at = self.at
+        match self.said.get(Told.AMD, ""):
+            case "MACHINE":
+                return Outcome.MACHINE
+            case "FAX":
+                return Outcome.FAX
+        if self.alone:
+            return Outcome.ANSWERED
+        if Told.NOBODY in at:
+            return Outcome.ABANDONED
+        if Told.GONE not in at:
+            return Outcome.UNKNOWN
+        waited = self.waited
+        return Outcome.ABANDONED if waited is not None and waited >= self.wait else Outcome.ANSWERED
+
+    def _of_ringing(self) -> Outcome:
+        status, cause = self.said.get(Told.DIAL_ENDED, ""), self.cause
+        if status == "ANSWER":
+            return Outcome.UNKNOWN  # answered, and nobody saw how it went on
+        if cause is not None and cause in BY_CAUSE:
+            return BY_CAUSE[cause]
+        if status in BY_STATUS:
+            return BY_STATUS[status]
+        reason = self.said.get(Told.ORIGINATE_ENDED, "")
+        if reason in BY_REASON:
+            return BY_REASON[reason]
+        if Told.REFUSED in self.at or reason not in ("", "ok"):
+            return Outcome.FAILED
+        return Outcome.UNKNOWN

@@ -1,0 +1,235 @@
+"""A call centre that dials: real Asterisk, world and database, a profile without calling hours, a list, a campaign.
+
+Numbers say how their customers behave (asterisk-config/world): `human(3, talk=2)` → +1000302x.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from cti.embedded.asterisk import Installation
+from cti.embedded.postgres import Postgres
+from dialer.campaign_settings import CampaignLive
+from dialer.profiles import SHIPPED
+from tests.centre import Centre, Screen, centre_of
+
+CALLER_IDS = ("+442079460101", "+442079460102")
+TRUNK = {
+    "name": "carrier",
+    "pbx": "main",
+    "dial": "PJSIP/{number}@trunk",
+    "calls_per_second": 50,
+    "channels": 50,
+}
+QUICK: dict[str, Any] = {
+    "queue": "main:sales",
+    "calls_per_second": 20,
+    "min_ring_s": 1,
+    "ring_timeout_s": 3,
+    "answer_wait_s": 2,
+    "message": "vm-goodbye",
+    "opt_out_key": "9",
+}
+KINDS = {
+    "human": 10,
+    "busy": 20,
+    "silent": 30,
+    "machine": 40,
+    "congested": 50,
+    "unknown": 60,
+    "rejects": 70,
+    "opts_out": 90,
+}
+
+
+def number(kind: str, after: int = 0, talk: int = 1) -> str:
+    """The number of a customer of this kind, who answers after so many seconds and talks so long."""
+    return f"+{KINDS[kind]}{after:02d}{talk:03d}"
+
+
+def lenient_profile(folder: Path) -> Path:
+    """Writes a profile that lets the tests dial at any hour and again; everything else is as it comes."""
+    text = (SHIPPED / "default.toml").read_text()
+    text = text.replace('name = "default"', 'name = "test"', 1)
+    every = "\n".join(f'{day} = ["00:00-24:00"]' for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun"))
+    text = re.sub(r"(\[calling_hours\]\n)(\w{3} = .*\n)+", rf"\1{every}\n", text)
+    text = text.replace("closed = true", "closed = false").replace("needed = true", "needed = false")
+    text = re.sub(r"(\[min_ring\]\nseconds = )\d+", r"\g<1>1", text)
+    text = re.sub(r"\nday = 1\ndays_30 = 4", "\nday = 20\ndays_30 = 40", text)
+    text = re.sub(r"cap = 0.01", "cap = 0.03", text)
+    folder.mkdir(exist_ok=True)
+    (folder / "test.toml").write_text(text)
+    return folder
+
+
+@asynccontextmanager
+async def dialing_house(
+    installation: Installation, postgres: Postgres, tmp: Path, *, server: bool = True
+) -> AsyncIterator[Centre]:
+    """The call centre; its PBX keeps a CDR file."""
+    dialer = {
+        "trunks": [TRUNK],
+        "caller_ids": CALLER_IDS,
+        "tick_s": 0.1,
+        "lease_s": 2,
+        "profiles": str(lenient_profile(tmp / "profiles")),
+    }
+    async with centre_of(
+        installation, postgres, server=False, main={"ring_seconds": 6, "canary_every": 0.5}, dialer=dialer
+    ) as centre:
+        if server:
+            await centre.start_server()
+        yield centre
+
+
+async def campaign(
+    centre: Centre,
+    numbers: Sequence[str],
+    *,
+    mode: str = "progressive",
+    name: str = "",
+    priority: int = 0,
+    state: str = "running",
+    data: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> int:
+    """A campaign with one list of these numbers, as it is in the database; gives back its id."""
+    db = await asyncpg.connect(centre.dsn)
+    try:
+        name = name or f"campaign {time.monotonic_ns()}"
+        id: int = await db.fetchval(
+            """
+            INSERT INTO campaigns (name, mode, state, profile, settings, priority, created_by, changed_by)
+            VALUES ($1, $2, $3, 'test', $4, $5, 'test', 'test') RETURNING id
+            """,
+            name,
+            mode,
+            state,
+            json.dumps(QUICK | settings),
+            priority,
+        )
+        group = await db.fetchval(
+            """
+            INSERT INTO zone_groups (country, zones) VALUES ('GB', '{Europe/London}')
+            ON CONFLICT (country, region, zones) DO UPDATE SET country = excluded.country RETURNING id
+            """
+        )
+        list_id = await db.fetchval(
+            "INSERT INTO call_lists (name, campaign_id, script, created_by, changed_by) "
+            "VALUES ($1, $2, 'Say hello.', 'test', 'test') RETURNING id",
+            f"list of {name}",
+            id,
+        )
+        await db.executemany(
+            "INSERT INTO list_contacts (list_id, name, e164, zone_group, data) VALUES ($1, $2, $3, $4, $5)",
+            [
+                (list_id, f"Customer {i}", one, group, json.dumps(dict(data or {})))
+                for i, one in enumerate(numbers)
+            ],
+        )
+        return id
+    finally:
+        await db.close()
+
+
+async def state(centre: Centre, campaign: int, to: str) -> None:
+    """Sets a campaign's state as a manager does, and tells the server."""
+    await centre.fetch(
+        "UPDATE campaigns SET state = $2, version = version + 1 WHERE id = $1 RETURNING id", campaign, to
+    )
+    if centre.server is not None:
+        await centre.server.dialer.refresh(campaign)
+
+
+async def attempts(centre: Centre, campaign: int) -> list[dict[str, Any]]:
+    """A campaign's attempts, in order."""
+    return await centre.fetch(
+        "SELECT * FROM attempts WHERE campaign_id = $1 ORDER BY committed, id", campaign
+    )
+
+
+async def ended(centre: Centre, campaign: int, many: int, within: float = 40.0) -> list[dict[str, Any]]:
+    """Waits until so many attempts have ended and none is under way; gives them back."""
+    deadline = time.monotonic() + within
+    while True:
+        rows = await attempts(centre, campaign)
+        if len(rows) >= many and all(row["state"] == "ended" for row in rows):
+            return rows
+        if time.monotonic() > deadline:
+            shown = [(r["e164"], r["state"], r["outcome"], r["why"]) for r in rows]
+            view = live(centre, campaign)
+            raise AssertionError(f"not {many} ended within {within:g} s: {shown}\n{view}")
+        await asyncio.sleep(0.1)
+
+
+def live(centre: Centre, campaign: int) -> CampaignLive | None:
+    """How the server shows the campaign."""
+    return centre.server.dialer.view(campaign) if centre.server is not None else None
+
+
+async def shows(
+    centre: Centre, campaign: int, true: Callable[[CampaignLive], bool], what: str, within: float = 20.0
+) -> CampaignLive:
+    """Waits until the live view fits."""
+    deadline = time.monotonic() + within
+    while True:
+        view = live(centre, campaign)
+        if view is not None and true(view):
+            return view
+        assert time.monotonic() < deadline, f"not {what}: {view}"
+        await asyncio.sleep(0.05)
+
+
+async def at_work(centre: Centre, *logins: str, off_hook: bool = True) -> list[Screen]:
+    """Agents who are logged on and ready."""
+    screens = []
+    for login in logins:
+        screen = await centre.screen(login)
+        await screen.ask("agent.set_off_hook", off_hook=off_hook)
+        await screen.ask("agent.log_on", ready=True)
+        screens.append(screen)
+    for screen in screens:
+        lines = {"lines": {"main": "open"}} if off_hook else {}
+        await screen.agent_is("ready", reachable=True, **lines)
+    return screens
+
+
+async def all_campaigns_stop(centre: Centre) -> None:
+    """Between two tests."""
+    rows = await centre.fetch("SELECT id FROM campaigns WHERE state <> 'stopped'")
+    for row in rows:
+        await state(centre, row["id"], "stopped")
+    with suppress(Exception):
+        await centre.admin("Hangup", Channel="/^PJSIP.trunk-/", Cause="16")
+
+
+# ------------------------------------------------------------------------------------------------ Asterisk's own record
+
+
+def keep_cdr(centre: Centre) -> Path:
+    """Lets the PBX write its call records to a file, and says where."""
+    folder = centre.pbx.run_dir / "log" / "cdr-csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    centre.pbx.cli("module load cdr_csv.so")
+    return folder / "Master.csv"
+
+
+def cdr_of(path: Path) -> dict[str, dict[str, str]]:
+    """Asterisk's record of each attempt: the channel's unique id → its disposition, cause and application."""
+    rows: dict[str, dict[str, str]] = {}
+    if path.exists():
+        with path.open(newline="") as file:
+            for row in csv.reader(file):
+                if len(row) > 16:
+                    rows[row[16]] = {"disposition": row[14], "dst": row[2], "lastapp": row[7]}
+    return rows
