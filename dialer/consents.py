@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from cti.frozen import Frozen
-from dialer import recheck
 from dialer.do_not_call import digits_of
+from dialer.reopening import reopen_who
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -83,7 +83,6 @@ def checked(word: Word, now: datetime) -> Word:
 
 async def record(db: Queryable, words: Sequence[Word], *, by: str) -> list[int]:
     """Keeps words on consent, one for each; returns the ids of those that were new: the same word again is kept once.
-    Contacts that were blocked are looked at again when somebody consents.
 
     Raises WrongConsent or WrongEntry for the first that is wrong, and then none is kept. One statement for any number up to
     some ten thousand, so an import calls it portion by portion, in its own transaction if it likes.
@@ -105,11 +104,10 @@ async def record(db: Queryable, words: Sequence[Word], *, by: str) -> list[int]:
         [word.at for word in kept],
         by,
     )
-    given = [word for word in kept if word.given]
+    given = [word for word in kept if word.given and word.channel == "call"]
     if rows and given:
-        await recheck.of_numbers(
-            db, (word.number for word in given if word.number), (word.person for word in given)
-        )
+        numbers = [word.number for word in given if word.number]
+        await reopen_who(db, numbers=numbers, persons=[word.person for word in given if word.person])
     return [row["id"] for row in rows]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import asyncpg
 
 from cti.frozen import Frozen
-from dialer import recheck
+from dialer.reopening import reopen_who
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -102,7 +102,7 @@ async def add(
 
 
 async def remove(db: Queryable, id: int, *, by: str, why: str) -> DoNotCallEntry:
-    """Takes an entry back; it stays on record, and contacts it blocked are looked at again. Raises NoSuchEntry."""
+    """Takes an entry back; it stays on record. Raises NoSuchEntry."""
     row = await db.fetchrow(
         """UPDATE do_not_call SET removed = now(), removed_by = $2, removed_why = $3
            WHERE id = $1 AND removed IS NULL RETURNING *""",
@@ -112,8 +112,9 @@ async def remove(db: Queryable, id: int, *, by: str, why: str) -> DoNotCallEntry
     )
     if row is None:
         raise NoSuchEntry("there is no such entry, or it was removed")
-    await recheck.of_numbers(db, [f"+{row['number']}"])
-    return _entry(row)
+    entry = _entry(row)
+    await reopen_who(db, numbers=[entry.number])
+    return entry
 
 
 async def entries_of(db: Queryable, number: str) -> list[DoNotCallEntry]:

@@ -140,14 +140,14 @@ def recheck(campaign: Campaign) -> None:
     Each is judged anew when its turn comes.
     """
     from cti import audit
-    from dialer.recheck import of_campaign
+    from dialer.reopening import reopen
 
     async def work(db: Connection) -> int:
         row = await _campaign(db, campaign)
-        async with db.transaction():
-            opened = await of_campaign(db, row["id"])
-            detail = {"campaign": row["id"], "contacts": opened}
-            await audit.record(db, _us(), "campaign.rechecked", "dialer", detail)
+        opened = await reopen(db, campaign=row["id"])
+        await audit.record(
+            db, _us(), "campaign.rechecked", "dialer", {"campaign": row["id"], "contacts": opened}
+        )
         return opened
 
     _print(f"{_run(work):,} contacts are open again.")

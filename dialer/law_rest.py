@@ -21,7 +21,7 @@ from cti.plain_text import Plain
 from cti.problems import Problem
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import SECURITY_HEADERS, Asked, Translate
-from dialer import consents, do_not_call, evidence, recheck
+from dialer import consents, do_not_call, evidence
 from dialer.campaign_settings import CampaignSettings
 from dialer.consents import Channel, ConsentWord, Word, WrongConsent
 from dialer.do_not_call import DoNotCallEntry, NoSuchEntry, RegisterEdition, WrongEntry
@@ -29,6 +29,7 @@ from dialer.evidence import Form
 from dialer.known import NoSuchCampaign
 from dialer.ledger import Abandonment, abandonment
 from dialer.profiles import Profile, TooLoose, rules_told, tighten
+from dialer.reopening import reopen
 from dialer.why import NoProfile, NumberWhy, profile_of, why
 
 if TYPE_CHECKING:
@@ -305,10 +306,10 @@ def routes(
 
     async def look_again(asked: Asked) -> Rechecked:
         row = await _campaign(asked.params.campaign)
-        detail: dict[str, Any] = {"campaign": row["id"]}
-        async with _trailed(asked, "campaign.rechecked", detail) as db:
-            detail["contacts"] = await recheck.of_campaign(db, row["id"])
-        return Rechecked(contacts=detail["contacts"])
+        opened = await reopen(pool(), campaign=row["id"])
+        detail = {"campaign": row["id"], "contacts": opened}
+        await audit.record(pool(), asked.who, "campaign.rechecked", "dialer", detail, asked.request.remote)
+        return Rechecked(contacts=opened)
 
     async def _campaign(id: int) -> Any:
         row = await pool().fetchrow("SELECT id, name, profile, settings FROM campaigns WHERE id = $1", id)

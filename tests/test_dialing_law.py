@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cti.embedded.postgres import Postgres
-from dialer import do_not_call, recheck
+from dialer import do_not_call
 from dialer.consent_files import import_file
 from dialer.consents import Word, WrongConsent, record, words_of
 from dialer.evidence import AttemptEvidence, attempts_of, heading, written
@@ -324,57 +324,6 @@ async def test_settings_that_no_longer_fit_are_told(desk: LawDesk) -> None:
     told = await ask(desk)
     assert any("min_ring_s: 5: profile GB allows at least 15" in step.says for step in told.contacts[0].steps)
     assert told.contacts[0].verdict is None
-
-
-# ------------------------------------------------------------------------------------------------ blocked and open again
-
-
-async def test_contacts_are_looked_at_again_when_what_blocked_them_changes(desk: LawDesk) -> None:
-    of = await desk.campaign()
-    id = await contact(desk, of, person="c-7")
-
-    async def block(why: str = "x", state: str = "blocked") -> None:
-        await desk.pool.execute(
-            "UPDATE list_contacts SET state = $1, why = $2, not_before = now() + interval '1 hour'",
-            state,
-            why,
-        )
-
-    async def ready() -> bool:
-        return bool(
-            await desk.pool.fetchval(
-                "SELECT state = 'open' AND not_before <= now() AND why = '' FROM list_contacts WHERE id = $1",
-                id,
-            )
-        )
-
-    entry = await do_not_call.add(desk.pool, number=NUMBER, scope="everywhere", by="anna")
-    await block("on the do-not-call list")
-    await do_not_call.remove(desk.pool, entry.id, by="olga", why="a mistake")
-    assert await ready()
-    at = datetime(2025, 1, 1, tzinfo=UTC)
-    await block("no consent")
-    await record(desk.pool, [Word(person="c-7", given=False, source="letter", at=at)], by="anna")
-    assert not await ready()
-    await record(
-        desk.pool, [Word(person="c-7", given=True, source="letter", at=at + timedelta(days=1))], by="anna"
-    )
-    assert await ready()
-    verdict = (await check_all(desk.pool, [candidate()], of, GB, NOON))[1]
-    await block(verdict.why_not, "open")
-    await desk.register("02079460999\n", register="us-national", edition=date(2037, 11, 1))
-    assert not await ready()
-    await desk.register("02079460999\n", edition=date(2037, 10, 1))
-    assert await ready()
-    verdict = (await check_all(desk.pool, [candidate()], of, GB, NOON))[1]
-    assert "older than the 28 days" in verdict.why_not
-    await block(verdict.why_not, "open")
-    await desk.register("02079460999\n")
-    assert await ready()
-    await block()
-    assert await recheck.of_campaign(desk.pool, of + 1) == 0
-    assert await recheck.of_campaign(desk.pool, of) == 1
-    assert await ready()
 
 
 # ------------------------------------------------------------------------------------------------ consents from a file
