@@ -270,6 +270,26 @@ async def test_the_last_word_on_consent_counts(desk: LawDesk) -> None:
     assert len(await words_of(desk.pool, number=NUMBER, person="c-7")) == 7
 
 
+async def test_whose_word_holds_for_whom(desk: LawDesk) -> None:
+    of, other = await desk.campaign(), "+442079460777"
+
+    async def consented(number: str, person: str) -> bool:
+        known = (await known_for(desk.pool, [candidate(1, number, person=person)], of, NOON))[1]
+        return known.consent is not None and known.consent.given
+
+    async def all_of_them() -> list[bool]:
+        return [
+            await consented(n, p) for n, p in ((NUMBER, "ada"), (NUMBER, "bob"), (NUMBER, ""), (other, "ada"))
+        ]
+
+    await record(desk.pool, [said(True, 9, person="ada")], by="x")
+    assert await all_of_them() == [True, False, True, False]  # bob shares the telephone, not the consent
+    await record(desk.pool, [said(True, 8, number="", person="ada")], by="x")
+    assert await all_of_them() == [True, False, True, True]
+    await record(desk.pool, [said(False, 7, person="ada")], by="x")
+    assert await all_of_them() == [False, False, False, False]
+
+
 async def test_the_same_word_is_kept_once(desk: LawDesk) -> None:
     word = said(True, 30)
     assert len(await record(desk.pool, [word, word], by="import")) == 1
