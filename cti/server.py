@@ -559,11 +559,16 @@ class Server:
 
     def _campaigns(self) -> None:
         """What campaigns are run by; nothing is dialed before the links are up."""
-        clock = asyncio.get_running_loop().time
         dialer = self.settings.dialer
         self.profiles = load_profiles(*([Path(dialer.profiles)] if dialer.profiles else []))
+        self.dialer = self.make_dialer()
+
+    def make_dialer(self) -> Dialer:
+        """What runs campaigns; several may run on one database, one of them paces each campaign."""
+        clock = asyncio.get_running_loop().time
+        dialer = self.settings.dialer
         law = LawDesk(lambda: self.profiles, by_profile_alone, clock=clock)
-        self.dialer = Dialer(
+        return Dialer(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
             claims=Claims(

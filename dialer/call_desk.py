@@ -219,7 +219,7 @@ class CallDesk:
             return
         if isinstance(fact, CallEstablished):
             self._connected(live, fact.agent)
-        elif live.attempt.agent == fact.agent:
+        elif live.attempt.agent == fact.agent and fact.reason != "lost":
             live.attempt.tell(Told.AGENT_LEFT, asyncio.get_running_loop().time())
 
     def of_call(self, call: str) -> Live | None:

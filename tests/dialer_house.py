@@ -39,7 +39,7 @@ QUICK: dict[str, Any] = {
     "min_ring_s": 1,
     "ring_timeout_s": 3,
     "answer_wait_s": 2,
-    "message": "vm-goodbye",
+    "message": "beep",
     "opt_out_key": "9",
 }
 KINDS = {
@@ -91,6 +91,9 @@ async def dialing_house(
     try:
         async with centre_of(installation, postgres, server=False, main=main, dialer=dialer) as centre:
             keep_cdr(centre)
+            await (await centre.ami("world")).send(
+                "Command", {"Command": "dialplan set global CUSTOMER_HELLO beep"}
+            )
             if server:
                 await centre.start_server()
             yield centre
