@@ -12,6 +12,8 @@ import typer
 from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, show_json
 from cti.figures.cli import figures
 from cti.user_cli import people
+from dialer.campaign_cli import campaigns
+from dialer.law_cli import dialer
 
 if TYPE_CHECKING:
     from cti.doctor import Report
@@ -29,6 +31,8 @@ app = typer.Typer(
 )
 app.add_typer(people, name="users")
 app.add_typer(figures, name="figures")
+app.add_typer(campaigns, name="campaigns")
+app.add_typer(dialer, name="dialer")
 
 
 def main() -> NoReturn:

@@ -35,8 +35,7 @@ class CampaignView(Frozen, frozen=True, gc=False, kw_only=True):
 
 class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     """What attempts came to; times in seconds. `answered`: somebody or a machine picked up; `live`: people did; `connected`
-    to an agent, or heard the whole of what an agentless campaign says; `abandoned`: people for whom no agent was there in
-    time. `in_flight`: not over yet."""
+    to an agent; `abandoned`: people for whom no agent was there in time. `in_flight`: not over yet."""
 
     attempts: int = 0
     in_flight: int = 0

@@ -126,12 +126,14 @@ class Picture:
                 del self.blending[data["agent"]]
 
     def _campaign(self, kind: str, data: Frame) -> None:
-        self.campaigns[data["campaign"]] = data["view"]
-        if kind == "campaign.goes":
-            self.campaigns_now[data["campaign"]] = data["now"]
-        elif kind == "campaign.removed":
-            del self.campaigns[data["campaign"]]
-            self.campaigns_now.pop(data["campaign"], None)
+        match kind:
+            case "campaign.added" | "campaign.changed" | "campaign.state_changed":
+                self.campaigns[data["campaign"]] = data["view"]
+            case "campaign.goes":
+                self.campaigns_now[data["campaign"]] = data["now"]
+            case "campaign.removed":
+                self.campaigns.pop(data["campaign"], None)
+                self.campaigns_now.pop(data["campaign"], None)
 
     def _work(self, view: Frame) -> None:
         """Other work: gone when it is over, and from an agent's client when it is not theirs any more."""

@@ -187,7 +187,9 @@ def _taken(name: str) -> NotPossible:
 
 
 def _settings(campaign: Campaign) -> str:
-    return campaign.settings.model_dump_json(exclude_defaults=True)
+    return campaign.settings.model_dump_json(
+        exclude_unset=True
+    )  # what was said, counts; a default may give way
 
 
 def _record(row: Any) -> Record:

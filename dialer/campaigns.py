@@ -83,14 +83,20 @@ def after(state: CampaignState, step: Step) -> CampaignState:
 TARGETS = {step: {states[step] for states in TRANSITIONS.values() if step in states} for step in Step}
 """The states that a step leads to."""
 
+FROM = {step: frozenset(state for state, steps in TRANSITIONS.items() if step in steps) for step in Step}
+"""The states that it can be made in."""
+
 
 def changed_fields(old: Campaign, new: Campaign) -> frozenset[str]:
     """What differs, by name: fields of the campaign and of its settings."""
     fields = {
         name for name in ("name", "mode", "profile", "priority") if getattr(old, name) != getattr(new, name)
     }
+    said = (
+        old.settings.model_fields_set ^ new.settings.model_fields_set
+    )  # a default that is said outranks one that is not
     before, now = old.settings.model_dump(), new.settings.model_dump()
-    return frozenset(fields | {name for name in before if before[name] != now[name]})
+    return frozenset(fields | said | {name for name in before if before[name] != now[name]})
 
 
 def may_change(old: Campaign, new: Campaign) -> frozenset[str]:

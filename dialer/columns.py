@@ -13,6 +13,9 @@ from dialer.zones import zone_name
 MOST_CUSTOM = 40
 """Columns kept as custom fields at most."""
 
+FEW = 5
+"""Cells, below which the header counts for more than what stands in them."""
+
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d.*|\d{1,2}[./]\d{1,2}[./]\d{2,4}")
 _AS_PHONE = re.compile(r"'?(\+|00|0|\()[\d\s()./+-]{5,}")
@@ -120,13 +123,14 @@ def _agreed(named: str, content: str, cells: Sequence[str]) -> str:
         return named
     if content in ("phone", "email") and named != content:
         return content
-    if named == "phone" and cells and not any(sum(c.isdigit() for c in cell) >= 5 for cell in cells[:60]):
-        return "data"  # `mobile: yes`
-    if named == "country" and cells and not any(words.country(cell) for cell in cells[:60]):
-        return "data"
-    if named in ("zone", "language") and cells:
-        read = zone_name if named == "zone" else words.language
-        return named if any(read(cell) for cell in cells[:60]) else "data"
+    sample = cells[:60]
+    if named == "phone" and sample:  # `mobile: yes`; a few numbers may all be wrong
+        digits = max(sum(c.isdigit() for c in cell) for cell in sample)
+        return "data" if digits == 0 or (digits < 5 and len(sample) >= FEW) else named
+    if named in ("country", "zone", "language") and sample:
+        read = {"country": words.country, "zone": zone_name, "language": words.language}[named]
+        told = any(read(cell) for cell in sample)
+        return named if told or (len(sample) < FEW and named != "language") else "data"
     return named or content
 
 

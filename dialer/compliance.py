@@ -51,7 +51,7 @@ class Known:
     """What is known of a number and its person at a moment, for one campaign.
 
     `attempts_*`: when attempts were made within 30 days, the newest first. `editions`: the date of the edition of each
-    national register that is loaded.
+    national register that is loaded. `under_way`: the number, or another of the person, is being called.
     """
 
     mode: str = "predictive"
@@ -63,6 +63,7 @@ class Known:
     attempts_of_person: tuple[datetime, ...] = ()
     last_abandoned: datetime | None = None
     last_machine: datetime | None = None
+    under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,13 @@ class ZoneGroup:
     country: str
     region: str
     zones: tuple[str, ...]
+
+
+SOON = timedelta(minutes=10)
+"""After this a number is looked at again that is being called now."""
+
+LOADED = timedelta(minutes=15)
+"""After this it is looked again whether an edition of a register has been loaded."""
 
 
 class _Steps:
@@ -108,6 +116,9 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
             steps, "attempts_per_person", profile.per_person, known.attempts_of_person, "person", source, now
         )
     _rests(steps, profile, known, now)
+    if known.under_way:
+        says = "the number, or another of this person, is being called at this moment"
+        steps.add("under_way", False, says, "nobody is called twice at once", now + SOON)
     return Verdict(
         steps=tuple(steps.taken), not_before=_not_before(steps, profile, candidate, now), consent=consent
     )
@@ -184,15 +195,15 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
         elif hit is not None:
             steps.add(rule, False, f"on the register {register}, edition of {hit.since}", source)
         elif edition is None:
-            says = f"no edition of the register {register} is loaded: cti dialer do-not-call import"
-            steps.add(rule, False, says, source)
+            says = f"no edition of the register {register} is loaded: cti dialer register load"
+            steps.add(rule, False, says, source, now + LOADED)
         else:
             age = (now.astimezone(UTC).date() - edition).days
             fresh = age <= profile.scrub_days
             says = f"not on the register {register}, edition of {edition}, {age} days old" + (
                 "" if fresh else f": older than the {profile.scrub_days} days allowed, load a newer one"
             )
-            steps.add(rule, fresh, says, source)
+            steps.add(rule, fresh, says, source, now + LOADED)
     for entry in known.listed:
         if entry.national and entry.list not in profile.registers:
             # Loaded by the operator though the profile names it not: it was loaded to be kept.

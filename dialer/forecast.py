@@ -4,7 +4,8 @@ what became of those who were as long under way before. No clock, no I/O; times 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from math import exp, sqrt
 from operator import itemgetter, mul, sub
 from typing import Protocol
@@ -23,7 +24,13 @@ LEARN_AGENTS = 5.0
 """Seconds after which tables are worked out anew."""
 
 RENEWED = 8
-"""Rows of agents' tables worked out anew in one decision."""
+"""Rows of agents' tables worked out anew in one decision; half as many where something else is worked out too.
+
+One decision works out one part of one table anew, the next one the next: none takes long, and what was worked out before is
+a few seconds old meanwhile."""
+
+YOUNG = (800, 120)
+"""Calls and talks that have ended, up to which each of them may change much: till then tables are worked out at once."""
 
 
 class AgentNow(Protocol):
@@ -91,7 +98,9 @@ class Forecast:
         self._wrap_rates: list[float] = []
         self._free_rows: list[list[float]] = []
         self._free_columns: list[tuple[float, ...]] = []
-        self._renew: list[int] = []
+        self._stale: set[int] = set()
+        self._learning: Iterator[None] | None = None
+        self._calls_turn = False
         self._wrapped: list[float] = []
         self._back: list[list[float]] = []
 
@@ -147,10 +156,11 @@ class Forecast:
         """What to expect. `asked`: calls asked for and not dialed yet; `agents`: all there are."""
         counts = self._ages["dial"].by_second(now, self._size)
         ringing = self._ages["ring"].by_second(now, self._size)
-        learnt = now - self._calls_at >= LEARN_CALLS
-        if learnt:
-            self._learn_calls(now, counts, ringing)
-        counts += ringing
+        if now - self._calls_at >= LEARN_CALLS and self._learning is None:
+            self._calls_at = now
+            self._learning = self._learn_calls(counts, ringing)
+        learnt = self._learn_on()
+        counts = counts + ringing
         self._expect(now, counts)
         counts[0] += asked
         scale = self._level.factor / self._at_level * (self._people if self._amd else 1.0)
@@ -176,10 +186,19 @@ class Forecast:
                 free += 1
             elif state == "wrap":
                 wrapping[bisect_right(WRAP_BINS, now - agent.since) - 1] += 1
-        if not self._talk_rates or (now - self._agents_at >= LEARN_AGENTS and not learnt):
-            self._learn_agents(now, talking, wrapping)
-        self._renew_rows(RENEWED)
         counts = talking + wrapping
+        if not self._talk_rates:
+            self._learn_agents(now, talking, wrapping)
+            self._renew_rows(range(len(counts)))
+        else:
+            young = self._talking.seen < YOUNG[1]
+            due = now - self._agents_at >= LEARN_AGENTS and (young or not learnt)
+            if due:
+                self._learn_agents(now, talking, wrapping)
+            if not due or young:
+                # Only what is in use: a bin in which nobody is can wait until somebody comes to it.
+                most = len(counts) if young else RENEWED // 2 if learnt else RENEWED
+                self._renew_rows(tuple(islice((n for n in self._stale if counts[n]), most)))
         freed = [sum(map(mul, counts, column)) for column in self._free_columns]
         coming = arrivals(answers.mean)
         back = [sum(map(mul, coming, weights)) for weights in self._back]
@@ -202,9 +221,20 @@ class Forecast:
             n = self._judging.bin_of(now - 0.5 * half - 0.25)
             answers.add(count, [person * p for p in _over(JUDGED_BINS, ended, n, 0.0)])
 
-    def _learn_calls(self, now: float, dialing: list[int], ringing: list[int]) -> None:
-        """How likely a call of each age has been answered after each of the next seconds."""
-        self._calls_at = now
+    def _learn_on(self) -> bool:
+        """Does the next part of what is learnt of calls, every other time; whether it did. The first time all of it."""
+        at_once = not self._rows or self._ringing.seen + self._dialing.seen < YOUNG[0]
+        self._calls_turn = not self._calls_turn
+        if self._learning is None or not (self._calls_turn or at_once):
+            return False
+        for _ in self._learning:
+            if not at_once:
+                return True
+        self._learning = None
+        return True
+
+    def _learn_calls(self, dialing: list[int], ringing: list[int]) -> Iterator[None]:
+        """How likely a call of each age has been answered after each of the next seconds; in parts."""
         rates = self._ringing.rates(ringing)
         ring = rates["answer"], rates["end"]
         rates = self._dialing.rates(dialing)
@@ -215,7 +245,9 @@ class Forecast:
         if former > 0.0 and rate > 0.0:
             self._level.rescale(rate / former)
             self._rate *= rate / former
+            self._at_level *= former / rate  # the former rows hold as before until there are new ones
         level = self._level.factor
+        yield
         delay = round(self._judging_takes()) if self._amd else 0
         row = [0.0] * (LAST + 1)
         ring_rows = []
@@ -227,6 +259,7 @@ class Forecast:
             row = [0.0, *[answered + stays * p for p in row[:-1]]]
             ring_rows.append(row)
         rung = ring_rows[-1]
+        yield
         row = [0.0] * (LAST + 1)
         dial_rows = []
         for answer, end, rings in zip(*(reversed(rates) for rates in dial), strict=True):
@@ -240,6 +273,7 @@ class Forecast:
                 *[answered + goes_on * q + stays * p for p, q in zip(row[:-1], rung[:-1], strict=True)],
             ]
             dial_rows.append(row)
+        yield
         rows = list(
             map(itemgetter(*[max(0, k - delay) for k in AHEAD]), (*reversed(dial_rows), *reversed(ring_rows)))
         )
@@ -266,7 +300,7 @@ class Forecast:
         self._agents_at = now
         self._talk_rates = self._talking.rates(talking)["end"]
         self._wrap_rates = self._wrapping.rates(wrapping)["end"]
-        self._renew = list(range(len(talking) + len(wrapping)))
+        self._stale = set(range(len(talking) + len(wrapping)))
         # Turned round, for sums of talk and wrap-up; half a second less, as talks end somewhere within their second.
         ended = _by_second(WRAP_BINS, self._wrap_rates, 0)
         after = int(self._wait + 0.5)
@@ -281,18 +315,17 @@ class Forecast:
         second."""
         return float(sum(map(mul, ends, self._wrapped[LAST - k :])))
 
-    def _renew_rows(self, most: int) -> None:
-        """Works out anew how likely agents are free in time for an answer, a few bins at a time: no decision takes long."""
-        if not self._renew:
-            return
-        rows = self._free_rows
-        if not rows:
-            most, self._free_rows = len(self._renew), [[]] * len(self._renew)
-            rows = self._free_rows
-        for _ in range(min(most, len(self._renew))):
-            n = self._renew.pop()
+    def _renew_rows(self, which: Iterable[int]) -> None:
+        """Works out anew how likely the agents of these bins are free in time for an answer."""
+        rows = self._free_rows or [[] for _ in self._stale]
+        renewed = False
+        for n in which:
             rows[n] = self._free_row(n)
-        self._free_columns = list(zip(*rows, strict=True))
+            self._stale.discard(n)
+            renewed = True
+        self._free_rows = rows
+        if renewed:
+            self._free_columns = list(zip(*rows, strict=True))
 
     def _free_row(self, n: int) -> list[float]:
         """Of an agent in the n-th bin, of those who talk and then those who write up; `weighed`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dialer.campaign_settings import Campaign, CampaignSettings
 from dialer.candidate import Candidate
-from dialer.compliance import Known, OpenGroups, ZoneGroup, judge
+from dialer.compliance import OpenGroups, ZoneGroup
 from dialer.profiles import Profile, tighten
 from dialer.verdict import Verdict
 
@@ -98,10 +98,3 @@ class LawDesk:
     ) -> Mapping[int, Verdict]:
         """The verdict on each of these contacts."""
         return await self._check(db, candidates, campaign.id, self._of(campaign).profile, now)
-
-
-async def by_profile_alone(
-    db: Queryable, candidates: Sequence[Candidate], campaign_id: int, profile: Profile, now: datetime
-) -> Mapping[int, Verdict]:
-    """The verdict as the profile alone allows it: hours, holidays, country; nothing is known of earlier calls."""
-    return {one.contact: judge(profile, one, Known(), now) for one in candidates}

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from cti.frozen import Frozen
 from cti.people import Actor, Directory
 from cti.plain_text import Plain
+from dialer.campaign_settings import CampaignSettings, Retried, RetryRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,6 @@ Name = Annotated[Plain, Field(min_length=1, max_length=100)]
 Word = Annotated[Plain, Field(min_length=1, max_length=64)]
 Script = Annotated[Plain, Field(max_length=10_000)]
 Priority = Annotated[int, Field(ge=0, le=100)]
-Outcome = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,39}$")]
 
 
 class NoList(Exception):
@@ -67,16 +67,6 @@ class Assigned(BaseModel):
     agents: list[Word] = Field(default_factory=list, max_length=1000)
 
 
-class Recycle(BaseModel):
-    """After this outcome of an attempt the contact is called again, `after_minutes` later, at most `times` times."""
-
-    model_config = STRICT
-
-    outcome: Outcome
-    after_minutes: int = Field(ge=1, le=60 * 24 * 90)
-    times: int = Field(default=1, ge=1, le=100)
-
-
 class Quota(BaseModel):
     """When so many are reached, the list is not called any more: until midnight (`day`), or at all (`total`). Counted are
     attempts, connected calls, or calls with this disposition."""
@@ -90,21 +80,24 @@ class Quota(BaseModel):
 
 
 class ListSettings(BaseModel):
-    """How a list is called. `max_attempts`: of one contact, on all its numbers; null: as the campaign has it."""
+    """How a list is called. `recycling`: what follows an outcome, in place of the campaign's rule for it; `max_attempts`: of
+    one contact, on all its numbers, null: as the campaign has it; `quota`: any that is reached ends the calling."""
 
     model_config = STRICT
 
     assigned: Assigned = Field(default_factory=Assigned)
-    recycling: list[Recycle] = Field(default_factory=list, max_length=20)
+    recycling: dict[Retried, RetryRule] = Field(default_factory=dict)
     max_attempts: int | None = Field(default=None, ge=1, le=100)
     quota: list[Quota] = Field(default_factory=list, max_length=20)
 
-    @field_validator("recycling")
-    @classmethod
-    def _once_each(cls, rules: list[Recycle]) -> list[Recycle]:
-        if len({rule.outcome for rule in rules}) < len(rules):
-            raise ValueError("one rule for an outcome")
-        return rules
+    def retry(self, outcome: str, campaign: CampaignSettings) -> RetryRule | None:
+        """What follows an outcome of an attempt to a contact of this list; None for one that is final."""
+        own = next((rule for name, rule in self.recycling.items() if name == outcome), None)
+        return own or campaign.retry(outcome)
+
+    def attempts(self, campaign: CampaignSettings) -> int:
+        """How often one contact is called at most: the campaign's limit, or a lower one of the list."""
+        return min(self.max_attempts or campaign.max_attempts, campaign.max_attempts)
 
 
 def list_settings(kept: Any) -> ListSettings:
@@ -281,7 +274,7 @@ async def touched(db: Queryable, id: int, by: str) -> None:
 async def held(db: Queryable, id: int, version: int | None = None) -> asyncpg.Record:
     """Locks a list until the end of the transaction, so that its contacts are changed by one at a time; raises NoList,
     ChangedMeanwhile."""
-    row = await db.fetchrow("SELECT id, name, version FROM call_lists WHERE id = $1 FOR UPDATE", id)
+    row = await db.fetchrow("SELECT id, name, version FROM call_lists WHERE id = $1 FOR NO KEY UPDATE", id)
     if row is None:
         raise NoList
     if version is not None and row["version"] != version:

@@ -131,6 +131,7 @@ class Pacing:
         self._tokens, self._decided = 1.0, -inf
         self._swept = -inf
         self._outlook: tuple[float, int, int, Outlook] | None = None
+        self._giving_up: set[Hashable] = set()
         self._why: dict[str, Any] = {}
 
     # ------------------------------------------------------------------------------------------ what happens
@@ -189,6 +190,8 @@ class Pacing:
                 self._ended += unanswered
                 self._forecast.left(call.stage, call.since, now, None if info == "cancel" else "end")
                 del self._calls[ident]
+                if ident in self._giving_up:
+                    self._given_up(now, ident)
 
     def _move(self, call: _Call, stage: str, now: float, how: str) -> None:
         if how == "answer":
@@ -422,8 +425,14 @@ class Pacing:
                 break
             outlook.answers.add(-1.0, self._forecast.chances(call.stage, now - call.since))
             gone.append(ident)
-        self._outlook = None
+        self._giving_up = set(gone)
         return gone
+
+    def _given_up(self, now: float, ident: Hashable) -> None:
+        """The end of a call that was given up is no news: the outlook reckons without it already."""
+        self._giving_up.discard(ident)
+        if self._outlook is not None and self._outlook[:2] == (now, self._events - 1):
+            self._outlook = (now, self._events, *self._outlook[2:])
 
     def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
         """Calls that rang so long that they may be given up, the oldest first."""

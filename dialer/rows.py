@@ -87,7 +87,7 @@ class ImportSettings(BaseModel):
 
 
 class Contact(NamedTuple):
-    """A contact to be. `data`: its custom fields as JSON."""
+    """A contact to be. `data`: its custom fields as JSON; `cells`: the row as it stood in the file."""
 
     row: int
     name: str
@@ -99,6 +99,7 @@ class Contact(NamedTuple):
     group: Group
     data: str
     priority: int
+    cells: list[str]
 
 
 class Bad(NamedTuple):
@@ -112,6 +113,7 @@ class Bad(NamedTuple):
 
 _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+?[0-9]+")
 _DROPPED = str.maketrans("", "", " ()-./\xa0\u2011\u2010\u2013\u202f")
+_OR = re.compile(r"\s(?:or|oder|ou|o|lub|of)\s")
 _SEVERAL = re.compile(r"\s*[;,|\n]\s*|\s+(?:/|or|oder|ou|o|lub|of)\s+")
 
 
@@ -157,12 +159,16 @@ class NumberReader:
 
     def read_all(self, text: str, region: str) -> list[tuple[str, Place]]:
         """All numbers in a cell that may hold several; none if none exists."""
-        if (one := self.read(text, region)) is not None:
-            return [one]
+        if not any(sign in text for sign in ";,|\n"):
+            if (one := self.read(text, region)) is not None:
+                return [one]
+            if "/" not in text and not _OR.search(text):
+                return []
         parts = [part for part in _SEVERAL.split(text[:500]) if part]
-        if len(parts) < 2:
-            return []
-        return [found for part in parts if (found := self.read(part, region)) is not None]
+        found = [one for part in parts if (one := self.read(part, region)) is not None]
+        if not found and (one := self.read(text, region)) is not None:
+            return [one]
+        return found
 
 
 def _home(region: str) -> tuple[str, str | None]:
@@ -180,11 +186,13 @@ class RowReader:
         self._settings = settings
         self._numbers = NumberReader(settings.country, Places(anywhere=settings.anywhere))
         self._phones = [n for n, column in enumerate(settings.columns) if column == "phone"]
-        self._fields = {
-            column: n
-            for n, column in enumerate(settings.columns)
-            if column and column != "phone" and not column.startswith("data:")
-        }
+        place = {column: n for n, column in enumerate(settings.columns)}
+        self._country, self._zone, self._priority = (
+            place.get(f, -1) for f in ("country", "zone", "priority")
+        )
+        self._name, self._first, self._last = (place.get(f, -1) for f in ("name", "first_name", "last_name"))
+        self._language, self._region = (place.get(f, -1) for f in ("language", "region"))
+        self._person, self._account = (place.get(f, -1) for f in ("person", "account"))
         self._data = [
             (n, column.removeprefix("data:"))
             for n, column in enumerate(settings.columns)
@@ -196,21 +204,21 @@ class RowReader:
         row, cells, broken = line
         if broken:
             return Bad(row, "broken", broken, cells)
-        settings, fields = self._settings, self._fields
+        settings = self._settings
         region = settings.country
-        if text := self._cell(cells, "country"):
+        if (n := self._country) >= 0 and (text := _cell(cells, n)):
             found = words.country(text)
             if found is None:
                 return Bad(row, "country", f"the country {text[:40]!r} is not known", cells)
             region = found
         zone = settings.zone
-        if text := self._cell(cells, "zone"):
+        if (n := self._zone) >= 0 and (text := _cell(cells, n)):
             known = zone_name(text)
             if known is None:
                 return Bad(row, "zone", f"the time zone {text[:40]!r} is not known: say Europe/Berlin", cells)
             zone = known
         priority = settings.priority
-        if text := self._cell(cells, "priority"):
+        if (n := self._priority) >= 0 and (text := _cell(cells, n)):
             if not text.isdecimal() or int(text[:4]) > 100:
                 return Bad(row, "priority", "a priority is a number from 0 to 100", cells)
             priority = int(text[:4])
@@ -227,35 +235,33 @@ class RowReader:
         if place.dear:
             return Bad(row, "special", "a premium-rate or special number: not called", cells)
         others = list(dict.fromkeys(one for one, _ in numbers[1:MOST_NUMBERS] if one != e164))
-        name = self._cell(cells, "name")
-        if not name and ("first_name" in fields or "last_name" in fields):
-            name = f"{self._cell(cells, 'first_name')} {self._cell(cells, 'last_name')}".strip()
-        text = self._cell(cells, "language")
-        language = (words.language(text) if text else None) or settings.language
-        account = self._cell(cells, "account")
-        where = place.country or region
-        text = self._cell(cells, "region")
-        state = words.state(text, where) if text else ""
+        name = _cell(cells, self._name) if self._name >= 0 else ""
+        if not name and (self._first >= 0 or self._last >= 0):
+            name = f"{_cell(cells, self._first)} {_cell(cells, self._last)}".strip()
+        language = settings.language
+        if (n := self._language) >= 0 and (text := _cell(cells, n)):
+            language = words.language(text) or language
+        where, state = place.country or region, ""
+        if (n := self._region) >= 0 and (text := _cell(cells, n)):
+            state = words.state(text, where)
+        account = _cell(cells, self._account) if self._account >= 0 else ""
         data = {}
         for n, key in self._data:
-            if n < len(cells) and (value := plain(unsafe(cells[n]), LONGEST_VALUE)):
+            if n < len(cells) and (text := cells[n]) and (value := _plain(unsafe(text), LONGEST_VALUE)):
                 data[key] = value
         return Contact(
             row=row,
-            name=plain(name, 200),
+            name=_plain(name, 200),
             e164=e164,
             others=others,
-            person=plain(self._cell(cells, "person"), 80),
+            person=_plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
             account=int(account) if account.isdecimal() and 0 < len(account) < 19 else None,
             language=language,
             group=Group(where, state, (zone,) if zone else place.zones),
             data=msgspec.json.encode(data).decode() if data else "{}",
             priority=priority,
+            cells=cells,
         )
-
-    def _cell(self, cells: Sequence[str], field: str) -> str:
-        n = self._fields.get(field, -1)
-        return unsafe(cells[n].strip()) if 0 <= n < len(cells) else ""
 
     @staticmethod
     def _no_number(row: int, seen: str, region: str, cells: list[str]) -> Bad:
@@ -267,3 +273,12 @@ class RowReader:
         return Bad(
             row, "bad_number", f"{plain(seen, 40)!r} is no number that exists (read in {region})", cells
         )
+
+
+def _cell(cells: Sequence[str], n: int) -> str:
+    return unsafe(cells[n].strip()) if 0 <= n < len(cells) else ""
+
+
+def _plain(text: str, limit: int) -> str:
+    """As `plain`; most texts are so already."""
+    return text.strip()[:limit] if text.isprintable() else plain(text, limit)

@@ -88,10 +88,10 @@ SELECT campaign_id,
        coalesce(outcome, '') AS outcome,
        coalesce(disposition, '') AS disposition,
        answered IS NOT NULL AS answered,
-       answered IS NOT NULL AND amd IS DISTINCT FROM 'machine'
+       answered IS NOT NULL AND (amd IS NULL OR lower(amd) NOT IN ('machine', 'fax'))
            AND (outcome IS NULL OR outcome NOT IN ('machine', 'fax')) AS live,
        connected IS NOT NULL AS connected,
-       amd IS NOT DISTINCT FROM 'machine' OR outcome IS NOT DISTINCT FROM 'machine' AS machine,
+       lower(amd) IS NOT DISTINCT FROM 'machine' OR outcome IS NOT DISTINCT FROM 'machine' AS machine,
        opted_out,
        outcome IS NOT DISTINCT FROM 'abandoned' AS abandoned,
        greatest(coalesce((1000 * extract(epoch FROM coalesce(answered, ended) - coalesce(ringing, dialed)))::bigint, 0), 0)

@@ -1,0 +1,52 @@
+"""Call-list files brought into a database as the server and the command line do it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dialer import imports, lists
+from dialer.imports import ImportView
+from dialer.lists import NewList
+from dialer.rows import ImportSettings
+from dialer.sheets import Sniffer
+
+if TYPE_CHECKING:
+    from cti.database import Queryable
+
+
+async def upload(db: Queryable, content: bytes, *, part: int = 1 << 20, file: str = "list.csv") -> ImportView:
+    """The file, ready to be imported."""
+    id = await imports.begin(db, file, "sue")
+    sniffer = Sniffer()
+    for n, place in enumerate(range(0, len(content), part)):
+        sniffer.feed(content[place : place + part])
+        await imports.add_part(db, id, n, content[place : place + part])
+    return await imports.uploaded(db, id, sniffer.format, sniffer.size)
+
+
+async def started(
+    db: Queryable,
+    content: bytes,
+    name: str = "spring",
+    *,
+    country: str = "GB",
+    part: int = 1 << 20,
+    **settings: object,
+) -> ImportView:
+    """An import of the file into the list of this name, started, with what its columns probably mean."""
+    view = await upload(db, content, part=part)
+    _, guessed = imports.guess_settings(await imports.sample(db, view), country)
+    assert guessed is not None
+    id = await lists.by_name(db, name) or (await lists.create(db, NewList(name=name), "sue")).id
+    wanted = ImportSettings.model_validate(guessed.model_dump() | settings)
+    return await imports.start(db, view.id, id, wanted)
+
+
+def gb(n: int) -> str:
+    """The n-th number."""
+    return f"+447911{n:06d}"
+
+
+def sheet(first: int, last: int) -> bytes:
+    """A list of so many people with different numbers."""
+    return b"name,phone,city\n" + b"".join(f"P{n},{gb(n)},Leeds\n".encode() for n in range(first, last))
