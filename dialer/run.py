@@ -91,14 +91,13 @@ class Dialer:
         publish: Callable[[Iterable[Fact]], None],
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        opted_out: Callable[[str, int, str], Coroutine[Any, Any, None]] | None = None,
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
-        """`healthy`: whether the database answers; `opted_out`: (number, campaign, attempt) of who pressed the key;
-        `within`: a campaign's settings within its profile's limits, or ValueError."""
+        """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
+        ValueError."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -133,7 +132,6 @@ class Dialer:
             set_data=set_data,
             spawn=spawn,
             kick=self._kick.set,
-            opted_out=opted_out,
         )
 
     # ------------------------------------------------------------------------------------------ start and stop

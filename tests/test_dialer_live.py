@@ -82,6 +82,8 @@ async def test_nobody_is_there_in_time(centre: Centre) -> None:
     await as_asterisk_says(centre, [row])
     (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
     assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
+    listed = await centre.fetch("SELECT number, scope, call FROM do_not_call")
+    assert listed == [{"number": int(first[1:]), "scope": "everywhere", "call": row["id"]}]
 
 
 async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
