@@ -507,8 +507,9 @@ class Server:
     def _outside_number(self, pbx: str, dialled: str) -> str:
         return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
 
-    def _disposed(self, actor: Actor, call: str) -> None:
+    def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
+        self._tasks.spawn(self.dialer.disposed(call, disposition))
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:

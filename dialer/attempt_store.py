@@ -204,3 +204,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
             most,
         )
     )
+
+
+async def dispose(pool: Pool, attempt: str, disposition: str) -> None:
+    """Notes how an agent says that the call ended."""
+    await pool.execute("UPDATE attempts SET disposition = $2 WHERE id = $1", attempt, disposition[:100])
