@@ -13,6 +13,7 @@ from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, s
 from cti.figures.cli import figures
 from cti.user_cli import people
 from dialer.law_cli import dialer
+from dialer.list_cli import lists
 
 if TYPE_CHECKING:
     from cti.doctor import Report
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.add_typer(people, name="users")
 app.add_typer(figures, name="figures")
 app.add_typer(dialer, name="dialer")
+app.add_typer(lists, name="lists")
 
 
 def main() -> NoReturn:
