@@ -12,6 +12,7 @@ import typer
 from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, show_json
 from cti.figures.cli import figures
 from cti.user_cli import people
+from dialer.campaign_cli import campaigns
 from dialer.law_cli import dialer
 from dialer.list_cli import lists
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(people, name="users")
 app.add_typer(figures, name="figures")
+app.add_typer(campaigns, name="campaigns")
 app.add_typer(dialer, name="dialer")
 app.add_typer(lists, name="lists")
 

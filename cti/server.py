@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import structlog
 from aiohttp import web
@@ -23,6 +24,7 @@ from aiohttp import web
 import crm.call_back_rest
 import crm.rest
 import crm.target_group_rest
+import dialer.campaign_rest
 import dialer.law_rest
 import dialer.lists_rest
 import routing.rest
@@ -58,6 +60,7 @@ from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
+from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
@@ -125,14 +128,18 @@ from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
+from dialer import campaign_figures
 from dialer import imports as list_imports
 from dialer.before_launch import by_law
+from dialer.campaign_desk import CampaignDesk, House, law_by
 from dialer.claims import Claims
 from dialer.import_desk import ImportDesk
 from dialer.known import check_all
 from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
+from dialer.live_view import LiveView
+from dialer.plans import Plans
 from dialer.profiles import load as load_profiles
 from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
@@ -202,6 +209,7 @@ class Server:
             await self._routing()
             self._campaigns()
             await self._sums()
+            self._campaign_desk()
             self._commands()
             await self._doors()
             self._reactions()
@@ -364,6 +372,8 @@ class Server:
             call_backs=lambda topics: [
                 view for view in self.call_backs.views() if not topics.isdisjoint(topics_of(view))
             ],
+            campaigns=self._campaigns_for,
+            campaigns_now=self._campaigns_now_for,
             announce=self.settings.supervision.announce,
         )
 
@@ -437,6 +447,7 @@ class Server:
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
         await self.work.load()
+        await self.campaigns.load()
 
     # ------------------------------------------------------------------------------------------ the customers' side
 
@@ -619,6 +630,54 @@ class Server:
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
 
+    # ------------------------------------------------------------------------------------------ campaigns
+
+    def _campaign_desk(self) -> None:
+        s = self.settings
+        trunks: dict[str, set[str]] = {}
+        for trunk in s.dialer.trunks:
+            trunks.setdefault(trunk.pbx, set()).add(trunk.name)
+        self.law_of = law_by(self.profiles)
+        self.campaigns = CampaignDesk(
+            pool=lambda: self.database.pool,
+            house=House(
+                directory=self.directory,
+                pbxs=lambda: self.switches,
+                knows_queue=self._knows_queue,
+                trunks={pbx: frozenset(names) for pbx, names in trunks.items()},
+                verified=frozenset(s.dialer.caller_ids),
+                law=self.law_of,
+                logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
+            ),
+            runner=lambda: self.dialer,
+            publish=self.bus.publish,
+        )
+        self.campaigns_live = LiveView(
+            pool=lambda: self.database.pool,
+            desk=self.campaigns,
+            law=self.law_of,
+            agents=lambda: self.agents.views(datetime.now(UTC)),
+            runner=lambda: self.dialer,
+            zone=ZoneInfo(s.figures.time_zone),
+            publish=self.bus.publish,
+        )
+        self.plans = Plans(now=lambda: datetime.now(UTC))
+        self._cleanup.push_async_callback(self.plans.close)
+
+    def _campaigns_for(self, topics: frozenset[str]) -> list[CampaignView]:
+        return self.campaigns.views(
+            lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=True))
+        )
+
+    def _campaigns_now_for(self, topics: frozenset[str]) -> list[CampaignNow]:
+        seen = {
+            view.id
+            for view in self.campaigns.views(
+                lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=False))
+            )
+        }
+        return [now for now in self.campaigns_live.told() if now.campaign in seen]
+
     # ------------------------------------------------------------------------------------------ commands and doors
 
     def _commands(self) -> None:
@@ -790,6 +849,15 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
+                *dialer.campaign_rest.routes(
+                    pool=lambda: self.database.pool,
+                    desk=self.campaigns,
+                    live=self.campaigns_live,
+                    plans=self.plans,
+                    directory=self.directory,
+                    law=self.law_of,
+                    zone=s.figures.time_zone,
+                ),
                 *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
                 *dialer.lists_rest.routes(
                     pool=lambda: self.database.pool,
@@ -826,6 +894,7 @@ class Server:
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
+                **dialer.campaign_rest.TRANSLATE,
                 **dialer.law_rest.TRANSLATE,
                 **dialer.lists_rest.TRANSLATE,
                 **crm.target_group_rest.TRANSLATE,
@@ -980,6 +1049,9 @@ class Server:
         self._tasks.spawn(self.invitation.run())
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
+        self._tasks.spawn(self.campaigns.run())
+        self._tasks.spawn(self.campaigns_live.run())
+        self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         self._tasks.spawn(self.dialer.start())
         self._tasks.spawn(self.import_desk.run())

@@ -45,6 +45,7 @@ from dialer.campaigns import (
     next_step,
     obstacles,
 )
+from dialer.profiles import Profile, TooLoose, before_start, tighten
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
@@ -70,12 +71,40 @@ class Runs(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Law:
     """What a campaign's profile says of it. `unlawful`: what its settings want and the profile does not allow, None where
-    there is no such profile. `cap` of the live answers over `window_h` hours."""
+    there is no such profile. `cap` of the live answers over `window_h` hours. `lacking`: what it
+    must have before it starts."""
 
     cap: float
     window_h: float
     unlawful: tuple[str, ...] | None = ()
     lacking: tuple[str, ...] = ()
+
+
+def law_by(profiles: Mapping[str, Profile]) -> Callable[[Campaign], Law]:
+    """What these profiles say of campaigns."""
+
+    def law(campaign: Campaign) -> Law:
+        settings, profile = campaign.settings, profiles.get(campaign.profile)
+        if profile is None:
+            return Law(
+                cap=settings.abandonment_cap,
+                window_h=settings.abandonment_window_h,
+                unlawful=None,
+                lacking=(),
+            )
+        lacking = tuple(before_start(profile, campaign.mode, settings))
+        try:
+            tight = tighten(profile, settings)
+        except TooLoose as error:
+            return Law(
+                cap=profile.abandonment_cap,
+                window_h=profile.abandonment_window_h,
+                unlawful=tuple(str(error).split("; ")),
+                lacking=lacking,
+            )
+        return Law(cap=tight.abandonment_cap, window_h=tight.abandonment_window_h, lacking=lacking)
+
+    return law
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

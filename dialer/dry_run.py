@@ -112,12 +112,14 @@ class Between(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Expected(Frozen, frozen=True, gc=False, kw_only=True):
-    """What will come of it with so many agents (the most of the rota) and this ring time. `talk_minutes`: that an agent
-    talks in an hour; `busy`: talk and wrap-up as a share of 1; `idle`: seconds between two calls of an agent;
-    `customer_wait`: seconds until an agent speaks. `lines`, `calls_per_second`: needed at the busiest (the
-    highest but one of a hundred seconds). `called_once`: when everybody has been called once; `through`: when nobody is left to be called, at the
-    earliest and the latest; None: not within 60 days. `reached`: the share of the contacts, in the end; `reached_in_time`:
-    by the wanted time."""
+    """What will come of it with so many agents (the most of the rota) and this ring time.
+
+    `talk_minutes`: that an agent talks in an hour; `busy`: talk and wrap-up as a share of 1; `idle`: seconds between two
+    calls of an agent; `customer_wait`: seconds until an agent speaks. `lines`, `calls_per_second`: needed at the busiest
+    (the highest but one of a hundred seconds). `called_once`: when everybody has been called once; `through`: when nobody
+    is left to be called, at the earliest and the latest; None: not within 60 days. `reached`: the share of the contacts,
+    in the end; `reached_in_time`: by the wanted time.
+    """
 
     title: str
     agents: int
@@ -385,7 +387,7 @@ def work_through(
         can = calls(agents) * agents * part * rates.overall.mean * share / max(rate, 0.01)
         can = min(can, question.calls_per_second * 3600 * part)
         taking = min(1.0, can / open_now) if open_now > 0 else 0.0
-        end = begin + timedelta(hours=part * taking)
+        end = begin + timedelta(hours=part * min(1.0, open_now / can if can > 0 else 1.0))
         for tries in range(question.max_attempts):
             tried = ready[tries] * taking
             if tried <= 0:
@@ -468,7 +470,9 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
                 complete = False
                 continue
             agents = min(agents, LARGEST)
-            runs[title].append(play(question, agents, ring, rates.overall.mean, _long_enough(agents), seed))
+            runs[title].append(
+                play(question, agents, ring, rates.overall.mean, _long_enough(agents, question.seconds), seed)
+            )
     calls = _calls_of(
         {agents: runs[title] for title, agents, ring in wanted if ring == question.ring_timeout}
     )
@@ -495,9 +499,9 @@ def _in_time_share(question: Question, ring: float) -> float:
     return _in_time(to_answer, ring) / max(_in_time(to_answer, question.ring_timeout), 0.05)
 
 
-def _long_enough(agents: int) -> float:
-    """Seconds that are played: with few agents long, so that enough calls are lost to be counted."""
-    return min(5400.0, max(900.0, 45_000.0 / agents))
+def _long_enough(agents: int, seconds: float) -> float:
+    """Seconds that are played: with few agents long, so that enough calls are lost to be counted, if there is time."""
+    return min(5400.0, max(900.0, 45_000.0 / agents)) * min(max(seconds / 15.0, 0.25), 1.0)
 
 
 def _calls_of(runs: dict[int, list[_Played]]) -> Callable[[int], float]:

@@ -63,6 +63,11 @@ class Attempt:
     id: str = field(default_factory=lambda: f"at-{random.getrandbits(128):032x}")
 
     @property
+    def number(self) -> str:
+        """One of its own: no number is in two calls at once."""
+        return f"+49{int(self.id[3:], 16) % 10**11 + 10**11}"[:15]
+
+    @property
     def picked_up(self) -> bool:
         return self.outcome in ("machine", "abandoned", "answered", "fax")
 
@@ -74,7 +79,7 @@ class Attempt:
         ended = (connected or over) + timedelta(seconds=self.talk)
         state = "ended" if self.outcome else "ringing"
         return (
-            *(self.id, self.campaign, self.list, "+49301234567", "main", "predictive", "DE", "here"),
+            *(self.id, self.campaign, self.list, self.number, "main", "predictive", "DE", "here"),
             *(self.number_of, state, self.committed, self.committed, rang),
             *(over if self.picked_up else None, connected, ended if self.outcome else None),
             *(self.agent, self.wait if connected else None, self.outcome),

@@ -1,0 +1,485 @@
+"""Campaigns over REST and `cti campaigns` on a real database: who may what, versions, refusals with all their reasons,
+schedules carried out, how they go, and the same numbers in every form."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+import dialer.campaign_rest
+from cti.__main__ import app
+from cti.audience import Audience
+from cti.embedded.postgres import Postgres
+from cti.facts import AgentState, Fact
+from cti.people import Agent, Directory, QueueAssignment, Team
+from cti.views import AgentView
+from dialer import profiles
+from dialer.campaign_desk import CampaignDesk, House, law_by
+from dialer.live_view import LiveView
+from dialer.plans import Plans
+from tests.campaign_attempts import a_list, added_up, by_chance, emptied, migrated, write
+from tests.web_stage import Stage
+
+NEW = {
+    "name": "Spring",
+    "mode": "predictive",
+    "profile": "US",
+    "settings": {"queue": "main:sales", "message": "who-called", "trunks": ["carrier"]},
+}
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@dataclass
+class Dials:
+    """What would dial: is told to read campaigns again."""
+
+    refreshed: list[int] = field(default_factory=list)
+
+    async def refresh(self, campaign_id: int) -> None:
+        self.refreshed.append(campaign_id)
+
+    def view(self, _campaign_id: int) -> None:
+        return None
+
+
+@dataclass
+class Office:
+    """All that belongs to campaigns, served on a free port."""
+
+    stage: Stage
+    pool: asyncpg.Pool[asyncpg.Record]
+    desk: CampaignDesk
+    live: LiveView
+    dials: Dials
+    clock: Clock
+    facts: list[Fact]
+    http: aiohttp.ClientSession
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, *, who: str = "sue", version: Any = None, **query: str
+    ) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {who}-token"} | ({"If-Match": f'"{version}"'} if version else {})
+        async with self.http.request(
+            method, f"{self.stage.url}/api/v1{path}", json=body, params=query, headers=headers
+        ) as answer:
+            if answer.content_type in ("application/json", "application/problem+json"):
+                return answer.status, await answer.json(content_type=None)
+            return answer.status, await answer.text()
+
+    async def made(self, **more: Any) -> int:
+        status, told = await self.ask("POST", "/campaigns", {**NEW, **more})
+        assert status == 201, told
+        return int(told["view"]["id"])
+
+    async def ready(self, **more: Any) -> int:
+        """A campaign that could start."""
+        id = await self.made(**more)
+        async with self.pool.acquire() as db:
+            await a_list(db, id, 10, name=f"List of {id}")
+        return id
+
+    async def step(self, id: int, step: str, **more: Any) -> tuple[int, Any]:
+        return await self.ask("POST", f"/campaigns/{id}/{step}", {}, **more)
+
+    async def state(self, id: int) -> str:
+        return str((await self.ask("GET", f"/campaigns/{id}"))[1]["view"]["state"])
+
+    async def cli(self, *words: str, key: str = "sue-token") -> tuple[int, str, str]:
+        given = {"CTI_URL": self.stage.url, "CTI_API_KEY": key}
+        told = await asyncio.to_thread(CliRunner().invoke, app, ["campaigns", *words], env=given)
+        return told.exit_code, told.stdout, told.stderr
+
+
+def at_work(login: str, state: AgentState, clock: Clock) -> AgentView:
+    return AgentView(
+        agent=login, name=login, team="sales", state=state, reason=None, since=clock(), by=login, why="", pending=None,
+        until=None, call=None, device=None, reachable=True, queues=("main:sales",),
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def office(url: str) -> AsyncIterator[Office]:
+    clock, facts, dials = Clock(), list[Fact](), Dials()
+    directory = Directory()
+    queues = (QueueAssignment(queue="main:sales"),)
+    directory.load(
+        [Agent(login=login, name=login, team="sales", queues=queues) for login in ("anna", "ben")],
+        [Team(id="sales", name="Sales", queues=frozenset({"main:sales"})), Team(id="other", name="Other")],
+    )
+    law = law_by(profiles.load())
+    async with emptied(url), asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
+        desk = CampaignDesk(
+            pool=lambda: pool,
+            house=House(
+                directory=directory,
+                pbxs=lambda: ("main",),
+                knows_queue=lambda queue: queue in ("main:sales", "main:support"),
+                trunks={"main": frozenset({"carrier"})},
+                verified=frozenset({"+12125550100"}),
+                law=law,
+                logged_on=lambda login: login == "anna",
+            ),
+            runner=lambda: dials,
+            publish=facts.extend,
+            now=clock,
+        )
+        live = LiveView(
+            pool=lambda: pool,
+            desk=desk,
+            law=law,
+            agents=lambda: [at_work("anna", AgentState.READY, clock), at_work("ben", AgentState.BUSY, clock)],
+            runner=lambda: dials,
+            zone=ZoneInfo("America/New_York"),
+            publish=facts.extend,
+            now=clock,
+        )
+        plans = Plans(now=clock)
+        stage = Stage()
+        web = stage.app(
+            *dialer.campaign_rest.routes(
+                pool=lambda: pool, desk=desk, live=live, plans=plans, directory=directory, law=law,
+                zone="America/New_York", now=clock,
+            ),
+            translate=dialer.campaign_rest.TRANSLATE,
+        )  # fmt: skip
+        async with stage.serve(web), aiohttp.ClientSession() as http:
+            yield Office(stage, pool, desk, live, dials, clock, facts, http)
+        await plans.close()
+
+
+@pytest.fixture(scope="module")
+def tables(postgres_server: Postgres) -> Iterator[str]:
+    """A database with all tables, one for this module."""
+    with migrated(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+async def here(tables: str) -> AsyncIterator[Office]:
+    async with office(tables) as made:
+        yield made
+
+
+async def test_a_campaign_is_made_changed_by_its_version_and_removed(here: Office) -> None:
+    id = await here.made(conversions=["Sale"])
+    status, told = await here.ask("GET", f"/campaigns/{id}")
+    assert (status, told["view"]["state"], told["conversions"], told["schedule"]) == (
+        200,
+        "draft",
+        ["Sale"],
+        None,
+    )
+    assert told["settings"]["queue"] == "main:sales"
+    edit = {"settings": {"max_lines": 40, "trunks": None}, "priority": 9, "conversions": []}
+    status, told = await here.ask("PATCH", f"/campaigns/{id}", edit, version=1)
+    assert (status, told["settings"]["max_lines"], told["settings"]["trunks"]) == (200, 40, [])
+    assert (told["view"]["priority"], told["view"]["version"], told["conversions"]) == (9, 2, [])
+    assert (await here.ask("PATCH", f"/campaigns/{id}", edit, version=1))[0] == 412
+    assert (await here.ask("PATCH", f"/campaigns/{id}", edit))[0] == 428
+    for wrong in ({"max_lines": 0}, {"nonsense": 1}, {"min_ring_s": 50}):
+        status, told = await here.ask("PATCH", f"/campaigns/{id}", {"settings": wrong}, version=2)
+        assert (status, told["code"]) == (422, "bad_value"), told
+    assert (await here.ask("POST", "/campaigns", NEW))[1]["code"] == "name_taken"
+    assert (await here.ask("DELETE", f"/campaigns/{id}", version=2))[0] == 204
+    assert (await here.ask("GET", f"/campaigns/{id}"))[0] == 404
+    assert [fact.TYPE for fact in here.facts] == ["campaign.added", "campaign.changed", "campaign.removed"]
+    assert here.dials.refreshed == [id, id, id]
+    trail = await here.pool.fetch("SELECT actor, action FROM audit ORDER BY id DESC LIMIT 3")
+    assert [tuple(row) for row in trail] == [
+        ("sue", "campaign.removed"),
+        ("sue", "campaign.changed"),
+        ("sue", "campaign.added"),
+    ]
+
+
+async def test_settings_that_loosen_the_law_are_refused_with_the_rule(here: Office) -> None:
+    loose = {**NEW, "settings": {"queue": "main:sales", "min_ring_s": 5, "abandonment_cap": 0.08}}
+    status, told = await here.ask("POST", "/campaigns", loose)
+    assert (status, told["code"]) == (422, "against_the_law")
+    assert "min_ring_s" in told["detail"]
+    assert "abandonment_cap" in told["detail"]
+    assert "16 CFR 310.4" in told["detail"]
+    assert (await here.ask("POST", "/campaigns", {**NEW, "profile": "XX"}))[1]["code"] == "unknown_profile"
+    assert (await here.ask("POST", "/campaigns", {**NEW, "settings": {"team": "nobody"}}, who="root"))[1][
+        "code"
+    ] == ("unknown_team")
+
+
+async def test_supervisors_have_the_campaigns_of_their_teams_and_agents_none(here: Office) -> None:
+    id = await here.made()
+    status, told = await here.ask(
+        "POST", "/campaigns", {**NEW, "name": "Theirs", "settings": {"team": "other"}}, who="root"
+    )
+    assert status == 201
+    theirs = told["view"]["id"]
+    assert [one["id"] for one in (await here.ask("GET", "/campaigns"))[1]["items"]] == [id]
+    assert [one["id"] for one in (await here.ask("GET", "/campaigns", who="root"))[1]["items"]] == [
+        id,
+        theirs,
+    ]
+    for method, path, body in (
+        ("GET", "", None),
+        ("POST", "/stop", {}),
+        ("PATCH", "", {"priority": 1}),
+        ("DELETE", "", None),
+        ("GET", "/now", None),
+        ("GET", "/obstacles", None),
+        ("POST", "/plans", {}),
+    ):
+        assert (await here.ask(method, f"/campaigns/{theirs}{path}", body, version=1))[0] == 404, path
+        assert (await here.ask(method, f"/campaigns/{id}{path}", body, who="anna", version=1))[0] == 403, path
+    assert (await here.ask("PATCH", f"/campaigns/{id}", {"settings": {"team": "other"}}, version=1))[0] == 403
+    assert (await here.ask("GET", "/campaign_figures", campaign=str(theirs)))[0] == 404
+
+
+async def test_a_start_is_refused_with_all_reasons_at_once(here: Office) -> None:
+    settings = {
+        "queue": "main:support",
+        "trunks": ["nowhere"],
+        "caller_ids": [{"number": "+12125559999"}],
+    }
+    status, told = await here.ask("POST", "/campaigns", {**NEW, "settings": settings}, who="root")
+    id = told["view"]["id"]
+    status, told = await here.step(id, "start", who="root")
+    assert (status, told["code"]) == (409, "cannot_start")
+    found = (await here.ask("GET", f"/campaigns/{id}/obstacles", who="root"))[1]["items"]
+    assert [one["code"] for one in found] == [
+        *("no_agents", "unknown_trunk", "unverified_caller_id", "against_the_law", "no_list"),
+    ]
+    assert all(one["says"] in told["detail"] for one in found)
+    assert await here.pool.fetchval("SELECT state FROM campaigns WHERE id = $1", id) == "draft"
+
+
+async def test_started_changed_while_it_runs_drained_and_stopped_when_the_last_call_is_over(
+    here: Office,
+) -> None:
+    id = await here.ready()
+    status, told = await here.step(id, "start")
+    assert (status, told["view"]["state"], told["view"]["why"]) == (200, "running", "start by sue")
+    assert (await here.step(id, "start"))[1]["code"] == "wrong_state"
+    version = told["view"]["version"]
+    status, told = await here.ask("PATCH", f"/campaigns/{id}", {"mode": "power"}, version=version)
+    assert (status, told["code"]) == (409, "at_work")
+    status, told = await here.ask(
+        "PATCH", f"/campaigns/{id}", {"settings": {"max_lines": 7}}, version=version
+    )
+    assert status == 200
+    (attempt,) = by_chance(random.Random(1), (id,), 1, here.clock(), 0.1)
+    attempt.outcome = None
+    await write(here.pool, [attempt])
+    assert (await here.step(id, "drain"))[1]["view"]["state"] == "draining"
+    await here.desk.look()
+    assert await here.state(id) == "draining"
+    await here.pool.execute("UPDATE attempts SET state = 'ended', outcome = 'busy', ended = now()")
+    await here.desk.look()
+    assert await here.state(id) == "stopped"
+    changes = [msgspec.to_builtins(fact) for fact in here.facts if fact.TYPE == "campaign.state_changed"]
+    assert [(one["old"], one["new"], one["by"]) for one in changes] == [
+        ("draft", "running", "sue"),
+        ("running", "draining", "sue"),
+        ("draining", "stopped", "schedule"),
+    ]
+
+
+async def test_a_schedule_is_carried_out_also_by_another_server_and_waits_for_what_is_in_the_way(
+    here: Office,
+) -> None:
+    id = await here.made()
+    body = {
+        "zone": "America/New_York",
+        "days": ["wed", "thu"],
+        "hours": ["09:00-12:00"],
+        "last": "2026-03-05",
+    }
+    status, told = await here.ask("PUT", f"/campaigns/{id}/schedule", body, version=1)
+    assert (status, told["view"]["next_step"], told["view"]["next_at"]) == (
+        200,
+        "start",
+        "2026-03-04T14:00:00Z",
+    )
+    here.clock.now = datetime(2026, 3, 4, 14, 0, 5, tzinfo=UTC)
+    await here.desk.look()
+    told = (await here.ask("GET", f"/campaigns/{id}"))[1]["view"]
+    assert told["state"] == "draft"
+    assert "no list" in told["why"]
+    async with here.pool.acquire() as db:
+        await a_list(db, id, 3)
+    await here.desk.look()
+    assert await here.state(id) == "draft"  # tried again in a minute
+    here.clock.now += timedelta(minutes=2)
+    await here.desk.look()
+    assert await here.state(id) == "running"
+    await here.step(id, "pause")
+    here.clock.now += timedelta(minutes=2)
+    await here.desk.look()
+    assert await here.state(id) == "paused"  # what a person did stands until the schedule's next step
+    here.clock.now = datetime(
+        2026, 3, 5, 16, 59, tzinfo=UTC
+    )  # away meanwhile: one end and one beginning missed
+    await here.desk.look()
+    assert await here.state(id) == "running"
+    here.clock.now = datetime(2026, 3, 5, 17, 0, tzinfo=UTC)
+    await here.desk.look()
+    assert await here.state(id) == "draining"  # the last of all
+    for wrong in (
+        {"hours": ["12:00-09:00"]},
+        {"zone": "Mars/Base"},
+        {"hours": ["09:00-12:00", "11:00-13:00"]},
+        {"first": "2026-03-06"},
+        {"days": []},
+    ):
+        version = (await here.ask("GET", f"/campaigns/{id}"))[1]["view"]["version"]
+        assert (await here.ask("PUT", f"/campaigns/{id}/schedule", body | wrong, version=version))[
+            0
+        ] == 422, wrong
+
+
+async def test_live_view_report_csv_and_chart_have_the_same_numbers(here: Office) -> None:
+    id = await here.ready(conversions=["Sale"])
+    await here.step(id, "start")
+    attempts = by_chance(random.Random(4), (id,), 400, here.clock() - timedelta(hours=6), 6.0)
+    for one in attempts:
+        if one.outcome is None and random.Random(one.id).random() < 0.8:
+            one.outcome = "busy"
+    await write(here.pool, attempts)
+    await here.live.look()
+    (told,) = [fact.now for fact in here.facts if fact.TYPE == "campaign.goes"]
+    now = (await here.ask("GET", f"/campaigns/{id}/now"))[1]
+    assert msgspec.to_builtins(told.today) == now["today"]
+    midnight = datetime(2026, 3, 4, 5, 0, tzinfo=UTC)
+    today = [one for one in attempts if one.committed >= midnight]
+    assert now["today"] == msgspec.to_builtins(added_up(today, frozenset({"Sale"})))
+    assert now["agents"] == {"busy": 1, "ready": 1}
+    assert now["calls"]["ringing"] == now["lines"] == sum(one.outcome is None for one in attempts)
+    assert (now["contacts"], now["may_be_lost"]) == ({"open": 10, "untried": 10}, 0)
+    window = added_up(attempts)
+    assert (now["window"]["live"], now["window"]["abandoned"]) == (window.live, window.abandoned)
+    assert now["budget"].startswith("no more calls may be lost until ")
+    before = len(here.facts)
+    await here.live.look()
+    assert len(here.facts) == before  # nothing has changed, nothing is told
+    report = (await here.ask("GET", "/campaign_figures", campaign=str(id), by="total"))[1]
+    assert report["items"][0]["sums"] == now["today"]
+    hours = (await here.ask("GET", "/campaign_figures", campaign=str(id), by="hour"))[1]["items"]
+    text = (await here.ask("GET", "/campaign_figures", campaign=str(id), by="hour", format="csv"))[1]
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["hour"] for row in rows] == [one["title"] for one in hours]
+    for name in ("attempts", "answered", "live", "connected", "abandoned", "conversions"):
+        assert [int(row[name]) for row in rows] == [one["sums"][name] for one in hours]
+        assert sum(int(row[name]) for row in rows) == now["today"][name]
+    picture = (await here.ask("GET", "/campaign_figures", campaign=str(id), by="hour", format="svg"))[1]
+    titles = [
+        one.text or "" for one in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}title")
+    ]
+    assert [title.rsplit(": ", 1)[1].split(", ")[0] for title in titles] == [
+        f"{one['sums']['attempts']} calls" for one in hours
+    ]
+
+
+async def test_who_is_told_how_a_campaign_goes(here: Office) -> None:
+    id = await here.ready()
+    await here.step(id, "start")
+    await here.live.look()
+    directory = Directory()
+    directory.load([], [Team(id="sales", name="Sales", queues=frozenset({"main:sales"}))])
+    audience = Audience(directory, agents_in=lambda call: ())
+    topics = {fact.TYPE: audience(fact) for fact in here.facts}
+    assert topics["campaign.state_changed"] == {"admin", "team:sales", "queue:main:sales"}
+    assert topics["campaign.goes"] == {"admin", "team:sales"}
+
+
+async def test_the_command_line_does_all_of_it_and_says_what_is_wrong(here: Office) -> None:
+    code, out, err = await here.cli(
+        *("create", "Spring", "--mode", "predictive", "--profile", "US"),
+        *("--set", "queue=main:sales", "--set", "message=who-called"),
+    )
+    assert (code, err) == (0, ""), err
+    assert "a draft" in out
+    code, out, err = await here.cli("start", "Spring")
+    assert code == 1
+    assert "no list" in err
+    id = here.desk.records()[0].campaign.id
+    async with here.pool.acquire() as db:
+        await a_list(db, id, 5)
+    code, out, err = await here.cli("start", "Spring", "--json")
+    assert (code, msgspec.json.decode(out)["view"]["state"]) == (0, "running")
+    assert (await here.cli("set", "Spring", "max_lines=33", "priority=4"))[0] == 0
+    record = here.desk.records()[0].campaign
+    assert (record.settings.max_lines, record.priority, record.settings.queue) == (33, 4, "main:sales")
+    code, out, err = await here.cli("set", "Spring", "max_lines=0")
+    assert (code, "max_lines" in err) == (2, True)
+    code, out, err = await here.cli("watch", "Spring", "--for", "0.1")
+    assert (code, "Spring running: agents 1 busy, 1 ready" in out) == (0, True), out + err
+    code, out, err = await here.cli("report", "--csv")
+    assert (code, out.splitlines()[0].split(",")[:3]) == (0, ["campaign", "name", "total"])
+    code, out, err = await here.cli("pause", "Sprong")
+    assert (code, "there is no campaign Sprong" in err) == (1, True)
+    code, out, err = await here.cli("list", key="anna-token")
+    assert (code, "you are agent" in err) == (1, True)
+
+
+async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_nobody_wants_it(
+    here: Office,
+) -> None:
+    id = await here.ready()
+    status, told = await here.ask("POST", f"/campaigns/{id}/plans", {"seconds": 120, "agents": 300})
+    assert (status, told["state"]) == (202, "running")
+    assert (await here.ask("DELETE", f"/campaigns/{id}/plans/{told['id']}"))[0] == 204
+    assert (await here.ask("GET", f"/campaigns/{id}/plans/{told['id']}"))[1]["state"] == "cancelled"
+    code, out, err = await here.cli(
+        *(
+            "plan",
+            "Spring",
+            "--by",
+            "2026-03-04T20:00Z",
+            "--abandonment",
+            "2.5",
+            "--for",
+            "1",
+            "--agents",
+            "2",
+        ),
+    )
+    assert code == 1, err
+    assert "NOT in time" in out
+    assert "10 contacts may be called, 10 never tried" in out
+    (answer,) = [
+        one["answer"]
+        for one in (await here.ask("GET", f"/campaigns/{id}/plans"))[1]["items"]
+        if one["answer"]
+    ]
+    assert answer["expected"][0]["agents"] == 2
+    empty = await here.made(name="Empty")
+    code, out, err = await here.cli("plan", str(empty))
+    assert (code, "nobody on its lists is left" in err) == (1, True)
+    for wrong in (
+        {"rota": []},
+        {"zone": "Mars/Base"},
+        {"rota": [{"hours": "12:00-09:00", "agents": 1}]},
+        {"seconds": 0},
+    ):
+        assert (await here.ask("POST", f"/campaigns/{id}/plans", wrong))[0] == 422, wrong
