@@ -184,9 +184,7 @@ def list_imports(
 @lists.command("bad-rows")
 def bad_rows(
     number: Import,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Into this file; else shown.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Into this file; else shown.")] = None,
     code: Annotated[str | None, typer.Option(help="Only rows of this code, like bad_number.")] = None,
     json: Json = False,
 ) -> None:
