@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
@@ -111,8 +112,11 @@ class Bad(NamedTuple):
     cells: list[str]
 
 
+_encode = msgspec.json.Encoder().encode
+
 _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+?[0-9]+")
 _DROPPED = str.maketrans("", "", " ()-./\xa0\u2011\u2010\u2013\u202f")
+_SIGNS = re.compile(r"[;,|\n]")
 _OR = re.compile(r"\s(?:or|oder|ou|o|lub|of)\s")
 _SEVERAL = re.compile(r"\s*[;,|\n]\s*|\s+(?:/|or|oder|ou|o|lub|of)\s+")
 
@@ -159,7 +163,7 @@ class NumberReader:
 
     def read_all(self, text: str, region: str) -> list[tuple[str, Place]]:
         """All numbers in a cell that may hold several; none if none exists."""
-        if not any(sign in text for sign in ";,|\n"):
+        if _SIGNS.search(text) is None:
             if (one := self.read(text, region)) is not None:
                 return [one]
             if "/" not in text and not _OR.search(text):
@@ -207,7 +211,7 @@ class RowReader:
         settings = self._settings
         region = settings.country
         if (n := self._country) >= 0 and (text := _cell(cells, n)):
-            found = words.country(text)
+            found = _country(text)
             if found is None:
                 return Bad(row, "country", f"the country {text[:40]!r} is not known", cells)
             region = found
@@ -228,13 +232,16 @@ class RowReader:
             if n < len(cells) and (text := unsafe(cells[n].strip())):
                 seen = seen or text
                 numbers += self._numbers.read_all(text, region)
-        numbers = [one for one in numbers if not one[1].dear] or numbers[:1]
         if not numbers:
             return self._no_number(row, seen, region, cells)
         e164, place = numbers[0]
+        others: list[str] = []
+        if len(numbers) > 1:
+            numbers = [one for one in numbers if not one[1].dear] or numbers[:1]
+            e164, place = numbers[0]
+            others = list(dict.fromkeys(one for one, _ in numbers[1:MOST_NUMBERS] if one != e164))
         if place.dear:
             return Bad(row, "special", "a premium-rate or special number: not called", cells)
-        others = list(dict.fromkeys(one for one, _ in numbers[1:MOST_NUMBERS] if one != e164))
         name = _cell(cells, self._name) if self._name >= 0 else ""
         if not name and (self._first >= 0 or self._last >= 0):
             name = f"{_cell(cells, self._first)} {_cell(cells, self._last)}".strip()
@@ -250,17 +257,17 @@ class RowReader:
             if n < len(cells) and (text := cells[n]) and (value := _plain(unsafe(text), LONGEST_VALUE)):
                 data[key] = value
         return Contact(
-            row=row,
-            name=_plain(name, 200),
-            e164=e164,
-            others=others,
-            person=_plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
-            account=int(account) if account.isdecimal() and 0 < len(account) < 19 else None,
-            language=language,
-            group=Group(where, state, (zone,) if zone else place.zones),
-            data=msgspec.json.encode(data).decode() if data else "{}",
-            priority=priority,
-            cells=cells,
+            row,
+            _plain(name, 200),
+            e164,
+            others,
+            _plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
+            int(account) if account and account.isdecimal() and len(account) < 19 and int(account) else None,
+            language,
+            Group(where, state, (zone,) if zone else place.zones),
+            _encode(data).decode() if data else "{}",
+            priority,
+            cells,
         )
 
     @staticmethod
@@ -273,6 +280,9 @@ class RowReader:
         return Bad(
             row, "bad_number", f"{plain(seen, 40)!r} is no number that exists (read in {region})", cells
         )
+
+
+_country = lru_cache(maxsize=1000)(words.country)
 
 
 def _cell(cells: Sequence[str], n: int) -> str:
