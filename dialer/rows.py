@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import phonenumbers
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from cti.number_plan import from_home
 from cti.numbers import LONGEST_EXTENSION, Kind, read_caller
@@ -39,7 +39,15 @@ MOST_NUMBERS = 10
 LONGEST_VALUE = 1000
 
 Column = Annotated[str, StringConstraints(pattern=r"^$|^[a-z_]{1,20}$|^data:[a-z][a-z0-9_]{0,39}$")]
-Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+
+
+def _with_a_plan(country: str) -> str:
+    if not phonenumbers.country_code_for_region(country):
+        raise ValueError("no country of this code has a number plan")
+    return country
+
+
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_with_a_plan)]
 
 
 class ImportSettings(BaseModel):
@@ -71,13 +79,6 @@ class ImportSettings(BaseModel):
         if "phone" not in columns:
             raise ValueError("no column is a phone number: say which (phone)")
         return columns
-
-    @field_validator("country")
-    @classmethod
-    def _with_a_plan(cls, country: str) -> str:
-        if not phonenumbers.country_code_for_region(country):
-            raise ValueError("no country of this code has a number plan")
-        return country
 
     @field_validator("zone")
     @classmethod

@@ -19,7 +19,7 @@ import pytest
 from crm import target_group_rest
 from cti.customers_for_lists import CustomersForLists
 from cti.database import Database
-from cti.openapi import Route
+from cti.openapi import SUPERVISORS, Route
 from cti.people import Actor, Agent, Directory, Role, Team
 from dialer import contacts, imports, lists, lists_rest
 from dialer.before_launch import before_launch, by_law, contacts_of
@@ -221,6 +221,12 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
     await house.pool.execute("UPDATE list_contacts SET state = 'open'")
     await house.ask("DELETE", at, match=3, status=204)
     assert await house.pool.fetchval("SELECT count(*) FROM list_contacts") == 0
+
+
+def test_lists_are_for_supervisors_and_administrators() -> None:
+    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None)  # type: ignore[arg-type,return-value]
+    groups = target_group_rest.routes(pool=lambda: None)  # type: ignore[arg-type,return-value]
+    assert {route.roles for route in (*house, *groups)} == {SUPERVISORS}
 
 
 async def test_pages_and_searches_of_a_long_list(house: House) -> None:
