@@ -280,7 +280,7 @@ async def test_a_full_disk_is_waited_for(pool: Pool, migrated: str) -> None:
 async def test_a_process_that_always_breaks_down_is_given_up_and_harms_no_other(
     pool: Pool, migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dialer.import_desk.MOST_CRASHES", 2)
+    monkeypatch.setattr("dialer.import_desk.MOST_CRASHES", 1)
     monkeypatch.setattr("dialer.import_desk.LONGEST_PAUSE", 0.05)
     broken, whole = await started(pool, sheet(0, 10), "broken"), await started(pool, sheet(0, 10), "whole")
     await pool.execute("UPDATE list_imports SET format = '{\"kind\": 5}' WHERE id = $1", broken.id)
