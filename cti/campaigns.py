@@ -76,6 +76,28 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     trunks: dict[str, str]
 
 
+class OfferView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A contact that an agent is asked to call, in modes preview and manual: `offer` is the attempt's id. `state`: offered
+    (`until` then) or calling, with `call` when it is there. `attempt`: which one it is of this contact. `data`: what the
+    list says of them."""
+
+    offer: str
+    campaign: int
+    campaign_name: str
+    agent: str
+    state: str
+    until: datetime | None
+    contact: int
+    name: str
+    number: str
+    language: str
+    list: str
+    script: str
+    attempt: int
+    data: dict[str, str]
+    call: str | None = None
+
+
 class CampaignFact(Fact, frozen=True, gc=False, kw_only=True):
     """A fact about a campaign, told to the agents of its queue and the supervisors of their teams."""
 
@@ -116,3 +138,33 @@ class CampaignGoes(CampaignFact, frozen=True, gc=False, kw_only=True):
 
     TYPE: ClassVar[str] = "campaign.goes"
     now: CampaignNow
+
+
+class OfferFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about a contact that an agent is asked to call; told to them and to their supervisors."""
+
+    offer: str
+    agent: str
+
+
+class OfferMade(OfferFact, frozen=True, gc=False, kw_only=True):
+    """The agent is asked to call a contact: campaign.accept or campaign.skip, until `view.until`."""
+
+    TYPE: ClassVar[str] = "offer.made"
+    view: OfferView
+
+
+class OfferAccepted(OfferFact, frozen=True, gc=False, kw_only=True):
+    """The agent calls: their own phone first, then the contact."""
+
+    TYPE: ClassVar[str] = "offer.accepted"
+    view: OfferView
+
+
+class OfferEnded(OfferFact, frozen=True, gc=False, kw_only=True):
+    """It is over. `reason`: called (the call is over, `outcome` as of any attempt), skipped, unanswered, not_ready,
+    not_possible, campaign_ended."""
+
+    TYPE: ClassVar[str] = "offer.ended"
+    reason: str
+    outcome: str | None

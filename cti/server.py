@@ -126,7 +126,9 @@ from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from dialer import campaign_figures
+from dialer.campaign_commands import add_campaign_commands
 from dialer.campaign_desk import CampaignDesk, House, law_by
+from dialer.campaigns import pbx_of
 from dialer.claims import Claims
 from dialer.known import check_all
 from dialer.law_commands import add_law_commands
@@ -134,6 +136,7 @@ from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
 from dialer.plans import Plans
+from dialer.preview import OF_CALLS, PreviewDesk
 from dialer.profiles import load as load_profiles
 from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
@@ -368,6 +371,7 @@ class Server:
             ],
             campaigns=self._campaigns_for,
             campaigns_now=self._campaigns_now_for,
+            offers=lambda: self.preview.views(),  # noqa: PLW0108  # made later
             announce=self.settings.supervision.announce,
         )
 
@@ -577,12 +581,13 @@ class Server:
         ours = self.settings.dialer
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        claims = Claims(
+            lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
+        )
         self.dialer = Dialer(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
-            claims=Claims(
-                lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
-            ),
+            claims=claims,
             pbxs={name: self._port_of_dialer(name) for name in self.switches},
             agents=AgentsPort(
                 all=lambda: self.agents.views(datetime.now(UTC)),
@@ -599,6 +604,21 @@ class Server:
             within=law.within,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
+        )
+        self.preview = PreviewDesk(
+            pool=lambda: self.database.pool,
+            healthy=lambda: self.database.healthy,
+            claims=claims,
+            check=law.check_all,
+            campaigns=lambda: [record.campaign for record in self.campaigns.records()],
+            agents=lambda: self.agents.views(datetime.now(UTC)),
+            team_name=self._team_name,
+            pbx_of=lambda campaign: pbx_of(campaign.settings, self.switches),
+            call=self._call_for_work,
+            view=lambda call: self._switch_of(call).calls.view(call),
+            set_data=self._set_data,
+            publish=self.bus.publish,
+            owner=f"{self.dialer.owner}:hand",
         )
 
     def _port_of_dialer(self, name: str) -> PbxPort:
@@ -743,6 +763,7 @@ class Server:
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
+        add_campaign_commands(self.commands, desk=self.preview)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -953,6 +974,9 @@ class Server:
         for kind in (CallOffered, CallCleared):
             listen(kind, self.work.hear_call)
         listen(AgentStateChanged, self.work.hear_agent)
+        for kind in OF_CALLS:
+            listen(kind, self.preview.hear_call)
+        listen(AgentStateChanged, self.preview.hear_agent)
         listen(QueueCallerJoined, self.work.hear_queue)
         for kind in (
             PbxStatusChanged,
@@ -1030,6 +1054,7 @@ class Server:
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
         self._tasks.spawn(self.campaigns.run())
+        self._tasks.spawn(self.preview.run())
         self._tasks.spawn(self.campaigns_live.run())
         self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
@@ -1066,6 +1091,7 @@ class Server:
                 self.escalations.flush(),
                 self.voicemail_notes.flush(),
                 self.work.flush(),
+                self.preview.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.alarm_watch.flush(),
