@@ -45,7 +45,8 @@ class Route:
     """One thing the REST API does. `roles` None: open to everybody, without logging in.
 
     `idempotent`: a POST that takes an `Idempotency-Key`. `versioned`: needs `If-Match`. `raw`: the handler makes its
-    own response, of the content type in `raw`. `also`: another content type that the result may come in.
+    own response, of the content type in `raw`. `also`: another content type that the result may come in. `takes`: content
+    type of a body that is no JSON and which the handler reads itself.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Route:
     versioned: bool = False
     raw: str | None = None
     also: str | None = None
+    takes: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -81,6 +83,8 @@ class Route:
             codes |= {400, 422}
         if self.names:
             codes |= {404}
+        if self.takes is not None:
+            codes |= {400, 413, 422}
         if self.body is not None:
             codes |= {413, 415}
         if self.method == "POST":
@@ -193,6 +197,9 @@ def _operation(
             "required": True,
             "content": {"application/json": {"schema": schema(route.body, "validation")}},
         }
+    elif route.takes is not None:
+        content = {route.takes: {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": True, "content": content}
     if route.roles is None:
         operation["security"] = []
     else:
@@ -314,7 +321,9 @@ def _section(path: str, method: str, operation: dict[str, Any]) -> str:
         for p in operation.get("parameters", ())
     )
     body = operation.get("requestBody")
-    sent = f"<h3>Body</h3><pre>{_linked(body['content']['application/json']['schema'])}</pre>" if body else ""
+    sent = (
+        f"<h3>Body</h3><pre>{_linked(next(iter(body['content'].values()))['schema'])}</pre>" if body else ""
+    )
     answers = "".join(
         f'<tr><th scope="row">{status}</th><td>{_words(told["description"])} {_shape_link(told)}</td></tr>'
         for status, told in operation["responses"].items()

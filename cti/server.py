@@ -23,8 +23,10 @@ from aiohttp import web
 
 import crm.call_back_rest
 import crm.rest
+import crm.target_group_rest
 import dialer.campaign_rest
 import dialer.law_rest
+import dialer.lists_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -66,6 +68,7 @@ from cti.control.off_hook import OffHook
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
+from cti.customers_for_lists import CustomersForLists
 from cti.database import Database, migrate
 from cti.facts import (
     AgentLineChanged,
@@ -126,10 +129,13 @@ from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from dialer import campaign_figures
+from dialer import imports as list_imports
+from dialer.before_launch import by_law
 from dialer.campaign_commands import add_campaign_commands
 from dialer.campaign_desk import CampaignDesk, House, law_by
 from dialer.campaigns import pbx_of
 from dialer.claims import Claims
+from dialer.import_desk import ImportDesk
 from dialer.known import check_all
 from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
@@ -580,6 +586,7 @@ class Server:
         clock = asyncio.get_running_loop().time
         ours = self.settings.dialer
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
+        self.import_desk = ImportDesk(lambda: self.database.pool, self._dsn)
         law = LawDesk(lambda: self.profiles, check_all, clock=clock)
         claims = Claims(
             lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
@@ -873,6 +880,14 @@ class Server:
                     zone=s.figures.time_zone,
                 ),
                 *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
+                *dialer.lists_rest.routes(
+                    pool=lambda: self.database.pool,
+                    directory=self.directory,
+                    desk=self.import_desk,
+                    law=by_law(lambda: self.database.pool, lambda: self.profiles),
+                    target_groups=CustomersForLists(lambda: self.database.pool),
+                ),
+                *crm.target_group_rest.routes(pool=lambda: self.database.pool),
                 *phone.routes(
                     pbxs=s.pbx,
                     passwords=self._phone_passwords,
@@ -902,6 +917,8 @@ class Server:
                 **routing.work_rest.TRANSLATE,
                 **dialer.campaign_rest.TRANSLATE,
                 **dialer.law_rest.TRANSLATE,
+                **dialer.lists_rest.TRANSLATE,
+                **crm.target_group_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
                 **phone.TRANSLATE,
@@ -1036,7 +1053,10 @@ class Server:
                 self.access.tokens,
                 keep_journal_days=self.settings.keep_journal_days,
                 keep_audit_days=self.settings.keep_audit_days,
-                also=(work_store.expire,),
+                also=(
+                    work_store.expire,
+                    list_imports.expire,
+                ),
             )
         )
         self._tasks.spawn(self.membership.run())
@@ -1059,6 +1079,7 @@ class Server:
         self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         self._tasks.spawn(self.dialer.start())
+        self._tasks.spawn(self.import_desk.run())
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:

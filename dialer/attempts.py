@@ -157,19 +157,18 @@ class Attempt:
     @property
     def over(self) -> bool:
         """Whether its call is no more, or never was."""
-        at = self.at
-        if Told.GONE in at or Told.LOST in at or Told.REFUSED in at:
-            return True
-        return Told.APPEARED not in at and self.said.get(Told.ORIGINATE_ENDED, "ok") != "ok"
+        ends = (Told.GONE, Told.LOST, Told.REFUSED)
+        return any(end in self.at for end in ends) or self.said.get(Told.ORIGINATE_ENDED, "ok") != "ok"
 
     @property
     def settled(self) -> bool:
         """Whether nothing that is still to come can change the outcome."""
-        if not self.over:
-            return False
         at = self.at
-        told = Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at
-        return told or Told.LOST in at or Told.REFUSED in at
+        if Told.LOST in at or Told.REFUSED in at:
+            return True
+        if Told.GONE in at:
+            return Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at
+        return self.over and Told.APPEARED not in at
 
     @property
     def ended(self) -> float:

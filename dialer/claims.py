@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import msgspec
-from phonenumbers import NumberParseException, parse
-from phonenumbers.timezone import time_zones_for_number
 
 from dialer.campaign_settings import Campaign
 from dialer.candidate import Candidate
 from dialer.outcomes import number_of_turn
 from dialer.verdict import Verdict
+from dialer.zones import Places
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection, Queryable
@@ -102,6 +101,8 @@ class Claims:
         new_id: Callable[[], str] = lambda: f"at-{uuid4().hex}",
     ) -> None:
         """`clock`: seconds that never fall."""
+        places = Places()
+        self._zones_of = lambda e164: places.of(e164).zones
         self._pool = pool
         self._check_all = check_all
         self._open_groups = open_groups
@@ -181,7 +182,7 @@ class Claims:
             rows = await self._take(db, campaign, groups, max(most, BATCH_LEAST), now)
             if not rows:
                 return [], 0
-            found = [_candidate(row) for row in rows]
+            found = [_candidate(row, self._zones_of) for row in rows]
             verdicts = await self._check_all(db, found, campaign, now)
             allowed: dict[int, Candidate] = {}
             refusals: list[tuple[int, Verdict]] = []
@@ -320,13 +321,14 @@ PRIORITIES = """
 """Leaps from priority to priority in the index: reads as many entries as there are different ones."""
 
 
-def _candidate(row: Any) -> Candidate:
+def _candidate(row: Any, zones_of: Callable[[str], tuple[str, ...]]) -> Candidate:
     """The contact with the number that is next. Of another number than its own the zones are both numbers' together."""
     others = tuple(row["other_numbers"])
     e164 = number_of_turn(row["e164"], others, row["dead_numbers"], row["turn"])
     zones, country = tuple(row["zones"]), row["country"]
     if e164 != row["e164"]:
-        zones = tuple(sorted({*zones, *_zones(e164)})) if _zones(e164) else ()
+        found = zones_of(e164)
+        zones = tuple(sorted({*zones, *found})) if found else ()
     data = row["data"]
     return Candidate(
         contact=row["id"],
@@ -345,14 +347,6 @@ def _candidate(row: Any) -> Candidate:
         attempts=row["attempts"],
         data=msgspec.json.decode(data) if isinstance(data, str | bytes) else dict(data),
     )
-
-
-def _zones(e164: str) -> tuple[str, ...]:
-    try:
-        zones = time_zones_for_number(parse(e164))
-    except NumberParseException:
-        return ()
-    return tuple(zone for zone in zones if zone != "Etc/Unknown")
 
 
 async def _put_away(db: PoolConnection, refusals: Sequence[tuple[int, Verdict]], now: datetime) -> None:

@@ -79,6 +79,9 @@ class ZoneGroup:
 SOON = timedelta(minutes=10)
 """After this a number is looked at again that is being called now."""
 
+LOADED = timedelta(minutes=15)
+"""After this it is looked again whether an edition of a register has been loaded."""
+
 
 class _Steps:
     """The steps so far, and when what refuses may end."""
@@ -193,14 +196,14 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
             steps.add(rule, False, f"on the register {register}, edition of {hit.since}", source)
         elif edition is None:
             says = f"no edition of the register {register} is loaded: cti dialer register load"
-            steps.add(rule, False, says, source)
+            steps.add(rule, False, says, source, now + LOADED)
         else:
             age = (now.astimezone(UTC).date() - edition).days
             fresh = age <= profile.scrub_days
             says = f"not on the register {register}, edition of {edition}, {age} days old" + (
                 "" if fresh else f": older than the {profile.scrub_days} days allowed, load a newer one"
             )
-            steps.add(rule, fresh, says, source)
+            steps.add(rule, fresh, says, source, now + LOADED)
     for entry in known.listed:
         if entry.national and entry.list not in profile.registers:
             # Loaded by the operator though the profile names it not: it was loaded to be kept.

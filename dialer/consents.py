@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cti.frozen import Frozen
 from dialer.do_not_call import digits_of
+from dialer.reopening import reopen_who
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -103,6 +104,10 @@ async def record(db: Queryable, words: Sequence[Word], *, by: str) -> list[int]:
         [word.at for word in kept],
         by,
     )
+    given = [word for word in kept if word.given and word.channel == "call"]
+    if rows and given:
+        numbers = [word.number for word in given if word.number]
+        await reopen_who(db, numbers=numbers, persons=[word.person for word in given if word.person])
     return [row["id"] for row in rows]
 
 

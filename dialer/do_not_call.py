@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import asyncpg
 
 from cti.frozen import Frozen
+from dialer.reopening import reopen_who
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -111,7 +112,9 @@ async def remove(db: Queryable, id: int, *, by: str, why: str) -> DoNotCallEntry
     )
     if row is None:
         raise NoSuchEntry("there is no such entry, or it was removed")
-    return _entry(row)
+    entry = _entry(row)
+    await reopen_who(db, numbers=[entry.number])
+    return entry
 
 
 async def entries_of(db: Queryable, number: str) -> list[DoNotCallEntry]:

@@ -45,6 +45,9 @@ REASON = "Why not taken"
 COLUMNS = ("list_id", "import_id", "import_row", "name", "e164", "other_numbers", "person", "account_id", "language",
            "zone_group", "data", "priority")  # fmt: skip
 
+OURS = Format(kind="csv")
+"""How files are written that we make ourselves: `as_csv`."""
+
 _LOCK = 0x0C71_0002 << 32
 
 

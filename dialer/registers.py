@@ -20,6 +20,7 @@ import phonenumbers
 
 from cti.database import connection
 from dialer.do_not_call import RegisterEdition
+from dialer.reopening import reopen
 
 if TYPE_CHECKING:
     from cti.database import Connection
@@ -286,4 +287,5 @@ async def _put_in_force(db: Connection, id: int, register: str, count: int, refu
     ):
         await db.execute("DELETE FROM do_not_call_blocks WHERE edition = $1", old["id"])
     await db.execute("ANALYZE do_not_call_blocks")
+    await reopen(db)
     return RegisterEdition(**dict(row))

@@ -113,6 +113,7 @@ class Bad(NamedTuple):
 
 _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+?[0-9]+")
 _DROPPED = str.maketrans("", "", " ()-./\xa0\u2011\u2010\u2013\u202f")
+_OR = re.compile(r"\s(?:or|oder|ou|o|lub|of)\s")
 _SEVERAL = re.compile(r"\s*[;,|\n]\s*|\s+(?:/|or|oder|ou|o|lub|of)\s+")
 
 
@@ -158,12 +159,16 @@ class NumberReader:
 
     def read_all(self, text: str, region: str) -> list[tuple[str, Place]]:
         """All numbers in a cell that may hold several; none if none exists."""
-        if (one := self.read(text, region)) is not None:
-            return [one]
+        if not any(sign in text for sign in ";,|\n"):
+            if (one := self.read(text, region)) is not None:
+                return [one]
+            if "/" not in text and not _OR.search(text):
+                return []
         parts = [part for part in _SEVERAL.split(text[:500]) if part]
-        if len(parts) < 2:
-            return []
-        return [found for part in parts if (found := self.read(part, region)) is not None]
+        found = [one for part in parts if (one := self.read(part, region)) is not None]
+        if not found and (one := self.read(text, region)) is not None:
+            return [one]
+        return found
 
 
 def _home(region: str) -> tuple[str, str | None]:

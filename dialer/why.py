@@ -117,7 +117,8 @@ async def why(
     """
     entries = await entries_of(db, e164)
     rows = await db.fetch(
-        """SELECT k.*, l.name AS list_name, l.active, l.version AS list_version, z.country, z.region, z.zones,
+        """SELECT k.*, CASE WHEN isfinite(k.not_before) THEN k.not_before END AS waits_until, l.name AS list_name,
+                  l.active, l.version AS list_version, z.country, z.region, z.zones,
                   c.id AS campaign_id, c.name AS campaign_name, c.state AS campaign_state, c.state_why, c.profile,
                   c.settings AS campaign_settings
            FROM (SELECT * FROM list_contacts WHERE e164 = $1
@@ -172,8 +173,9 @@ async def _contact(
         state == "open",
         f"the contact is {state.replace('_', ' ')}{reason}; {row['attempts']} attempts",
     )
-    waits = row["not_before"] is not None and row["not_before"] > at
-    told = f"not before {row['not_before']:%Y-%m-%d %H:%M} UTC" if waits else "its time has come"
+    until = row["waits_until"]
+    waits = until is not None and until > at
+    told = f"not before {until:%Y-%m-%d %H:%M} UTC" if waits else "its time has come"
     step("time", not waits, told)
     if row["campaign_id"] is not None:
         try:
@@ -226,7 +228,9 @@ def _says(contacts: list[ContactWhy], attempts: list[AttemptEvidence], at: datet
     if near is not None:
         return f"it was being called at {moment}, by the campaign {near.campaign_name}: {near.outcome or 'still under way'}"
     if not contacts:
-        return "it is on no list" + (f"; it has been called {len(attempts)} times" if attempts else "")
+        return "it is on no list" + (
+            f"; it has been called before, {len(attempts)} in all" if attempts else ""
+        )
     reasons = []
     for contact in contacts:
         refusal = next((step for step in contact.steps if not step.ok), None)

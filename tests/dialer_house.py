@@ -18,10 +18,12 @@ from typing import Any
 import asyncpg
 
 from cti.embedded.asterisk import Installation
+from cti.embedded.place import give, remove_folder
 from cti.embedded.postgres import Postgres
 from dialer.campaign_settings import CampaignLive
 from dialer.profiles import SHIPPED
 from tests.centre import Centre, Screen, centre_of
+from tests.folders import quick_folder
 
 CALLER_IDS = ("+442079460101", "+442079460102")
 TRUNK = {
@@ -74,22 +76,26 @@ def lenient_profile(folder: Path) -> Path:
 
 @asynccontextmanager
 async def dialing_house(
-    installation: Installation, postgres: Postgres, tmp: Path, *, server: bool = True
+    installation: Installation, postgres: Postgres, *, server: bool = True
 ) -> AsyncIterator[Centre]:
     """The call centre; its PBX keeps a CDR file."""
+    folder = quick_folder("cti-profiles-")
     dialer = {
         "trunks": [TRUNK],
         "caller_ids": CALLER_IDS,
         "tick_s": 0.1,
         "lease_s": 2,
-        "profiles": str(lenient_profile(tmp / "profiles")),
+        "profiles": str(lenient_profile(folder)),
     }
-    async with centre_of(
-        installation, postgres, server=False, main={"ring_seconds": 6, "canary_every": 0.5}, dialer=dialer
-    ) as centre:
-        if server:
-            await centre.start_server()
-        yield centre
+    main = {"ring_seconds": 6, "canary_every": 0.5}
+    try:
+        async with centre_of(installation, postgres, server=False, main=main, dialer=dialer) as centre:
+            keep_cdr(centre)
+            if server:
+                await centre.start_server()
+            yield centre
+    finally:
+        remove_folder(folder)
 
 
 async def campaign(
@@ -195,7 +201,8 @@ async def at_work(centre: Centre, *logins: str, off_hook: bool = True) -> list[S
     screens = []
     for login in logins:
         screen = await centre.screen(login)
-        await screen.ask("agent.set_off_hook", off_hook=off_hook)
+        if off_hook:
+            await screen.ask("agent.set_off_hook", off_hook=True)
         await screen.ask("agent.log_on", ready=True)
         screens.append(screen)
     for screen in screens:
@@ -216,20 +223,55 @@ async def all_campaigns_stop(centre: Centre) -> None:
 # ------------------------------------------------------------------------------------------------ Asterisk's own record
 
 
-def keep_cdr(centre: Centre) -> Path:
-    """Lets the PBX write its call records to a file, and says where."""
+def keep_cdr(centre: Centre) -> None:
+    """Lets the PBX write its call records to a file."""
     folder = centre.pbx.run_dir / "log" / "cdr-csv"
     folder.mkdir(parents=True, exist_ok=True)
+    give(folder)
     centre.pbx.cli("module load cdr_csv.so")
-    return folder / "Master.csv"
 
 
-def cdr_of(path: Path) -> dict[str, dict[str, str]]:
-    """Asterisk's record of each attempt: the channel's unique id → its disposition, cause and application."""
-    rows: dict[str, dict[str, str]] = {}
-    if path.exists():
+def cdr_of(centre: Centre) -> dict[str, list[str]]:
+    """Asterisk's own record of each channel: its unique id → the dispositions of its records, in order."""
+    rows: dict[str, list[str]] = {}
+    for path in centre.pbx.run_dir.rglob("Master.csv"):
         with path.open(newline="") as file:
             for row in csv.reader(file):
-                if len(row) > 16:
-                    rows[row[16]] = {"disposition": row[14], "dst": row[2], "lastapp": row[7]}
+                rows.setdefault(row[16], []).append(row[14])
     return rows
+
+
+ANSWERED = frozenset({"connected", "answered", "abandoned", "agent_error", "machine", "fax"})
+
+
+async def as_asterisk_says(centre: Centre, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Asserts that each attempt was one call at Asterisk, answered or not as its outcome says."""
+    deadline = time.monotonic() + 10
+    while missing := {row["id"] for row in rows if row["outcome"] != "failed"} - cdr_of(centre).keys():
+        assert time.monotonic() < deadline, f"Asterisk has no record of {missing}"
+        await asyncio.sleep(0.1)
+    records = cdr_of(centre)
+    for row in rows:
+        said = set(records.get(row["id"], ()))
+        match row["outcome"]:
+            case "unknown":
+                continue
+            case "busy":
+                right = said == {"BUSY"}
+            case "congestion":
+                right = said <= {"CONGESTION", "FAILED"}
+            case outcome if outcome in ANSWERED:
+                right = "ANSWERED" in said
+            case _:
+                right = said <= {"NO ANSWER", "FAILED"}
+        assert right, (row["outcome"], row["cause"], said)
+
+
+async def quieted(centre: Centre) -> None:
+    """Between two tests: no campaign runs, nobody is off-hook, nobody calls."""
+    await all_campaigns_stop(centre)
+    olga = await centre.screen("olga")
+    for login in ("anna", "ben", "cleo"):
+        if olga.picture.agents[login]["off_hook"]:
+            await olga.ask("agent.set_off_hook", agent=login, off_hook=False)
+    await centre.quiet()

@@ -2,46 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-from cti.embedded.asterisk import Installation
-from cti.embedded.postgres import Postgres
 from tests.centre import Centre
-from tests.dialer_house import all_campaigns_stop, at_work, campaign, dialing_house, ended, number
+from tests.dialer_house import (
+    CALLER_IDS,
+    as_asterisk_says,
+    at_work,
+    campaign,
+    dialing_house,
+    ended,
+    number,
+    quieted,
+    shows,
+    state,
+)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(
-    asterisk_installation: Installation, postgres_server: Postgres, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Centre]:
-    async with dialing_house(
-        asterisk_installation, postgres_server, tmp_path_factory.mktemp("dialer")
-    ) as centre:
-        yield centre
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def centre(house: Centre) -> AsyncIterator[Centre]:
-    yield house
-    await all_campaigns_stop(house)
-    await house.quiet()
+HOUSE = dialing_house
+TIDIED = quieted
 
 
 async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
-    await at_work(centre, "anna")
+    anna, *_ = await at_work(centre, "anna", "ben", "cleo")
+    olga = await centre.screen("olga")
     wanted = {
-        number("human", 0, 1): "connected",
-        number("human", 1, 2): "connected",
+        number("human", 0, 2): "connected",
+        number("human", 1, 3): "connected",
         number("busy"): "busy",
         number("unknown"): "invalid_number",
+        number("rejects"): "rejected",
+        number("congested"): "congestion",
         number("silent"): "no_answer",
     }
-    id = await campaign(centre, list(wanted))
-    rows = await ended(centre, id, 5)
+    id = await campaign(centre, list(wanted), mode="power", ratio=3, data={"tariff": "gold"})
+    rows = await ended(centre, id, len(wanted))
     assert {row["e164"]: row["outcome"] for row in rows} == wanted
-    assert len(rows) == 5
+    assert len(rows) == len(wanted)
+    await as_asterisk_says(centre, rows)
+    talked = [row for row in rows if row["outcome"] == "connected"]
+    assert all(row["agent"] in ("anna", "ben", "cleo") and row["waited"] < 2 for row in talked)
+    assert {row["caller_id"] for row in rows} == set(CALLER_IDS)
+    assert all(row["dialed"] <= row["ringing"] <= row["answered"] <= row["connected"] for row in talked)
+    told = await olga.wait_for("attempt.connected", campaign=id)
+    assert [f["type"] for f in olga.all("attempt.*", attempt=told["data"]["attempt"])][:3] == [
+        "attempt.dialed",
+        "attempt.answered",
+        "attempt.connected",
+    ]
+    pops = [pop for screen in centre.screens for pop in screen.all("pop.shown")]
+    assert {pop["data"]["call"] for pop in pops} == {f"main:{row['id']}" for row in talked}
+    shown = pops[0]["data"]["view"]["data"]
+    assert shown["tariff"] == "gold"
+    assert shown["script"] == "Say hello."
+    assert shown["list"].startswith("list of campaign")
+    contacts = await centre.fetch(
+        "SELECT e164, state, why FROM list_contacts c WHERE list_id = $1", rows[0]["list_id"]
+    )
+    states = {row["e164"]: row["state"] for row in contacts}
+    assert [states[row["e164"]] for row in talked] == ["done", "done"]
+    assert states[number("unknown")] == "exhausted"
+    assert states[number("silent")] == "open"
+    assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
+
+
+async def test_nobody_is_there_in_time(centre: Centre) -> None:
+    """The last agent leaves while it rings: the message within two seconds, the key is heard, nothing more is dialed."""
+    (anna,) = await at_work(centre, "anna")
+    first, second = number("opts_out", 2, 3), number("human", 0, 3)
+    id = await campaign(centre, [first, second], min_ring_s=10, ring_timeout_s=12)
+    await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
+    await anna.ask("agent.not_ready", reason="Break")
+    (row,) = await ended(centre, id, 1)
+    assert (row["e164"], row["outcome"], row["opted_out"]) == (first, "abandoned", True)
+    assert row["message_played"] is not None
+    assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
+    view = await shows(centre, id, lambda view: view.held == "no_agents", "no agents")
+    assert (view.abandoned, view.agents) == (1, {"away": 1})
+    await as_asterisk_says(centre, [row])
+    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
+    assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
+
+
+async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
+    centre: Centre,
+) -> None:
+    await at_work(centre, "anna", off_hook=False)
+    told = await campaign(centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue="")
+    id = await campaign(centre, [number("human", 1, 2)])
+    (row,) = await ended(centre, id, 1)
+    assert (row["outcome"], row["agent"], row["queue"]) == ("connected", "anna", "main:sales")
+    heard, busy = sorted(await ended(centre, told, 2), key=lambda row: row["outcome"])
+    assert (heard["outcome"], busy["outcome"]) == ("answered", "busy")
+    assert heard["message_played"] is not None
+    await as_asterisk_says(centre, [row, heard, busy])
+
+
+async def test_agents_and_lines_go_to_the_higher_priority_first(centre: Centre) -> None:
+    await at_work(centre, "anna")
+    low = await campaign(centre, [number("human", 0, 1)], state="draft")
+    high = await campaign(centre, [number("human", 1, 1)], state="draft", priority=9)
+    for id in (low, high):
+        await state(centre, id, "running")
+    first, then = await ended(centre, high, 1), await ended(centre, low, 1)
+    assert max(row["committed"] for row in first) < min(row["committed"] for row in then)
+    assert {row["outcome"] for row in [*first, *then]} == {"connected"}

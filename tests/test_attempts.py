@@ -1,0 +1,152 @@
+"""What became of an attempt follows from what was told of it, in whatever order; and what follows for the contact."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialer.attempts import ALIVE, Attempt, Outcome, Stage, Told
+from dialer.campaign_settings import CampaignSettings
+from dialer.outcomes import after, number_of_turn
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+BEGIN = [(Told.SENT, 0.0, ""), (Told.APPEARED, 0.1, "")]
+RANG = [*BEGIN, (Told.RINGS, 1.0, "")]
+UP = [*RANG, (Told.UP, 6.0, ""), (Told.DIAL_ENDED, 6.0, "ANSWER"), (Told.ORIGINATE_ENDED, 6.0, "ok")]
+TALK = [*UP, (Told.CONNECTED, 6.4, "anna")]
+
+Story = list[tuple[Told, float, str]]
+STORIES: dict[str, tuple[Outcome, Story]] = {
+    "busy": (Outcome.BUSY, [*RANG, (Told.DIAL_ENDED, 4, "BUSY"), (Told.GONE, 4, "17")]),
+    "SIP 503": (Outcome.CONGESTION, [*BEGIN, (Told.DIAL_ENDED, 1, "CONGESTION"), (Told.GONE, 1, "34")]),
+    "SIP 404": (Outcome.INVALID_NUMBER, [*BEGIN, (Told.DIAL_ENDED, 1, "NOANSWER"), (Told.GONE, 1, "1")]),
+    "SIP 480": (Outcome.NO_ANSWER, [*BEGIN, (Told.DIAL_ENDED, 1, "NOANSWER"), (Told.GONE, 1, "19")]),
+    "SIP 603": (Outcome.REJECTED, [*RANG, (Told.DIAL_ENDED, 1, "NOANSWER"), (Told.GONE, 1, "21")]),
+    "our time-out": (Outcome.NO_ANSWER, [*RANG, (Told.ORIGINATE_ENDED, 20, "3"), (Told.GONE, 20, "0")]),
+    "given up": (
+        Outcome.CANCELLED,
+        [*RANG, (Told.GIVEN_UP, 18, ""), (Told.DIAL_ENDED, 18, "NOANSWER"), (Told.GONE, 18, "16")],
+    ),
+    "no such endpoint": (Outcome.FAILED, [(Told.SENT, 0, ""), (Told.ORIGINATE_ENDED, 1, "0")]),
+    "refused by AMI": (Outcome.FAILED, [(Told.SENT, 0, ""), (Told.REFUSED, 1, "")]),
+    "talk": (Outcome.CONNECTED, [*TALK, (Told.FAR_END, 60, ""), (Told.AGENT_LEFT, 60, ""), (Told.GONE, 60, "16")]),
+    "agent hangs up": (Outcome.CONNECTED, [*TALK, (Told.AGENT_LEFT, 60, ""), (Told.GONE, 60, "16")]),
+    "the agent's line breaks": (Outcome.AGENT_ERROR, [*TALK, (Told.AGENT_LEFT, 7, ""), (Told.GONE, 7, "16")]),
+    "nobody came": (Outcome.ABANDONED, [*UP, (Told.NOBODY, 8, ""), (Told.MESSAGE, 8, ""), (Told.GONE, 12, "16")]),
+    "left after the wait": (Outcome.ABANDONED, [*UP, (Told.GONE, 8.5, "16")]),
+    "left at once": (Outcome.ANSWERED, [*UP, (Told.FAR_END, 7, ""), (Told.GONE, 7, "16")]),
+    "no end was seen": (Outcome.UNKNOWN, [*RANG, (Told.LOST, 9, "")]),
+    "no end of an answer was seen": (Outcome.UNKNOWN, [*UP, (Told.LOST, 9, "")]),
+    "the talk's end was not seen": (Outcome.CONNECTED, [*TALK, (Told.LOST, 9, "")]),
+}  # fmt: skip
+
+
+def told(story: Story, **how: bool) -> Attempt:
+    attempt = Attempt("at-1", wait=2.0, **how)
+    for what, at, info in story:
+        attempt.tell(what, at, info)
+    return attempt
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_what_became_of_it(name: str) -> None:
+    outcome, story = STORIES[name]
+    attempt = told(story)
+    assert attempt.over
+    assert attempt.stage is Stage.ENDED
+    assert attempt.outcome() is outcome
+    assert (attempt.outcome() in ALIVE) <= (Told.UP in attempt.at)
+
+
+@given(st.sampled_from(sorted(STORIES)), st.randoms(use_true_random=False), st.integers(0, 3))
+def test_in_any_order_and_told_twice(name: str, chance: object, twice: int) -> None:
+    outcome, story = STORIES[name]
+    mixed = [*story, *story[:twice]]
+    chance.shuffle(mixed)  # type: ignore[attr-defined]
+    right, other = told(story), told(mixed)
+    assert other.outcome() is outcome
+    assert (other.at, other.said, other.stage, other.waited, other.ended, other.agent) == (
+        right.at,
+        right.said,
+        right.stage,
+        right.waited,
+        right.ended,
+        right.agent,
+    )
+
+
+TELLINGS = st.tuples(st.sampled_from(Told), st.floats(0, 100), st.sampled_from(["", "17", "BUSY", "ok", "0"]))
+
+
+@given(st.lists(TELLINGS, unique_by=lambda telling: telling[0]))
+def test_it_never_goes_back_and_never_fails(story: Story) -> None:
+    attempt, stage, over = Attempt("at-1"), Stage.COMMITTED, False
+    for what, at, info in story:
+        attempt.tell(what, at, info)
+        assert attempt.stage >= stage
+        assert attempt.over >= over
+        stage, over = attempt.stage, attempt.over
+    assert isinstance(attempt.outcome(), Outcome)
+    assert attempt.waited is None or attempt.waited >= 0
+
+
+def test_with_detection() -> None:
+    machine = [*UP, (Told.AMD, 8.7, "MACHINE"), (Told.GONE, 9, "16")]
+    assert told(machine, amd=True).outcome() is Outcome.MACHINE
+    human = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], amd=True)
+    assert human.waited == pytest.approx(0.3)
+    assert told([*UP, (Told.AMD, 6.5, "FAX"), (Told.GONE, 7, "16")]).outcome() is Outcome.FAX
+
+
+def test_without_agents_who_hears_the_message_is_answered() -> None:
+    heard = [*UP, (Told.MESSAGE, 6.1, ""), (Told.GONE, 20, "16")]
+    assert told(heard, alone=True).outcome() is Outcome.ANSWERED
+
+
+# ------------------------------------------------------------------------------------------------ what follows
+
+
+def follows(outcome: Outcome, *, numbers: tuple[str, ...] = ("+1",), attempts: int = 1, **more: object):  # type: ignore[no-untyped-def]
+    so_far = {outcome.value: more.pop("times", 1)}
+    given = {"dialed": numbers[0], "numbers": numbers, "turn": 0, "now": NOON} | more
+    return after(CampaignSettings(), outcome, attempts=attempts, so_far=so_far, **given)  # type: ignore[arg-type]
+
+
+def test_spacing_grows_over_hours_and_days() -> None:
+    waits = [
+        (follows(Outcome.NO_ANSWER, times=times).not_before - NOON) / timedelta(hours=1)
+        for times in (1, 2, 3, 4)
+    ]
+    assert waits == [3, 24, 24, 48]
+
+
+def test_who_talked_is_done_and_who_pressed_the_key_is_never_called_again() -> None:
+    assert follows(Outcome.CONNECTED).state == "done"
+    assert follows(Outcome.ANSWERED, alone=True).state == "done"
+    never = follows(Outcome.ANSWERED, opted_out=True)
+    assert (never.state, never.why) == ("blocked", "asked not to be called again")
+
+
+def test_attempts_used_up() -> None:
+    assert follows(Outcome.BUSY, attempts=6).state == "exhausted"
+    used = follows(Outcome.REJECTED, attempts=3, times=2)
+    assert (used.state, used.why) == ("exhausted", "2 times rejected")
+
+
+def test_other_numbers_are_tried_next_then_the_first_again_later() -> None:
+    two = ("+1", "+2")
+    first = follows(Outcome.NO_ANSWER, numbers=two)
+    assert (first.turn, first.not_before) == (1, NOON + timedelta(minutes=10))
+    second = follows(Outcome.NO_ANSWER, numbers=two, dialed="+2", turn=1, times=2, attempts=2)
+    assert (second.turn, second.not_before) == (0, NOON + timedelta(days=1))
+
+
+def test_a_dead_number_leaves_the_round() -> None:
+    dead = follows(Outcome.INVALID_NUMBER, numbers=("+1", "+2"))
+    assert (dead.state, dead.dead, dead.turn) == ("open", "+1", 0)
+    assert number_of_turn("+1", ["+2"], ["+1"], 0) == "+2"
+    last = follows(Outcome.INVALID_NUMBER)
+    assert (last.state, last.why) == ("exhausted", "no number left: no such number")

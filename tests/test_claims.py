@@ -1,0 +1,310 @@
+"""Claims: each contact once with several processes, only by who holds the lease, only as the law says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from cti.embedded.postgres import Postgres
+from dialer.attempt_store import AttemptRow, write
+from dialer.campaign_settings import Campaign, CampaignSettings
+from dialer.candidate import Candidate
+from dialer.claims import ANYBODY, TAKE, Claims, Lease
+from dialer.verdict import Step, Verdict
+
+if TYPE_CHECKING:
+    from cti.database import Pool, Queryable
+    from dialer.campaign_settings import CampaignMode
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+YES = Verdict(steps=(Step(rule="hours", ok=True, says="open", source="test"),), consent="c-1")
+
+
+@dataclass
+class World:
+    """Some lists in a database, and a law that is told here."""
+
+    pool: Pool
+    campaign: Campaign
+    groups: list[int]
+    closed: set[int] = field(default_factory=set)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+    def claims(self) -> Claims:
+        """As one process has them."""
+        return Claims(lambda: self.pool, check_all=self._check, open_groups=self._open, clock=monotonic)
+
+    async def _check(
+        self, db: Queryable, candidates: Sequence[Candidate], campaign: Campaign, now: datetime
+    ) -> Mapping[int, Verdict]:
+        return {one.contact: self.verdicts.get(one.e164, YES) for one in candidates}
+
+    async def _open(self, db: Queryable, campaign: Campaign, now: datetime) -> Collection[int]:
+        return [group for group in self.groups if group not in self.closed]
+
+    async def list(self, *numbers: str, priority: int = 0, group: int = 0, **columns: Any) -> int:
+        """A list with these contacts; `columns` are theirs."""
+        id: int = await self.pool.fetchval(
+            "INSERT INTO call_lists (name, campaign_id, priority, created_by, changed_by) "
+            "VALUES (gen_random_uuid()::text, $1, $2, 't', 't') RETURNING id",
+            self.campaign.id,
+            priority,
+        )
+        names = ["list_id", "e164", "zone_group", *columns]
+        for place, number in enumerate(numbers):
+            values = [c[place] if isinstance(c, tuple) else c for c in columns.values()]
+            marks = ", ".join(f"${n}" for n in range(1, len(names) + 1))
+            await self.pool.execute(
+                f"INSERT INTO list_contacts ({', '.join(names)}) VALUES ({marks})",
+                id,
+                number,
+                self.groups[group],
+                *values,
+            )
+        return id
+
+    async def contact(self, number: str) -> Any:
+        """A contact's row, by its number."""
+        return await self.pool.fetchrow("SELECT * FROM list_contacts WHERE e164 = $1", number)
+
+
+@pytest.fixture(scope="module")
+def house(postgres_server: Postgres, schema: str) -> Iterator[str]:
+    name = f"claims_{os.urandom(4).hex()}"
+    yield postgres_server.create_database(name, schema)
+    postgres_server.drop_database(name)
+
+
+@pytest_asyncio.fixture
+async def world(house: str) -> AsyncIterator[World]:
+    async with asyncpg.create_pool(house, min_size=1, max_size=12) as pool:
+        await pool.execute("TRUNCATE campaigns, call_lists, zone_groups CASCADE")
+        mode: CampaignMode = "progressive"
+        id = await pool.fetchval(
+            "INSERT INTO campaigns (name, mode, state, profile, created_by, changed_by) "
+            "VALUES ('c', $1, 'running', 'test', 't', 't') RETURNING id",
+            mode,
+        )
+        groups = [
+            await pool.fetchval("INSERT INTO zone_groups (country, zones) VALUES ($1, $2) RETURNING id", *one)
+            for one in (("GB", ["Europe/London"]), ("US", ["America/New_York"]))
+        ]
+        campaign = Campaign(
+            id=id,
+            name="c",
+            mode=mode,
+            state="running",
+            profile="test",
+            priority=0,
+            settings=CampaignSettings(),
+            version=1,
+        )
+        yield World(pool, campaign, groups)
+
+
+async def lease_of(world: World, claims: Claims, owner: str = "one", seconds: float = 60) -> Lease:
+    lease = await claims.lease(world.campaign.id, owner, seconds)
+    assert lease is not None
+    return lease
+
+
+async def claim(world: World, claims: Claims, most: int, lease: Lease | None = None) -> Any:
+    lease = lease or await lease_of(world, claims)
+    return await claims.claim(world.campaign, lease, most, now=NOW, pbx="main")
+
+
+async def test_several_at_once_claim_each_contact_once(world: World) -> None:
+    await world.list(*(f"+4420{n:07d}" for n in range(400)))
+    processes = [world.claims() for _ in range(6)]
+    lease = await lease_of(world, processes[0])
+    got: Counter[int] = Counter()
+
+    async def work(claims: Claims) -> None:
+        tries = 0
+        while tries < 3:
+            found = await claim(world, claims, 7, lease)
+            got.update(one.candidate.contact for one in found.attempts)
+            tries = tries + 1 if found.empty else 0
+
+    await asyncio.gather(*(work(claims) for claims in processes))
+    assert len(got) == 400
+    assert set(got.values()) == {1}
+    rows = await world.pool.fetch("SELECT state, attempts FROM list_contacts")
+    assert {(row["state"], row["attempts"]) for row in rows} == {("in_hand", 1)}
+    attempts = await world.pool.fetch("SELECT * FROM attempts")
+    assert len(attempts) == 400
+    assert {(a["state"], a["consent"], a["mode"], a["number_of"]) for a in attempts} == {
+        ("committed", "c-1", "progressive", 1)
+    }
+    assert json.loads(attempts[0]["checks"]) == [
+        {"rule": "hours", "ok": True, "says": "open", "source": "test"}
+    ]
+
+
+async def test_only_who_holds_the_lease_claims_and_an_old_token_is_refused(world: World) -> None:
+    await world.list("+442000001", "+442000002", "+442000003")
+    one, other = world.claims(), world.claims()
+    lease = await lease_of(world, one, "one", 0.2)
+    assert await other.lease(world.campaign.id, "other", 60) is None
+    assert len((await claim(world, one, 1, lease)).attempts) == 1
+    await asyncio.sleep(0.3)  # it has run out, by the database's clock
+    late = await claim(world, one, 1, lease)
+    assert (late.attempts, late.held) == ((), False)
+    taken = await lease_of(world, other, "other")
+    assert taken.token == lease.token + 1
+    assert await one.lease(world.campaign.id, "one", 60) is None
+    assert not (await claim(world, one, 1, lease)).held
+    assert len((await claim(world, other, 1, taken)).attempts) == 1
+    again = await lease_of(world, other, "other")
+    assert again.token == taken.token
+    await other.give_back(taken)
+    assert (await lease_of(world, one, "one")).token == taken.token + 1
+
+
+async def test_a_takeover_waits_for_a_claim_that_is_under_way(world: World) -> None:
+    await world.list("+442000001")
+    claims = world.claims()
+    lease = await lease_of(world, claims, "one", 0.3)
+    async with world.pool.acquire() as db, db.transaction():
+        await db.fetchval("SELECT true FROM campaign_leases WHERE until > now() FOR SHARE")
+        await asyncio.sleep(0.4)
+        taking = asyncio.create_task(claims.lease(world.campaign.id, "other", 60))
+        done, _ = await asyncio.wait({taking}, timeout=0.3)
+        assert not done
+    taken = await taking
+    assert taken is not None
+    assert taken.token == lease.token + 1
+
+
+async def test_lists_then_contacts_by_priority_then_who_has_waited_longest(world: World) -> None:
+    soon = (NOW - timedelta(hours=1), NOW - timedelta(hours=3))
+    await world.list("+442000001", "+442000002", not_before=soon)
+    await world.list("+442000003", "+442000004", priority=5)
+    await world.pool.execute("UPDATE list_contacts SET priority = 9 WHERE e164 = '+442000004'")
+    claims = world.claims()
+    order = []
+    for _ in range(4):
+        (one,) = (await claim(world, claims, 1)).attempts
+        claims.forget(world.campaign.id)
+        order.append(one.candidate.e164[-1])
+    assert order == ["4", "3", "2", "1"]
+    assert (await claim(world, claims, 1)).empty
+
+
+async def test_who_sleeps_and_closed_zones_and_inactive_lists_are_left_alone(world: World) -> None:
+    await world.list("+442000001", not_before=NOW + timedelta(seconds=1))
+    await world.list("+12120000001", group=1)
+    inactive = await world.list("+442000003")
+    await world.pool.execute("UPDATE call_lists SET active = false WHERE id = $1", inactive)
+    world.closed = {world.groups[1]}
+    claims = world.claims()
+    assert (await claim(world, claims, 5)).empty
+    assert not await claims.anybody(world.campaign, NOW)
+    world.closed = set()
+    assert await claims.anybody(world.campaign, NOW)
+    assert [one.candidate.e164 for one in (await claim(world, claims, 5)).attempts] == ["+12120000001"]
+
+
+async def test_refused_ones_are_blocked_or_wait_with_the_reason(world: World) -> None:
+    def no(says: str, until: datetime | None) -> Verdict:
+        return Verdict(steps=(Step(rule="r", ok=False, says=says),), not_before=until)
+
+    await world.list("+442000001", "+442000002", "+442000003")
+    world.verdicts = {
+        "+442000001": no("on the list", None),
+        "+442000002": no("rests", NOW + timedelta(hours=5)),
+    }
+    found = await claim(world, world.claims(), 3)
+    assert [one.candidate.e164 for one in found.attempts] == ["+442000003"]
+    assert found.refused == {"on the list": 1, "rests": 1}
+    blocked, waits = await world.contact("+442000001"), await world.contact("+442000002")
+    assert (blocked["state"], blocked["why"], blocked["attempts"]) == ("blocked", "on the list", 0)
+    assert (waits["state"], waits["why"], waits["not_before"]) == ("open", "rests", NOW + timedelta(hours=5))
+
+
+async def test_more_that_may_be_called_than_wanted_stay_as_they_are(world: World) -> None:
+    await world.list(*(f"+44200000{n}" for n in range(10, 40)))
+    found = await claim(world, world.claims(), 2)
+    assert len(found.attempts) == 2
+    rows = await world.pool.fetch("SELECT state, count(*) AS n FROM list_contacts GROUP BY state")
+    assert {row["state"]: row["n"] for row in rows} == {"in_hand": 2, "open": 28}
+
+
+async def test_a_number_or_person_is_never_in_two_calls_at_once(world: World) -> None:
+    await world.list("+442000001", "+442000002")
+    await world.list("+442000001", priority=3)
+    await world.list("+442000005", "+442000006", person="p-1", priority=2)
+    found = await claim(world, world.claims(), 9)
+    numbers = sorted(one.candidate.e164 for one in found.attempts)
+    assert len(numbers) == 3
+    assert numbers[:2] == ["+442000001", "+442000002"]
+    waiting = await world.pool.fetch("SELECT why, not_before FROM list_contacts WHERE state = 'open'")
+    assert [row["why"] for row in waiting] == ["is in a call just now"] * 2
+    assert all(row["not_before"] > NOW for row in waiting)
+
+
+async def test_what_was_not_dialed_is_taken_back(world: World) -> None:
+    await world.list("+442000001")
+    claims = world.claims()
+    (one,) = (await claim(world, claims, 1)).attempts
+    await claims.withdraw([one.id])
+    contact = await world.contact("+442000001")
+    assert (contact["state"], contact["attempts"], contact["last_attempt"]) == ("open", 0, None)
+    assert await world.pool.fetchval("SELECT count(*) FROM attempts") == 0
+    assert len((await claim(world, claims, 1)).attempts) == 1
+
+
+async def test_an_end_is_written_once_and_the_next_number_comes_next(world: World) -> None:
+    await world.list("+442000001", other_numbers=["+442079460999"])
+    claims = world.claims()
+    (one,) = (await claim(world, claims, 1)).attempts
+    settings = {world.campaign.id: (world.campaign.settings, False)}
+    row = AttemptRow(
+        id=one.id, campaign=world.campaign.id, state="ended", ended=NOW, outcome="invalid_number", cause=1
+    )
+    await write(world.pool, [row], settings, NOW)
+    again = AttemptRow(id=one.id, campaign=world.campaign.id, state="ended", ended=NOW, outcome="connected")
+    await write(world.pool, [again], settings, NOW)
+    contact = await world.contact("+442000001")
+    assert (contact["state"], contact["last_outcome"]) == ("open", "invalid_number")
+    assert contact["dead_numbers"] == ["+442000001"]
+    assert await world.pool.fetchval("SELECT outcome FROM attempts") == "invalid_number"
+    await world.pool.execute("UPDATE list_contacts SET not_before = '-infinity'")
+    (two,) = (await claim(world, claims, 1)).attempts
+    assert two.candidate.e164 == "+442079460999"
+    assert two.number_of == 2
+    assert "Europe/London" in two.candidate.zones
+
+
+async def test_a_claim_reads_by_the_index_and_sorts_nothing(world: World) -> None:
+    id = await world.list("+442000001")
+    await world.pool.execute(
+        """
+        INSERT INTO list_contacts (list_id, e164, zone_group, not_before, priority)
+        SELECT $1, '+4430' || lpad(n::text, 7, '0'), $2, $3::timestamptz + make_interval(secs => n), n % 3
+          FROM generate_series(1, 20000) n
+        """,
+        id,
+        world.groups[0],
+        NOW + timedelta(hours=1),
+    )
+    await world.pool.execute("ANALYZE list_contacts")
+    for query, more in ((TAKE, [20]), (ANYBODY, [])):
+        rows = await world.pool.fetch(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) {query}", id, 0, world.groups, NOW, *more
+        )
+        plan = "\n".join(row[0] for row in rows)
+        assert "list_contacts_open" in plan, plan
+        assert "Sort" not in plan, plan
+        assert "Rows Removed by Filter" not in plan, plan

@@ -1,0 +1,313 @@
+"""The dialer's law over REST, as a command in a call, and on the command line: who may, what holds at once."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import msgspec
+import pytest
+import pytest_asyncio
+
+from cti.__main__ import main
+from cti.commands import CommandError
+from cti.embedded.place import free_ports
+from cti.embedded.postgres import Postgres
+from cti.people import Actor, Role
+from cti.server import Server
+from cti.settings import load
+from tests.centre import KEY, PASSWORD, database_of_centre
+from tests.law_desk import NUMBER, LawDesk
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ANNA = Actor(login="anna", name="Anna", role=Role.AGENT)
+OLGA = Actor(login="olga", name="Olga", role=Role.ADMIN)
+
+
+class House:
+    """A server whose PBX is nowhere, with its database, and the people who use it."""
+
+    def __init__(self, server: Server, dsn: str, pool: Any) -> None:
+        self.server, self.dsn = server, dsn
+        self.desk = LawDesk(pool, dsn)
+        self._tokens: dict[str, str] = {}
+
+    async def ask(
+        self, method: str, path: str, login: str = "olga", raw: bool = False, **more: Any
+    ) -> tuple[int, Any]:
+        """Status and body."""
+        async with aiohttp.ClientSession(self.server.url) as http:
+            if login not in self._tokens:
+                async with http.post(
+                    "/api/v1/sessions", json={"login": login, "password": PASSWORD}
+                ) as answer:
+                    self._tokens[login] = (await answer.json())["access_token"]
+            headers = {"Authorization": f"Bearer {self._tokens[login]}"}
+            async with http.request(method, "/api/v1" + path, headers=headers, **more) as answer:
+                return answer.status, await (answer.text() if raw else answer.json())
+
+    async def trail(self, *actions: str) -> list[dict[str, Any]]:
+        rows = await self.desk.pool.fetch(
+            "SELECT actor, action, detail FROM audit WHERE action = ANY ($1) ORDER BY id", list(actions)
+        )
+        return [{**dict(row), "detail": msgspec.json.decode(row["detail"])} for row in rows]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_house(postgres_server: Postgres) -> AsyncIterator[House]:
+    dsn = await database_of_centre(postgres_server)
+    nowhere, port = free_ports(2)
+    server = Server(
+        load(
+            database_url=dsn,
+            port=port,
+            secret_key=KEY,
+            log_level="warning",
+            pbx={"main": {"host": "127.0.0.1", "port": nowhere, "secret": "x", "region": "GB"}},
+        )
+    )
+    try:
+        await server.start()
+        async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
+            yield House(server, dsn, pool)
+    finally:
+        await server.stop()
+        await asyncio.to_thread(postgres_server.drop_database, dsn.rpartition("/")[2])
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def house(the_house: House) -> House:
+    await the_house.desk.pool.execute(
+        "TRUNCATE do_not_call, consents, attempts, campaigns RESTART IDENTITY CASCADE"
+    )
+    return the_house
+
+
+async def test_profiles_are_shown_with_source_and_date(house: House) -> None:
+    status, told = await house.ask("GET", "/dialer/profiles", "sara")
+    assert status == 200
+    assert [view["name"] for view in told["items"]] == ["DE", "FR", "GB", "ID", "PL", "US", "default"]
+    status, us = await house.ask("GET", "/dialer/profiles/US")
+    rules = {rule["rule"]: rule for rule in us["rules"]}
+    assert rules["abandonment"]["says"] == "at most 3.00% of live answers in 720 hours"
+    assert (rules["abandonment"]["checked"], rules["abandonment"]["confirm"]) == (True, "")
+    assert rules["consent"]["confirm"] == "confirm with your counsel"
+    assert (await house.ask("GET", "/dialer/profiles/XX"))[0] == 404
+    status, tried = await house.ask(
+        "POST", "/dialer/profiles/GB/try", json={"settings": {"attempts_per_day": 2}}
+    )
+    assert [rule["by"] for rule in tried["rules"] if rule["rule"] == "attempts_per_number"] == ["campaign"]
+    status, told = await house.ask("POST", "/dialer/profiles/GB/try", json={"settings": {"min_ring_s": 5}})
+    assert (status, told["code"]) == (422, "too_loose")
+    assert "profile GB allows at least 15" in told["detail"]
+
+
+async def test_entries_are_added_found_and_taken_back_and_that_is_audited(house: House) -> None:
+    status, entry = await house.ask(
+        "POST",
+        "/dialer/do-not-call",
+        "sara",
+        json={"number": "020 7946 0151", "region": "GB", "reason": "asked"},
+    )
+    assert (status, entry["number"], entry["added_by"], entry["scope"]) == (201, NUMBER, "sara", "everywhere")
+    status, found = await house.ask("POST", "/dialer/do-not-call/find", json={"number": NUMBER})
+    assert [one["id"] for one in found["entries"]] == [entry["id"]]
+    path = f"/dialer/do-not-call/{entry['id']}/remove"
+    assert (await house.ask("POST", path, json={"why": ""}))[0] == 422
+    status, removed = await house.ask("POST", path, json={"why": "a mistake"})
+    assert (status, removed["removed_by"], removed["removed_why"]) == (200, "olga", "a mistake")
+    assert (await house.ask("POST", path, json={"why": "again"}))[0] == 404
+    status, told = await house.ask("GET", "/dialer/do-not-call?limit=1")
+    assert ([one["id"] for one in told["items"]], told["next"]) == ([entry["id"]], None)
+    trail = await house.trail("do_not_call.added", "do_not_call.removed")
+    assert [(one["actor"], one["action"], one["detail"]["entry"]) for one in trail[-2:]] == [
+        ("sara", "do_not_call.added", entry["id"]),
+        ("olga", "do_not_call.removed", entry["id"]),
+    ]
+    assert NUMBER not in str(trail)
+
+
+async def test_what_is_wrong_is_said_and_changes_nothing(house: House) -> None:
+    for path, body, complaint in (
+        ("/dialer/do-not-call", {"number": "12"}, "no country has such a number"),
+        ("/dialer/do-not-call", {"number": NUMBER, "scope": "company"}, "for which company"),
+        ("/dialer/do-not-call", {"number": NUMBER, "expires": "2020-01-01T00:00:00Z"}, "past"),
+        ("/dialer/consents", {"given": True, "source": "form"}, "whose consent"),
+        (
+            "/dialer/consents",
+            {"number": NUMBER, "given": True, "source": "form", "at": "9999-01-01T00:00:00Z"},
+            "9000",
+        ),
+        ("/dialer/consents/find", {}, "whose consents"),
+        ("/dialer/why", {"number": "nobody"}, "no country has such a number"),
+    ):
+        status, told = await house.ask("POST", path, json=body)
+        assert (status, complaint in told["detail"]) == (422, True), told
+    assert await house.desk.pool.fetchval("SELECT count(*) FROM do_not_call") == 0
+
+
+async def test_agents_may_do_none_of_it(house: House) -> None:
+    for method, path, body in (
+        ("GET", "/dialer/profiles", None),
+        ("GET", "/dialer/do-not-call", None),
+        ("POST", "/dialer/do-not-call", {"number": NUMBER}),
+        ("POST", "/dialer/do-not-call/1/remove", {"why": "x"}),
+        ("POST", "/dialer/consents", {"number": NUMBER, "given": True, "source": "x"}),
+        ("POST", "/dialer/why", {"number": NUMBER}),
+        ("GET", "/campaigns/1/evidence.csv", None),
+    ):
+        status, told = await house.ask(method, path, "anna", json=body)
+        assert (status, told["code"]) == (403, "forbidden"), path
+
+
+async def test_consents_over_rest(house: House) -> None:
+    said = {"number": NUMBER, "person": "c-7", "given": True, "source": "form", "at": "2025-01-01T00:00:00Z"}
+    assert await house.ask("POST", "/dialer/consents", json=said) == (201, {"kept": True})
+    assert await house.ask("POST", "/dialer/consents", json=said) == (201, {"kept": False})
+    _, found = await house.ask("POST", "/dialer/consents/find", json={"person": "c-7"})
+    assert [(one["number"], one["given"], one["purpose"]) for one in found["items"]] == [
+        (NUMBER, True, "marketing")
+    ]
+
+
+async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
+    of = await house.desk.campaign("spring", message="custom/sorry")
+    now = datetime.now(UTC)
+    for n in range(3):
+        at = now - timedelta(hours=n + 2)
+        await house.desk.attempt(n, of, at, "abandoned" if n == 0 else "answered", answered=at, ringing=at)
+    status, told = await house.ask("GET", f"/campaigns/{of}/abandonment")
+    assert (status, told["live"], told["abandoned"], told["cap"]) == (200, 3, 1, 0.03)
+    assert "1 too many" in told["says"]
+    status, text = await house.ask("GET", f"/campaigns/{of}/evidence.csv", "sara", raw=True)
+    assert [row["outcome"] for row in csv.DictReader(io.StringIO(text))] == [
+        "answered",
+        "answered",
+        "abandoned",
+    ]
+    since = (now - timedelta(hours=3, minutes=1)).isoformat().replace("+00:00", "Z")
+    status, text = await house.ask("GET", f"/campaigns/{of}/evidence.jsonl?since={since}", raw=True)
+    assert [json.loads(line)["outcome"] for line in text.splitlines()] == ["answered", "abandoned"]
+    assert (await house.ask("GET", "/campaigns/999/evidence.csv"))[0] == 404
+    assert (await house.ask("GET", "/campaigns/999/abandonment"))[0] == 404
+    assert [one["detail"]["form"] for one in await house.trail("evidence.exported")] == ["csv", "jsonl"]
+    status, told = await house.ask("POST", "/dialer/why", json={"number": NUMBER})
+    assert (status, told["says"]) == (200, "it is on no list; it has been called before, 3 in all")
+    assert len(told["attempts"]) == 3
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+async def test_a_customer_is_listed_from_the_call_at_once(house: House) -> None:
+    of = await house.desk.campaign("spring", company="Acme")
+    call = "main:" + await house.desk.attempt(7, of, datetime.now(UTC), "answered")
+    execute = house.server.commands.execute
+    with pytest.raises(CommandError) as caught:
+        await execute(ANNA, "call.do_not_call", {"call": call})
+    assert caught.value.code == "not_your_call"
+    entry = await execute(
+        OLGA, "call.do_not_call", {"call": call, "scope": "company", "reason": "asked to", "days": 60}
+    )
+    assert (entry.number, entry.scope, entry.company, entry.call) == (NUMBER, "company", "Acme", call)
+    assert timedelta(days=59) < entry.expires - datetime.now(UTC) < timedelta(days=61)
+    entry = await execute(OLGA, "call.do_not_call", {"call": call, "scope": "campaign"})
+    assert entry.campaign == of
+    with pytest.raises(CommandError) as caught:
+        await execute(OLGA, "call.do_not_call", {"call": "main:17.4"})
+    assert caught.value.code == "no_number"
+    assert await house.server.trail.flush()
+    outcomes = [one["detail"]["outcome"] for one in await house.trail("call.do_not_call")]
+    assert outcomes == ["not_your_call", "ok", "ok", "no_number"]
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+@pytest.fixture
+def cti(
+    the_house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    """Runs the command in a thread of its own; gives back exit code, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["cti", "dialer", *arguments])
+            patch.setenv("CTI_DATABASE_URL", the_house.dsn)
+            with pytest.raises(SystemExit) as ended:
+                main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    async def threaded(*arguments: str) -> tuple[int, str, str]:
+        return await asyncio.to_thread(run, *arguments)
+
+    return threaded
+
+
+async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any], tmp_path: Path) -> None:
+    code, out, _ = await cti("profiles", "FR")
+    assert code == 0
+    assert "mon 10:00-13:00 and 14:00-20:00" in out
+    assert "confirm with your counsel" in out
+    assert (await cti("profiles", "XX"))[0] == 2
+
+    assert (await cti("do-not-call", "add", NUMBER, "--reason", "asked to"))[:2] == (
+        0,
+        "Entry 1: it is not called from now on.\n",
+    )
+    assert "1: everywhere, since" in (await cti("do-not-call", "find", "02079460151", "--region", "gb"))[1]
+    code, _, err = await cti("do-not-call", "add", "12")
+    assert (code, "no country has such a number" in err) == (2, True)
+
+    file = tmp_path / "tps.txt"
+    file.write_text("number\n02079460151\n02079460152\nnonsense\n")
+    load_it = ("register", "load", str(file), "--register", "gb-tps", "--country", "gb", "--edition")
+    code, out, err = await cti(*load_it, "2025-11-01")
+    assert (code, "gb-tps: 2 numbers of 2025-11-01 are in force." in out, "1 of 4 lines" in out) == (
+        0,
+        True,
+        True,
+    ), err
+    assert (await cti(*load_it, "2025-10-01"))[0] == 2
+    assert (await cti(*load_it, "soon"))[0] == 2
+    assert "gb-tps  2025-11-01  active  2 numbers" in (await cti("register", "list"))[1]
+    assert "register gb-tps" in (await cti("do-not-call", "find", NUMBER))[1]
+
+    consents = tmp_path / "consents.csv"
+    consents.write_text(
+        f"number,given,source,at\n{NUMBER},yes,form,2025-01-01\n{NUMBER},maybe,form,2025-01-01\n"
+    )
+    code, out, _ = await cti("consent", "import", str(consents))
+    assert (code, out.splitlines()[0]) == (0, "1 kept, 0 on record before, 1 refused.")
+    assert "line 3: given: yes or no" in out
+    assert "marketing: given (form)" in (await cti("consent", "find", NUMBER))[1]
+
+    of = await house.desk.campaign("spring")
+    at = datetime.now(UTC) - timedelta(hours=1)
+    await house.desk.attempt(1, of, at, "answered", answered=at)
+    assert "0 of 1 live answers lost" in (await cti("abandonment", "spring"))[1]
+    target = tmp_path / "evidence.csv"
+    assert (await cti("evidence", "spring", "--out", str(target)))[0] == 0
+    assert len(target.read_text().splitlines()) == 2
+    assert (await cti("evidence", "autumn"))[0] == 1
+    code, out, _ = await cti("why", NUMBER)
+    assert code == 0
+    for part in (
+        "it is on no list; it has been called before, 1 in all",
+        "Do not call, everywhere",
+        "On the register gb-tps",
+        "spring",
+    ):
+        assert part in out
+    assert json.loads((await cti("why", NUMBER, "--json"))[1])["number"] == NUMBER

@@ -1,0 +1,492 @@
+"""Call lists over real HTTP on a real PostgreSQL: files, contacts, merging and splitting, who may what, before a launch."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+
+from crm import target_group_rest
+from cti.customers_for_lists import CustomersForLists
+from cti.database import Database
+from cti.openapi import Route
+from cti.people import Actor, Agent, Directory, Role, Team
+from dialer import contacts, imports, lists, lists_rest
+from dialer.before_launch import before_launch, by_law, contacts_of
+from dialer.campaign_settings import CampaignSettings, RetryRule
+from dialer.contacts import ContactFilter
+from dialer.import_desk import ImportDesk
+from dialer.lists import Assigned, ListEdit, ListSettings, NewList, may_call, oversees
+from dialer.profiles import load
+from tests.list_files import gb, sheet, started
+from tests.test_sheets import workbook
+from tests.web_stage import Stage, Ticket
+
+if TYPE_CHECKING:
+    from cti.database import Pool
+
+BOB = Actor(login="bob", name="Bob", role=Role.SUPERVISOR, teams=frozenset({"service"}))
+
+
+@dataclass
+class House:
+    """The routes, and what stands behind them."""
+
+    pool: Pool
+    dsn: str
+    stage: Stage
+    http: aiohttp.ClientSession
+    desk: ImportDesk
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        who: str = "root",
+        match: int | None = None,
+        status: int = 200,
+    ) -> Any:
+        headers = {"Authorization": f"Bearer {who}-token"}
+        if match is not None:
+            headers["If-Match"] = f'"{match}"'
+        sent: dict[str, Any] = {"json": body} if not isinstance(body, bytes) else {"data": io.BytesIO(body)}
+        if body is None:
+            sent = {}
+        async with self.http.request(
+            method, self.stage.url + "/api/v1" + path, headers=headers, **sent
+        ) as answer:
+            text = await answer.text()
+            assert answer.status == status, text
+            return json.loads(text) if text and answer.content_type.endswith("json") else text
+
+    async def done(self, id: int) -> Any:
+        """Waits until an import is through."""
+        async with asyncio.timeout(60):
+            while (view := await self.ask("GET", f"/list-imports/{id}"))["state"] == "running":
+                await asyncio.sleep(0.02)
+        return view
+
+
+@pytest.fixture
+async def pool(migrated: str) -> AsyncIterator[Pool]:
+    db = Database(migrated, size=6)
+    await db.open()
+    yield db.pool
+    await db.close()
+
+
+@pytest.fixture
+async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
+    directory = Directory()
+    directory.load(
+        [Agent(login="anna", name="Anna", team="sales")],
+        [Team(id="sales", name="S"), Team(id="service", name="V")],
+    )
+    desk = ImportDesk(lambda: pool, migrated, every=0.2)
+    working = asyncio.create_task(desk.run())
+    stage = Stage()
+    stage.tokens["bob-token"] = Ticket(BOB)
+    routes: list[Route] = [
+        *lists_rest.routes(
+            pool=lambda: pool,
+            directory=directory,
+            desk=desk,
+            law=by_law(lambda: pool, load),
+            target_groups=CustomersForLists(lambda: pool),
+            largest=2 << 20,
+        ),
+        *target_group_rest.routes(pool=lambda: pool),
+    ]
+    app = stage.app(*routes, translate={**lists_rest.TRANSLATE, **target_group_rest.TRANSLATE})
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(stage.serve(app))
+        http = await opened.enter_async_context(aiohttp.ClientSession())
+        yield House(pool, migrated, stage, http, desk)
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+
+# ------------------------------------------------------------------------------------------------------ files
+
+
+async def test_a_file_from_upload_to_repair_and_undo(house: House) -> None:
+    content = (
+        b"Name;Telefon;Ort\n"
+        + b"".join(f"P{n};0171 55{n:05d};Bonn\n".encode() for n in range(50))
+        + b"X;12;=1+1\n"
+    )
+    sent = await house.ask("POST", "/list-imports?file=may.csv&country=DE", content, who="sue", status=201)
+    assert sent["guess"]["columns"] == ["name", "phone", "data:city"]
+    assert sent["preview"][0]["number"] == "+491715500000"
+    id = sent["about"]["id"]
+    await house.ask(
+        "GET", f"/list-imports/{id}", who="bob", status=404
+    )  # not started: only theirs who sent it
+    shown = await house.ask(
+        "POST", f"/list-imports/{id}/preview", {"settings": sent["settings"] | {"country": "GB"}}, who="sue"
+    )
+    assert shown["items"][0]["code"] == "bad_number"
+    begun = await house.ask(
+        "POST",
+        f"/list-imports/{id}/start",
+        {"name": "May", "settings": sent["settings"]},
+        who="sue",
+        status=202,
+    )
+    done = await house.done(id)
+    assert (done["state"], done["added"], done["bad"], done["list"]) == ("done", 50, 1, begun["list"])
+    rows = await house.ask("GET", f"/list-imports/{id}/bad-rows", who="sue")
+    assert [(row["row"], row["code"]) for row in rows["items"]] == [(52, "bad_number")]
+    given = await house.ask("GET", f"/list-imports/{id}/bad-rows.csv", who="sue")
+    assert list(csv.reader(io.StringIO(given.lstrip("\ufeff")), delimiter=";"))[1][:3] == ["X", "12", "'=1+1"]
+    undone = await house.ask("POST", f"/list-imports/{id}/undo", who="sue")
+    assert (undone["removed"], undone["stayed"]) == (50, 0)
+    actions = await house.pool.fetch("SELECT actor, action FROM audit ORDER BY id")
+    assert [tuple(row) for row in actions] == [
+        ("sue", "list_import.uploaded"),
+        ("sue", "list_import.started"),
+        ("sue", "list_import.bad_rows_read"),
+        ("sue", "list_import.undone"),
+    ]
+
+
+async def test_a_workbook_over_http_and_what_is_no_table(house: House, tmp_path: Path) -> None:
+    path = workbook(tmp_path / "a.xlsx", {"a": [["x"]], "b": [["Name", "Mobile"], ["Zoë", 447911000001]]})
+    sent = await house.ask(
+        "POST", "/list-imports?file=a.xlsx&country=GB&sheet=b", path.read_bytes(), status=201
+    )
+    assert sent["about"]["format"]["sheets"] == ["a", "b"]
+    assert sent["preview"][0]["number"] == "+447911000001"
+    for content, says in (
+        (b"", "empty"),
+        (b"PK\x03\x04junk", "damaged"),
+        (b"\x00\x01\x02" * 50, "neither CSV"),
+    ):
+        told = await house.ask("POST", "/list-imports?file=x&country=GB", content, status=422)
+        assert (told["code"], says in told["detail"]) == ("not_a_sheet", True)
+    told = await house.ask("POST", "/list-imports?file=x&country=GB", b"a,b\n" * (1 << 20), status=413)
+    assert told["code"] == "too_large"
+    assert await house.pool.fetchval("SELECT count(*) FROM list_imports") == 1  # nothing is left of those
+
+
+async def test_an_import_that_a_server_left_is_gone_on_with(house: House) -> None:
+    view = await started(house.pool, sheet(0, 300))  # nobody wakes the desk
+    assert (await house.done(view.id))["added"] == 300
+
+
+# ------------------------------------------------------------------------------------------------------ lists
+
+
+async def test_a_list_from_its_making_to_its_end(house: House) -> None:
+    made = await house.ask("POST", "/lists", {"name": "spring", "priority": 3}, who="sue", status=201)
+    at = f"/lists/{made['id']}"
+    assert (made["version"], made["contacts"]) == (1, {})
+    assert (await house.ask("POST", "/lists", {"name": "spring"}, status=409))["code"] == "name_taken"
+    assert (await house.ask("PATCH", at, {"campaign": 9}, match=1, status=409))["code"] == "no_campaign"
+    settings = {
+        "assigned": {"teams": ["sales"]},
+        "recycling": {"busy": {"after_minutes": [10], "at_most": 2}},
+        "quota": [{"counts": "connected", "most": 100, "per": "day"}],
+    }
+    changed = await house.ask("PATCH", at, {"settings": settings, "script": "Hello"}, match=1)
+    assert changed["settings"]["recycling"]["busy"]["after_minutes"] == [10]
+    assert (await house.ask("PATCH", at, {"name": "x"}, match=1, status=412))["code"] == "changed_meanwhile"
+    await house.ask("PATCH", at, {"name": "x"}, status=428)
+    # bob leads another team; an agent sees no lists at all
+    await house.ask("GET", at, who="bob", status=404)
+    await house.ask("DELETE", at, who="bob", match=2, status=404)
+    await house.ask("GET", "/lists", who="anna", status=403)
+    assert (await house.ask("GET", "/lists", who="bob"))["items"] == []
+    assert len((await house.ask("GET", "/lists", who="sue"))["items"]) == 1
+    mine = {"name": "y", "settings": {"assigned": {"teams": ["sales"]}}}
+    assert (await house.ask("POST", "/lists", mine, who="bob", status=403))["code"] == "forbidden"
+
+    await imports.run(house.dsn, (await started(house.pool, sheet(0, 5))).id)
+    await house.pool.execute("UPDATE list_contacts SET state = 'in_hand' WHERE e164 = $1", gb(1))
+    assert (await house.ask("DELETE", at, match=3, status=409))["code"] == "in_use"
+    await house.pool.execute("UPDATE list_contacts SET state = 'open'")
+    await house.ask("DELETE", at, match=3, status=204)
+    assert await house.pool.fetchval("SELECT count(*) FROM list_contacts") == 0
+
+
+async def test_pages_and_searches_of_a_long_list(house: House) -> None:
+    await imports.run(house.dsn, (await started(house.pool, sheet(0, 250))).id)
+    seen: list[str] = []
+    cursor = None
+    while True:
+        asked = {"limit": 100} | ({"cursor": cursor} if cursor else {})
+        page = await house.ask("POST", "/lists/1/contacts/search", asked)
+        seen += [one["e164"] for one in page["items"]]
+        if (cursor := page["next"]) is None:
+            break
+    assert seen == [gb(n) for n in range(250)]
+    await house.pool.execute(
+        "UPDATE list_contacts SET state = 'done', attempts = 2 WHERE e164 = ANY($1)", [gb(7), gb(8)]
+    )
+
+    async def found(**asked: Any) -> list[str]:
+        return [one["name"] for one in (await house.ask("POST", "/lists/1/contacts/search", asked))["items"]]
+
+    assert await found(q="p24") == ["P24", *(f"P24{n}" for n in range(10))]
+    assert await found(q="+44 7911 000013") == ["P13"]
+    assert await found(q="07911 00024") == [f"P24{n}" for n in range(10)]
+    assert await found(q="%") == []
+    assert await found(state="done") == await found(attempted=True) == ["P7", "P8"]
+    assert await found(data={"city": "Leeds"}, q="P9", zone="europe/london") == [
+        "P9",
+        *(f"P9{n}" for n in range(10)),
+    ]
+    assert await found(country="DE") == []
+    await house.ask("POST", "/lists/1/contacts/search", {"cursor": "nonsense"}, status=422)
+
+
+Fill = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+def fill(pool: Pool, migrated: str) -> Fill:
+    async def into(name: str, first: int, last: int) -> int:
+        view = await imports.run(migrated, (await started(pool, sheet(first, last), name)).id)
+        assert view.list is not None
+        return view.list
+
+    return into
+
+
+async def numbers(pool: Pool, list_id: int) -> list[str]:
+    rows = await pool.fetch("SELECT e164 FROM list_contacts WHERE list_id = $1 ORDER BY e164", list_id)
+    return [row["e164"] for row in rows]
+
+
+async def test_lists_are_merged_and_the_better_contact_stays(house: House, fill: Fill) -> None:
+    one, two, three = await fill("one", 0, 10), await fill("two", 5, 15), await fill("three", 20, 22)
+    await house.pool.execute(
+        "UPDATE list_contacts SET state = 'done' WHERE list_id = $1 AND e164 = $2", two, gb(6)
+    )
+    await house.pool.execute(
+        "UPDATE list_contacts SET name = '' WHERE list_id = $1 AND e164 = $2", one, gb(7)
+    )
+    version = (await lists.read(house.pool, one)).version
+    merged = await house.ask("POST", f"/lists/{one}/merge", {"lists": [two, three]}, match=version)
+    assert merged == {"moved": 12, "removed": 5, "lists": [two, three]}
+    assert await numbers(house.pool, one) == [gb(n) for n in [*range(15), 20, 21]]
+    kept = {row["e164"]: row for row in await house.pool.fetch("SELECT * FROM list_contacts")}
+    assert (kept[gb(6)]["state"], kept[gb(7)]["name"]) == ("done", "P7")
+    await house.ask("GET", f"/lists/{two}", status=404)
+    again = (await lists.read(house.pool, one)).version
+    assert (await house.ask("POST", f"/lists/{one}/merge", {"lists": [one]}, match=again, status=409))[
+        "code"
+    ] == "same_list"
+    undone = (await house.ask("GET", f"/list-imports?list={one}"))["items"]
+    assert len(undone) == 3  # the imports of the merged lists can still be undone
+
+
+async def test_a_list_is_split_evenly_and_by_a_filter(house: House, fill: Fill) -> None:
+    one = await fill("one", 0, 11)
+    await house.pool.execute("UPDATE list_contacts SET state = 'in_hand' WHERE e164 = $1", gb(4))
+    split = await house.ask("POST", f"/lists/{one}/split", {"parts": 3}, match=2)
+    second, third = split["lists"]
+    assert [len(await numbers(house.pool, id)) for id in (one, second, third)] == [5, 3, 3]
+    assert gb(4) in await numbers(house.pool, one)
+    assert (await lists.read(house.pool, second)).name == "one 2/3"
+    off = await house.ask(
+        "POST", f"/lists/{one}/split", {"filter": {"state": "in_hand"}, "name": "busy"}, match=3, status=409
+    )
+    assert off["code"] == "nobody"  # who is being called stays
+    off = await house.ask("POST", f"/lists/{second}/split", {"filter": {"q": "P1"}, "name": "ones"}, match=1)
+    assert off["moved"] == 1
+    assert (await house.ask("POST", f"/lists/{one}/split", {"parts": 2, "name": "x"}, match=3, status=422))[
+        "code"
+    ] == ("bad_value")
+
+
+async def test_duplicates_across_lists_and_of_one_person(house: House, fill: Fill) -> None:
+    one, two = await fill("one", 0, 10), await fill("two", 0, 10)
+    await house.pool.execute(
+        "UPDATE list_contacts SET state = 'blocked' WHERE list_id = $1 AND e164 = $2", two, gb(0)
+    )
+    await house.pool.execute("UPDATE list_contacts SET state = 'in_hand' WHERE e164 = $1", gb(1))
+    told = await house.ask("POST", "/lists/dedupe", {"lists": [one, two]})
+    assert told["removed"] == 9  # of the two in hand neither
+    assert gb(0) not in await numbers(house.pool, one)
+    await house.pool.execute(
+        "UPDATE list_contacts SET state = 'open', person = 'K1' WHERE e164 = ANY($1)", [gb(2), gb(3)]
+    )
+    assert (await house.ask("POST", "/lists/dedupe", {"lists": [one], "same": "person"}))["removed"] == 1
+
+
+async def test_used_up_contacts_are_called_again(house: House, fill: Fill) -> None:
+    one = await fill("one", 0, 4)
+    for n, outcome in enumerate(("busy", "no_answer", "fax")):
+        await house.pool.execute(
+            "UPDATE list_contacts SET state = 'exhausted', attempts = 6, last_outcome = $2 WHERE e164 = $1",
+            gb(n),
+            outcome,
+        )
+    told = await house.ask("POST", f"/lists/{one}/recycle", {"outcomes": ["busy", "no_answer"]}, match=2)
+    assert told == {"opened": 2}
+    states = await house.pool.fetch("SELECT state, attempts FROM list_contacts ORDER BY e164")
+    assert [tuple(row) for row in states] == [("open", 0), ("open", 0), ("exhausted", 6), ("open", 0)]
+
+
+async def test_two_merges_at_once_and_an_import_in_the_middle(pool: Pool, migrated: str, fill: Fill) -> None:
+    one, two = await fill("one", 0, 50), await fill("two", 50, 100)
+    running = await started(pool, sheet(100, 3000), "one")
+
+    async def merge(target: int, source: int) -> Any:
+        async with pool.acquire() as db, db.transaction():
+            return await contacts.merge(db, target, [source], version=2, by="sue")
+
+    found = await asyncio.gather(
+        imports.run(migrated, running.id, batch=100), merge(one, two), merge(two, one), return_exceptions=True
+    )
+    refused = [one for one in found if isinstance(one, Exception)]
+    assert all(
+        isinstance(one, lists.NoList | lists.ChangedMeanwhile | lists.NotPossible) for one in refused
+    ), refused
+    assert await pool.fetchval("SELECT count(*) FROM list_contacts") == 3000
+
+
+# ------------------------------------------------------------------------------------------------ before a launch
+
+
+async def test_before_a_launch_everybody_is_counted_with_the_reason(house: House, fill: Fill) -> None:
+    pool = house.pool
+    content = sheet(0, 20) + f"No,12,\nTwice,{gb(1)},\n".encode() + b"Sat,+80012345678,\n"
+    one = (await imports.run(house.dsn, (await started(pool, content, "one")).id)).list
+    assert one is not None
+    for n, state in enumerate(("in_hand", "done", "exhausted", "skipped")):
+        await pool.execute("UPDATE list_contacts SET state = $2 WHERE e164 = $1", gb(n), state)
+    await pool.execute(
+        "UPDATE list_contacts SET state = 'blocked', why = 'asked us not to' WHERE e164 = $1", gb(4)
+    )
+    await pool.execute(
+        "UPDATE list_contacts SET not_before = now() + interval '1 day' WHERE e164 = $1", gb(5)
+    )
+    await pool.execute("UPDATE list_contacts SET attempts = 6 WHERE e164 = $1", gb(6))
+    told = await house.ask("GET", f"/lists/{one}/before-launch")
+    assert (told["total"], told["can"], told["later"]) == (21, 13, 1)
+    assert told["hindrances"] == ["the list belongs to no campaign"]
+    assert {reason["code"]: reason["count"] for reason in told["reasons"]} == {
+        "callable": 13, "later": 1, "attempts_used_up": 2, "blocked": 1, "done": 1, "in_hand": 1, "no_zone": 1,
+        "skipped": 1, "row:bad_number": 1, "row:duplicate": 1,
+    }  # fmt: skip
+    page = await house.ask("GET", f"/lists/{one}/before-launch/no_zone")
+    assert [row["e164"] for row in page["items"]] == ["+80012345678"]
+    page = await house.ask("GET", f"/lists/{one}/before-launch/callable?limit=10")
+    rest = await house.ask("GET", f"/lists/{one}/before-launch/callable?cursor={page['next']}")
+    assert len(page["items"] + rest["items"]) == 13
+    await house.ask("GET", f"/lists/{one}/before-launch/Nonsense", status=404)
+
+
+async def test_the_law_is_asked_before_a_launch(pool: Pool, fill: Fill) -> None:
+    one = await fill("one", 0, 10)
+    settings = CampaignSettings(hours={}).model_dump_json()  # never open: every contact is refused by it
+    await pool.execute(
+        """INSERT INTO campaigns (id, name, mode, profile, settings, created_by, changed_by)
+           VALUES (1, 'c', 'progressive', (SELECT $1), $2::jsonb, '', '')""",
+        *(next(name for name in load() if "gb" in name.lower() or "uk" in name.lower()), settings),
+    )
+    await lists.change(pool, one, ListEdit(campaign=1), version=2, by="sue")
+    law = by_law(lambda: pool, load)
+    told = await before_launch(pool, one, law)
+    assert (told.can, told.asked, told.whole) == (0, 10, True)
+    refused = [reason for reason in told.reasons if reason.code.startswith("law:")]
+    assert sum(reason.count for reason in refused) == 10
+    page = await contacts_of(pool, one, refused[0].code, law, limit=4)
+    assert len(page) == 4
+    assert (await before_launch(pool, one, law, most=3)).whole is False
+
+
+# ------------------------------------------------------------------------------------------------ target groups
+
+
+async def test_a_target_group_becomes_a_list(house: House) -> None:
+    pool = house.pool
+    for n, (name, country, klass, status) in enumerate(
+        [
+            ("Ann", "GB", "A", "active"),
+            ("Bea", "GB", "A", "closed"),
+            ("Cid", "DE", "B", "active"),
+            ("Dan", "GB", "A", "active"),
+        ]
+    ):
+        await pool.execute(
+            "INSERT INTO accounts (id, number, name, country, class, status, city) VALUES ($1, $2, $3, $4, $5, $6, 'Ely')",
+            *(n + 1, f"S{n}", name, country, klass, status),
+        )
+        if name != "Dan":
+            await pool.execute("INSERT INTO phones (e164, account_id) VALUES ($1, $2)", gb(n), n + 1)
+    await pool.execute("INSERT INTO phones (e164, account_id, kind) VALUES ('+442079460018', 1, 'work')")
+    await pool.execute("INSERT INTO open_items (account_id, kind, subject) VALUES (3, 'complaint', 'x')")
+    wanted = {"countries": ["GB"], "classes": ["A"], "last_contact_days": 30}
+    made = await house.ask(
+        "POST", "/target-groups", {"name": "best", "conditions": wanted}, who="sue", status=201
+    )
+    assert await house.ask("GET", f"/target-groups/{made['id']}/count") == {"customers": 2, "with_phone": 1}
+    assert await house.ask("POST", "/target-groups/count", {"no_open_items": ["complaint"]}) == {
+        "customers": 2, "with_phone": 1,
+    }  # fmt: skip
+    begun = await house.ask(
+        "POST",
+        "/list-imports/from-target-group",
+        {"group": made["id"], "name": "best", "country": "GB"},
+        status=202,
+    )
+    done = await house.done(begun["id"])
+    assert (done["added"], done["bad"]) == (1, 1)  # Dan has no phone
+    (row,) = (await house.ask("POST", f"/lists/{done['list']}/contacts/search", {}))["items"]
+    assert (row["name"], row["account"], row["person"], row["data"]) == (
+        "Ann",
+        1,
+        "S0",
+        {"city": "Ely", "class": "A"},
+    )
+    assert {row["e164"], *row["other_numbers"]} == {gb(0), "+442079460018"}
+    await house.ask(
+        "POST", "/list-imports/from-target-group", {"group": 99, "name": "x", "country": "GB"}, status=404
+    )
+    await house.ask("PUT", f"/target-groups/{made['id']}", {"name": "b", "conditions": {}}, match=1)
+    await house.ask("DELETE", f"/target-groups/{made['id']}", match=1, status=412)
+    await house.ask("DELETE", f"/target-groups/{made['id']}", match=2, status=204)
+
+
+# ------------------------------------------------------------------------------------------------ rules of a list
+
+
+def test_who_calls_and_who_oversees_a_list() -> None:
+    directory = Directory()
+    directory.load([Agent(login="anna", name="A", team="sales")], [])
+    assert may_call(Assigned(), "anna", "sales")
+    assert may_call(Assigned(teams=["sales"]), "anna", "sales")
+    assert may_call(Assigned(units=["north"]), "anna", None, unit="north")
+    assert may_call(Assigned(positions=["senior"]), "anna", None, position="senior")
+    assert not may_call(Assigned(agents=["ben"], teams=["service"]), "anna", "sales", unit="north")
+    assert oversees(BOB, Assigned(), directory)
+    assert oversees(BOB, Assigned(teams=["service"], agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(agents=["anna"]), directory)
+
+
+def test_a_lists_own_rules_come_before_the_campaigns() -> None:
+    campaign = CampaignSettings(max_attempts=5)
+    own = ListSettings(recycling={"busy": RetryRule(after_minutes=(7,), at_most=1)}, max_attempts=9)
+    busy, other = own.retry("busy", campaign), own.retry("no_answer", campaign)
+    assert busy is not None
+    assert busy.after_minutes == (7,)
+    assert other == campaign.retry("no_answer")
+    assert own.attempts(campaign) == 5  # a list may lower it, not raise it
+    assert ListSettings(max_attempts=2).attempts(campaign) == 2
+    assert ContactFilter().empty
+    assert NewList(name="x").settings == ListSettings()
