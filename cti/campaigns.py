@@ -163,7 +163,7 @@ class OfferAccepted(OfferFact, frozen=True, gc=False, kw_only=True):
 
 class OfferEnded(OfferFact, frozen=True, gc=False, kw_only=True):
     """It is over. `reason`: called (the call is over, `outcome` as of any attempt), skipped, unanswered, not_ready,
-    not_possible, campaign_ended."""
+    no_such_number, not_possible, campaign_ended."""
 
     TYPE: ClassVar[str] = "offer.ended"
     reason: str

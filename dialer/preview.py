@@ -154,8 +154,11 @@ class PreviewDesk:
             self._publish([OfferAccepted(at=self._now(), offer=id, agent=agent, view=offer.view)])
             try:
                 call = await self._call(offer.live.pbx, agent, offer.live.e164)
-            except CommandError:
-                await self._take_back(offer, "not_possible")
+            except CommandError as error:
+                wrong_number = error.code == "no_such_target"
+                await self._take_back(offer, "no_such_number" if wrong_number else "not_possible")
+                if wrong_number:
+                    await self._put_away(offer, "blocked", error.message)
                 raise
         finally:
             offer.held = False
@@ -176,21 +179,20 @@ class PreviewDesk:
         offer.held = True
         try:
             await self._claims.withdraw([id])
-            await self._pool().execute(
-                """UPDATE list_contacts SET state = CASE WHEN $3 THEN 'open' ELSE 'skipped' END, why = $2,
-                       not_before = CASE WHEN $3 THEN greatest(not_before, $4) ELSE not_before END
-                    WHERE id = $1 AND state = 'open'""",
-                *(
-                    offer.one.candidate.contact,
-                    f"{agent}: {reason}"[:200],
-                    later,
-                    self._now() + timedelta(hours=1),
-                ),
-            )
+            await self._put_away(offer, "open" if later else "skipped", f"{agent}: {reason}")
         finally:
             offer.held = False
         self._end(offer, "skipped")
         return offer.view
+
+    async def _put_away(self, offer: _Offer, state: str, why: str) -> None:
+        """The contact that has been given back is for nobody now; one that is left open, for an hour."""
+        await self._pool().execute(
+            """UPDATE list_contacts SET state = $2, why = $3,
+                   not_before = CASE WHEN $2 = 'open' THEN greatest(not_before, $4) ELSE not_before END
+                WHERE id = $1 AND state = 'open'""",
+            *(offer.one.candidate.contact, state, why[:200], self._now() + timedelta(hours=1)),
+        )
 
     async def next(self, agent: str, campaign: int | None) -> OfferView:
         """The agent asks for the next contact of a campaign in mode manual or preview, or of the one with the highest
@@ -223,9 +225,8 @@ class PreviewDesk:
             found = await self._check(db, [offer.one.candidate], offer.campaign, self._now())
         verdict = found.get(offer.one.candidate.contact)
         # Its own attempt is written already and counts: only what else has changed is looked for.
-        steps = (
-            [step for step in verdict.steps if not step.ok and "attempt" not in step.rule] if verdict else []
-        )
+        refused = [step for step in verdict.steps if not step.ok] if verdict is not None else []
+        steps = [step for step in refused if step.rule not in OWN_COUNTS]
         if verdict is None or steps:
             await self._take_back(offer, "not_possible")
             raise NotPossible(
