@@ -54,9 +54,12 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
 class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     """How a campaign goes at this moment. `agents` by state (ready, reserved, busy, wrap_up, not_ready …); `calls` under way
     by stage (committed, dialed, ringing, answered, connected), `lines` all of them; `today` since midnight and
-    `last_half_hour`, by when calls were placed. `contacts` of its lists by state; `window`: what the abandonment is counted
-    over, of which `may_be_lost` more people may be abandoned until `until`, and `budget` says so in words. `pace`: calls
-    asked for in the last minute, and `why` so many."""
+    `last_half_hour`, by when calls were placed. `contacts` of its lists by state.
+
+    `live` answers in the window of the law, `lost` of them (also those connected too late, and people taken for machines
+    where the law counts them), a share of `cap` being allowed: `may_be_lost` more may be, until `until`, when that changes by
+    time alone; `budget` says so in words. `pace`: calls asked for in the last minute, and `why` so many.
+    """
 
     campaign: int
     at: datetime
@@ -66,9 +69,11 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     calls: dict[str, int]
     today: CampaignSums
     last_half_hour: CampaignSums
-    window: CampaignSums
+    live: int
+    lost: float
+    cap: float
     may_be_lost: int
-    until: datetime
+    until: datetime | None
     budget: str
     contacts: dict[str, int]
     pace: int
