@@ -57,8 +57,8 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     `last_half_hour`, by when calls were placed. `contacts` of its lists by state.
 
     `live` answers in the window of the law, `lost` of them (also those connected too late, and people taken for machines
-    where the law counts them), a share of `cap` being allowed: `may_be_lost` more may be, until `until`, when that changes by
-    time alone; `budget` says so in words. `pace`: calls asked for in the last minute, and `why` so many.
+    where the law counts them), a share of `cap` being allowed: `may_be_lost` more may be, until `until`, when that changes
+    by time alone; `budget` says so in words. `pace`: calls asked for in the last minute, and `why` so many.
     """
 
     campaign: int
