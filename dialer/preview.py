@@ -164,6 +164,8 @@ class PreviewDesk:
             offer.held = False
         self._put(offer, call=call)
         self._of_call[call] = offer
+        with suppress(*AWAY):  # only what the agent says of the call hangs on it
+            await self._pool().execute("UPDATE attempts SET call = $2 WHERE id = $1", id, call)
         self._set_data(call, call_data(offer.campaign, offer.one), agent)
         if (view := self._view(call)) is not None:
             for connection in view.connections:

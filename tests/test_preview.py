@@ -64,8 +64,10 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     await anna.ask("call.hangup", call=told["call"])
     over = (await anna.wait_for("offer.ended", offer=offer["offer"], within=20))["data"]
     assert (over["reason"], over["outcome"]) == ("called", "connected")
+    await anna.ask("call.dispose", call=told["call"], disposition="Sale")
     (attempt,) = await ended(centre, id, 1)
     assert (attempt["outcome"], attempt["agent"], attempt["mode"]) == ("connected", "anna", "preview")
+    assert attempt["disposition"] == "Sale"
     assert (
         attempt["committed"]
         <= attempt["dialed"]
