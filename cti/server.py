@@ -141,6 +141,8 @@ from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
+from dialer.opt_outs import OptOuts
+from dialer.opt_outs import catch_up as list_opt_outs
 from dialer.plans import Plans
 from dialer.preview import OF_CALLS, PreviewDesk
 from dialer.profiles import load as load_profiles
@@ -441,6 +443,7 @@ class Server:
         await self.messages.load()
         await self.help_requests.load()
         await self.call_backs.load()
+        await list_opt_outs(self.database.pool)
         await self.alarm_watch.refresh()
         await self.alarm_watch.restore(self.alarm_measures.was_away)
         # None is up yet: agents are unknown.
@@ -609,6 +612,7 @@ class Server:
             set_data=self._set_data,
             spawn=self._tasks.spawn,
             within=law.within,
+            opted_out=OptOuts(lambda: self.database.pool).heard,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )
