@@ -508,8 +508,9 @@ class Server:
     def _outside_number(self, pbx: str, dialled: str) -> str:
         return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
 
-    def _disposed(self, actor: Actor, call: str) -> None:
+    def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
+        self._tasks.spawn(self.dialer.disposed(call, disposition))
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:
@@ -580,12 +581,17 @@ class Server:
 
     def _campaigns(self) -> None:
         """What campaigns are run by; nothing is dialed before the links are up."""
-        clock = asyncio.get_running_loop().time
         ours = self.settings.dialer
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self.import_desk = ImportDesk(lambda: self.database.pool, self._dsn)
+        self.dialer = self.make_dialer()
+
+    def make_dialer(self) -> Dialer:
+        """What runs campaigns; several may run on one database, one of them paces each campaign."""
+        clock = asyncio.get_running_loop().time
+        ours = self.settings.dialer
         law = LawDesk(lambda: self.profiles, check_all, clock=clock)
-        self.dialer = Dialer(
+        return Dialer(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
             claims=Claims(

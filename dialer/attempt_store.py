@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dialer import do_not_call
 from dialer.attempts import Outcome
 from dialer.campaign_settings import CampaignSettings
 from dialer.lists import list_settings
@@ -53,6 +54,8 @@ async def write(
         ended = await _update(db, rows)
         for row in rows:
             if row.outcome is not None and row.id in ended and row.campaign in settings:
+                if row.opted_out:
+                    await _never_again(db, row, ended[row.id]["e164"], settings[row.campaign][0])
                 await _let_go(db, row, ended[row.id], *settings[row.campaign], now)
 
 
@@ -96,6 +99,19 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
         if found is not None and row.outcome is not None:
             ended[row.id] = found
     return ended
+
+
+async def _never_again(db: PoolConnection, row: AttemptRow, e164: str, settings: CampaignSettings) -> None:
+    """Who pressed the key during the message is on the do-not-call list, in the same transaction as the attempt's end."""
+    await do_not_call.add(
+        db,
+        number=e164,
+        scope="company" if settings.company else "everywhere",
+        company=settings.company,
+        by="customer",
+        reason="pressed the key during the message",
+        call=row.id,
+    )
 
 
 async def _let_go(
@@ -191,3 +207,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
             most,
         )
     )
+
+
+async def dispose(pool: Pool, attempt: str, disposition: str) -> None:
+    """Notes how an agent says that the call ended."""
+    await pool.execute("UPDATE attempts SET disposition = $2 WHERE id = $1", attempt, disposition[:100])

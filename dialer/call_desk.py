@@ -55,8 +55,7 @@ TRY_ANOTHER = frozenset({"agent_taken", "line_closed", "agent_not_free", "not_co
 
 
 class CallDesk:
-    """All calls under way of this server's campaigns. `running`: the campaigns by id; `kick`: asks for a decision at once;
-    `opted_out`: (number, campaign, attempt) of who pressed the key."""
+    """All calls under way of this server's campaigns. `running`: these by id; `kick`: asks for a decision at once."""
 
     def __init__(
         self,
@@ -70,7 +69,6 @@ class CallDesk:
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         kick: Callable[[], None],
-        opted_out: Callable[[str, int, str], Coroutine[Any, Any, None]] | None,
     ) -> None:
         self._running = running
         self._pbxs = pbxs
@@ -81,7 +79,6 @@ class CallDesk:
         self._set_data = set_data
         self._spawn = spawn
         self._kick = kick
-        self._opted_out = opted_out
         self._live: dict[str, Live] = {}
         self._taking: set[str] = set()
 
@@ -219,7 +216,7 @@ class CallDesk:
             return
         if isinstance(fact, CallEstablished):
             self._connected(live, fact.agent)
-        elif live.attempt.agent == fact.agent:
+        elif live.attempt.agent == fact.agent and fact.reason != "lost":
             live.attempt.tell(Told.AGENT_LEFT, asyncio.get_running_loop().time())
 
     def of_call(self, call: str) -> Live | None:
@@ -239,8 +236,6 @@ class CallDesk:
             self._set_data(live.call, dict(live.data), "dialer")
         if what in (Told.NOBODY, Told.CONNECTED):
             live.waiting = False
-        if what is Told.OPTED_OUT and self._opted_out is not None:
-            self._spawn(self._opted_out(live.e164, live.campaign, live.attempt.id))
         if run is not None:
             if what is Told.UP:
                 run.answered += 1

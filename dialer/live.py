@@ -174,6 +174,8 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
         attempt.tell(Told.AMD, attempt.at.get(Told.UP, now), row["amd"])
     if row["message_played"] is not None:
         attempt.tell(Told.NOBODY, attempt.at.get(Told.MESSAGE, now))
+    if row["opted_out"]:
+        attempt.tell(Told.OPTED_OUT, attempt.at.get(Told.MESSAGE, now))
     attempt.tell(Told.SENT, attempt.at.get(Told.SENT, now))
     return live
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.centre import Centre
@@ -9,6 +11,7 @@ from tests.dialer_house import (
     CALLER_IDS,
     as_asterisk_says,
     at_work,
+    attempts,
     campaign,
     dialing_house,
     ended,
@@ -56,6 +59,13 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert shown["tariff"] == "gold"
     assert shown["script"] == "Say hello."
     assert shown["list"].startswith("list of campaign")
+    agent = next(screen for screen in centre.screens if screen.login == talked[0]["agent"])
+    await agent.ask("call.dispose", call=f"main:{talked[0]['id']}", disposition="Sale")
+    async with asyncio.timeout(10):
+        while [row["disposition"] for row in await attempts(centre, id) if row["id"] == talked[0]["id"]] != [
+            "Sale"
+        ]:
+            await asyncio.sleep(0.05)
     contacts = await centre.fetch(
         "SELECT e164, state, why FROM list_contacts c WHERE list_id = $1", rows[0]["list_id"]
     )
@@ -82,6 +92,8 @@ async def test_nobody_is_there_in_time(centre: Centre) -> None:
     await as_asterisk_says(centre, [row])
     (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
     assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
+    listed = await centre.fetch("SELECT number, scope, call FROM do_not_call")
+    assert listed == [{"number": int(first[1:]), "scope": "everywhere", "call": row["id"]}]
 
 
 async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
@@ -107,3 +119,45 @@ async def test_agents_and_lines_go_to_the_higher_priority_first(centre: Centre) 
     first, then = await ended(centre, high, 1), await ended(centre, low, 1)
     assert max(row["committed"] for row in first) < min(row["committed"] for row in then)
     assert {row["outcome"] for row in [*first, *then]} == {"connected"}
+
+
+async def test_machines_are_told_from_people(centre: Centre) -> None:
+    await at_work(centre, "anna")
+    world = await centre.ami("world")
+    await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO hello&silence/2"})
+    try:
+        wanted = {number("human", 0, 1): "connected", number("machine", 0, 1): "machine"}
+        id = await campaign(centre, list(wanted), mode="power", ratio=2, amd=True)
+        rows = await ended(centre, id, 2)
+    finally:
+        await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO beep"})
+    assert {row["e164"]: (row["outcome"], row["amd"]) for row in rows} == {
+        number("human", 0, 1): ("connected", "HUMAN"),
+        number("machine", 0, 1): ("machine", "MACHINE"),
+    }
+    assert all(row["waited"] < 1.2 for row in rows if row["outcome"] == "connected")
+    await as_asterisk_says(centre, rows)
+
+
+async def test_a_paused_campaign_of_a_dead_server_is_settled_too(centre: Centre) -> None:
+    """An attempt of a server that is gone, in a campaign that does not run: it ends, and its contact is free again."""
+    id = await campaign(centre, [number("human", 0, 1)], state="paused")
+    await centre.fetch(
+        """
+        WITH contact AS (
+            UPDATE list_contacts SET state = 'in_hand', attempts = 1
+             WHERE list_id = (SELECT id FROM call_lists WHERE campaign_id = $1) RETURNING id, list_id, e164)
+        INSERT INTO attempts
+               (id, campaign_id, list_id, contact_id, e164, pbx, mode, profile, owner, state, committed, dialed)
+        SELECT 'at-' || repeat('a', 32), $1, list_id, id, e164, 'main', 'progressive', 'test', 'gone', 'dialed',
+               now(), now()
+          FROM contact RETURNING id
+        """,
+        id,
+    )
+    (row,) = await ended(centre, id, 1)
+    assert (row["outcome"], row["why"]) == ("unknown", "ended while no server watched")
+    (contact,) = await centre.fetch(
+        "SELECT state, not_before > now() AS later FROM list_contacts WHERE id = $1", row["contact_id"]
+    )
+    assert (contact["state"], contact["later"]) == ("open", True)
