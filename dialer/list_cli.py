@@ -71,6 +71,7 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
 
 @lists.command("import")
 def import_file(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="CSV or Excel (.xlsx).")],
     into: Annotated[str, typer.Option("--list", help="Into this list; it is made if it is not there.")],
     country: Annotated[
@@ -123,7 +124,7 @@ def import_file(
         "duplicates": duplicates,
     }
     try:
-        how, parts, size = _opened(file, sheet)
+        how, parts, size = _opened(file, sheet, ctx.call_on_close)
         lines = _first(parts(), how)
     except NotASheet as error:
         fail(f"{file.name}: {error}.")
@@ -483,10 +484,14 @@ def _home() -> str:
     return next(iter(pbxs.values())).region
 
 
-def _opened(file: Path, sheet: str) -> tuple[Format, Callable[[], Iterator[bytes]], int]:
+def _opened(
+    file: Path, sheet: str, at_end: Callable[[Callable[[], None]], object]
+) -> tuple[Format, Callable[[], Iterator[bytes]], int]:
     """How the file is written, its parts as CSV (again and again), and its size in bytes. Raises NotASheet, OSError."""
+    import tempfile
+
     from dialer.imports import LARGEST_FILE, OURS
-    from dialer.sheets import NotASheet, Sniffer, as_csv, open_workbook
+    from dialer.sheets import PART, NotASheet, Sniffer, as_csv, open_workbook
 
     sniffer = Sniffer()
     for part in _parts(file):
@@ -495,10 +500,17 @@ def _opened(file: Path, sheet: str) -> tuple[Format, Callable[[], Iterator[bytes
         raise NotASheet(f"a file holds at most {LARGEST_FILE >> 20} MiB: split it")
     if not sniffer.is_workbook:
         return sniffer.format, lambda: _parts(file), sniffer.size
-    how, _ = open_workbook(file, sheet)
-    size = sum(len(part) for part in as_csv(open_workbook(file, how.sheet)[1]))
-    told = type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets)
-    return told, lambda: as_csv(open_workbook(file, how.sheet)[1]), size
+    how, rows = open_workbook(file, sheet)
+    unpacked = tempfile.TemporaryFile(prefix="cti-lists-")  # noqa: SIM115
+    at_end(unpacked.close)
+    size = sum(unpacked.write(part) for part in as_csv(rows))
+
+    def again() -> Iterator[bytes]:
+        unpacked.seek(0)
+        while part := unpacked.read(PART):
+            yield part
+
+    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets), again, size
 
 
 def _parts(file: Path) -> Iterator[bytes]:

@@ -287,24 +287,30 @@ async def held(db: Queryable, id: int, version: int | None = None) -> asyncpg.Re
 async def delete(db: Queryable, id: int, *, version: int) -> int:
     """Deletes a list with its contacts and returns how many; in a transaction of the caller's. Refused while an attempt
     is under way or an import is running. What was attempted stays in the attempts."""
+    await db.execute("SET LOCAL statement_timeout = 0")
     await held(db, id, version)
     if await db.fetchval(
-        """SELECT EXISTS (SELECT FROM list_contacts WHERE list_id = $1 AND state = 'in_hand')
-               OR EXISTS (SELECT FROM attempts WHERE list_id = $1 AND state <> 'ended')""",
-        id,
-    ):
-        raise NotPossible("in_use", "calls to contacts of this list are under way: deactivate it, then wait")
+        "SELECT EXISTS (SELECT FROM list_contacts WHERE list_id = $1 AND state = 'in_hand')", id
+    ) or await _called(db, id):
+        raise NotPossible("in_use", IN_USE)
     if await db.fetchval(
         "SELECT EXISTS (SELECT FROM list_imports WHERE list_id = $1 AND state = 'running')", id
     ):
         raise NotPossible("importing", "an import into this list is running: cancel it first")
-    gone = await db.fetchval(
-        "WITH gone AS (DELETE FROM list_contacts WHERE list_id = $1 RETURNING 1) SELECT count(*) FROM gone",
-        id,
-        timeout=600,
+    gone = await db.execute("DELETE FROM list_contacts WHERE list_id = $1", id, timeout=900)
+    if await _called(db, id):  # claimed while we waited for the contacts: nothing is deleted
+        raise NotPossible("in_use", IN_USE)
+    await db.execute("DELETE FROM call_lists WHERE id = $1", id, timeout=900)
+    return int(gone.rpartition(" ")[2])
+
+
+IN_USE = "calls to contacts of this list are under way: deactivate it, then wait"
+
+
+async def _called(db: Queryable, id: int) -> bool:
+    return bool(
+        await db.fetchval("SELECT EXISTS (SELECT FROM attempts WHERE list_id = $1 AND state <> 'ended')", id)
     )
-    await db.execute("DELETE FROM call_lists WHERE id = $1", id, timeout=600)
-    return int(gone)
 
 
 async def _counts(db: Queryable, lists: list[int]) -> dict[int, dict[str, int]]:

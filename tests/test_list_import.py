@@ -192,25 +192,24 @@ async def test_duplicates_within_the_file_the_list_and_other_lists(pool: Pool, m
 async def test_a_killed_process_loses_and_doubles_nothing(pool: Pool, migrated: str) -> None:
     rows = 8_000
     view = await started(pool, sheet(0, rows), part=50_000)
-    for _ in range(2):
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dialer.import_worker", "run", str(view.id),
-            env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        before = (await imports.read(pool, view.id)).done
-        async with asyncio.timeout(60):
-            while worker.returncode is None and (await imports.read(pool, view.id)).done == before:
-                await asyncio.sleep(0.005)
-        if worker.returncode is None:
-            worker.send_signal(signal.SIGKILL)
-        await worker.wait()
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dialer.import_worker", "run", str(view.id),
+        env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(100):
+        while worker.returncode is None and (await imports.read(pool, view.id)).done == 0:
+            await asyncio.sleep(0.005)
+    if worker.returncode is None:
+        worker.send_signal(signal.SIGKILL)
+    await worker.wait()
+    half = await imports.read(pool, view.id)
+    if half.state == "running":  # else it was through before
+        async with asyncio.timeout(100):  # until PostgreSQL has noticed
+            while await imports.waiting(pool) != [view.id]:
+                await asyncio.sleep(0.02)
         half = await imports.read(pool, view.id)
-        if half.state == "running":
-            async with asyncio.timeout(60):  # until PostgreSQL has noticed
-                while await imports.waiting(pool) != [view.id]:
-                    await asyncio.sleep(0.02)
-            assert half.done > before
-            assert await pool.fetchval("SELECT count(*) FROM list_contacts") == half.added
+        assert half.done > 0
+        assert await pool.fetchval("SELECT count(*) FROM list_contacts") == half.added
     done = await imports.run(migrated, view.id)
     assert (done.state, done.added, done.bad, done.done) == ("done", rows, 0, rows + 1)
     found = await pool.fetch("SELECT e164, import_row FROM list_contacts ORDER BY import_row")
@@ -287,7 +286,7 @@ async def test_a_process_that_always_breaks_down_is_given_up_and_harms_no_other(
     desk = ImportDesk(lambda: pool, migrated, every=0.05)
     working = asyncio.create_task(desk.run())
     states = {}
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(100):
         while states != {broken.id: "failed", whole.id: "done"}:
             await asyncio.sleep(0.02)
             states = dict(await pool.fetch("SELECT id, state FROM list_imports"))

@@ -74,7 +74,7 @@ class House:
 
     async def done(self, id: int) -> Any:
         """Waits until an import is through."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             while (view := await self.ask("GET", f"/list-imports/{id}"))["state"] == "running":
                 await asyncio.sleep(0.02)
         return view
@@ -347,6 +347,33 @@ async def test_used_up_contacts_are_called_again(house: House, fill: Fill) -> No
     assert told == {"opened": 2}
     states = await house.pool.fetch("SELECT state, attempts FROM list_contacts ORDER BY e164")
     assert [tuple(row) for row in states] == [("open", 0), ("open", 0), ("exhausted", 6), ("open", 0)]
+
+
+async def test_a_list_is_not_deleted_under_a_call_that_is_claimed_meanwhile(pool: Pool, fill: Fill) -> None:
+    one = await fill("one", 0, 3)
+    await pool.execute(
+        "INSERT INTO campaigns (id, name, mode, profile, created_by, changed_by) VALUES (1, 'c', 'manual', 'GB', '', '')"
+    )
+
+    async def delete() -> int:
+        async with pool.acquire() as db, db.transaction():
+            return await lists.delete(db, one, version=2)
+
+    async with pool.acquire() as db:
+        async with db.transaction():
+            await db.execute("UPDATE list_contacts SET state = 'in_hand' WHERE e164 = $1", gb(1))
+            deleting = asyncio.create_task(delete())
+            async with asyncio.timeout(100):
+                while not await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+                    await asyncio.sleep(0.01)
+            await db.execute(
+                """INSERT INTO attempts (id, campaign_id, list_id, contact_id, e164, pbx, mode, profile, owner, committed)
+                   SELECT 'at-' || repeat('0', 32), 1, list_id, id, e164, 'main', 'manual', 'GB', 'x', now()
+                   FROM list_contacts WHERE state = 'in_hand'"""
+            )
+        with pytest.raises(lists.NotPossible, match="under way"):
+            await deleting
+    assert len(await numbers(pool, one)) == 3
 
 
 async def test_two_merges_at_once_and_an_import_in_the_middle(pool: Pool, migrated: str, fill: Fill) -> None:
