@@ -248,8 +248,12 @@ class Robot:
             self._do(self._have_breaks())
         elif frame["type"] == "agent.state_changed":
             data = frame["data"]
-            if data["agent"] == self._client.picture.me and data["new"] == "wrap_up":
+            if data["agent"] != self._client.picture.me:
+                return
+            if data["new"] == "wrap_up":
                 self._do(self._finish())
+            elif data["old"] == "busy" and data["new"] == "ready":  # a call from no queue: no wrap-up follows
+                self._do(self._write())
 
     def _do(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -270,6 +274,10 @@ class Robot:
 
     async def _finish(self) -> None:
         await asyncio.sleep(self._some(self._wrap_seconds))
+        await self._write()
+        await self._ask("agent.finish_wrap_up")
+
+    async def _write(self) -> None:
         me = self._client.picture.me
         over = [
             pop
@@ -280,7 +288,6 @@ class Robot:
             call = over[-1]["call"]
             await self._ask("call.note", call=call, text=self._chance.choice(NOTES))
             await self._ask("call.dispose", call=call, disposition=self._chance.choice(DISPOSITIONS))
-        await self._ask("agent.finish_wrap_up")
 
     async def _have_breaks(self) -> None:
         while True:

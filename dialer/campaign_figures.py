@@ -71,23 +71,29 @@ async def read(
     """The figures of these campaigns (id → name) of calls placed from `first` to before `last`, quarters of an hour. Rows
     in order of campaign and key; of hours and days only those in which something was."""
     rows = await db.fetch(
-        """SELECT s.campaign_id,
-                  CASE $4 WHEN 'hour' THEN extract(epoch FROM date_trunc('hour', s.slot, $5))::bigint::text
-                          WHEN 'day' THEN to_char(s.slot AT TIME ZONE $5, 'YYYY-MM-DD')
-                          WHEN 'clock' THEN to_char(s.slot AT TIME ZONE $5, 'HH24')
-                          WHEN 'attempt' THEN to_char(s.number_of, 'FM00')
-                          WHEN 'list' THEN s.list_id::text
-                          WHEN 'agent' THEN s.agent
-                          WHEN 'outcome' THEN s.outcome
-                          WHEN 'disposition' THEN s.disposition
-                          ELSE '' END AS key,
-                  s.outcome, s.disposition, v.disposition IS NOT NULL AS converted,
-                  sum(s.attempts)::bigint AS attempts, sum(s.answered)::bigint AS answered, sum(s.live)::bigint AS live,
-                  sum(s.connected)::bigint AS connected, sum(s.machines)::bigint AS machines,
-                  sum(s.opted_out)::bigint AS opted_out, sum(s.abandoned)::bigint AS abandoned,
-                  sum(s.ring_ms)::bigint AS ring_ms, sum(s.wait_ms)::bigint AS wait_ms, sum(s.talk_ms)::bigint AS talk_ms
-             FROM campaign_read($1, $2, $3) s
-             LEFT JOIN campaign_conversions v ON v.campaign_id = s.campaign_id AND v.disposition = s.disposition
+        """SELECT g.campaign_id,
+                  CASE $4 WHEN 'hour' THEN extract(epoch FROM date_trunc('hour', g.slot, $5))::bigint::text
+                          WHEN 'day' THEN to_char(g.slot AT TIME ZONE $5, 'YYYY-MM-DD')
+                          WHEN 'clock' THEN to_char(g.slot AT TIME ZONE $5, 'HH24')
+                          WHEN 'attempt' THEN to_char(g.part::integer, 'FM00')
+                          WHEN 'outcome' THEN g.outcome
+                          WHEN 'disposition' THEN g.disposition
+                          ELSE g.part END AS key,
+                  g.outcome, g.disposition, v.disposition IS NOT NULL AS converted,
+                  sum(g.attempts)::bigint AS attempts, sum(g.answered)::bigint AS answered, sum(g.live)::bigint AS live,
+                  sum(g.connected)::bigint AS connected, sum(g.machines)::bigint AS machines,
+                  sum(g.opted_out)::bigint AS opted_out, sum(g.abandoned)::bigint AS abandoned,
+                  sum(g.ring_ms) AS ring_ms, sum(g.wait_ms) AS wait_ms, sum(g.talk_ms) AS talk_ms
+             FROM (SELECT s.campaign_id, s.outcome, s.disposition,
+                          CASE WHEN $4 IN ('hour', 'day', 'clock') THEN s.slot END AS slot,
+                          CASE $4 WHEN 'attempt' THEN s.number_of::text WHEN 'list' THEN s.list_id::text
+                                  WHEN 'agent' THEN s.agent ELSE '' END AS part,
+                          sum(s.attempts) AS attempts, sum(s.answered) AS answered, sum(s.live) AS live,
+                          sum(s.connected) AS connected, sum(s.machines) AS machines, sum(s.opted_out) AS opted_out,
+                          sum(s.abandoned) AS abandoned, sum(s.ring_ms) AS ring_ms, sum(s.wait_ms) AS wait_ms,
+                          sum(s.talk_ms) AS talk_ms
+                     FROM campaign_read($1, $2, $3, $4 = 'agent') s GROUP BY 1, 2, 3, 4, 5) g
+             LEFT JOIN campaign_conversions v ON v.campaign_id = g.campaign_id AND v.disposition = g.disposition
             GROUP BY 1, 2, 3, 4, 5
             LIMIT $6""",
         *(list(campaigns), first, last, by.value, zone.key, MOST_ROWS),

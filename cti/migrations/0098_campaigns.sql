@@ -31,22 +31,23 @@ CREATE TABLE campaign_sums (
     agent        text        NOT NULL,
     outcome      text        NOT NULL,
     disposition  text        NOT NULL,
-    attempts     bigint      NOT NULL,
-    answered     bigint      NOT NULL,
-    live         bigint      NOT NULL,
-    connected    bigint      NOT NULL,
-    machines     bigint      NOT NULL,
-    opted_out    bigint      NOT NULL,
-    abandoned    bigint      NOT NULL,
-    ring_ms      bigint      NOT NULL,
-    answer_ms    bigint      NOT NULL,
-    wait_ms      bigint      NOT NULL,
-    talk_ms      bigint      NOT NULL,
+    attempts     integer      NOT NULL,
+    answered     integer      NOT NULL,
+    live         integer      NOT NULL,
+    connected    integer      NOT NULL,
+    machines     integer      NOT NULL,
+    opted_out    integer      NOT NULL,
+    abandoned    integer      NOT NULL,
+    ring_ms      double precision      NOT NULL,
+    answer_ms    double precision      NOT NULL,
+    wait_ms      double precision      NOT NULL,
+    talk_ms      double precision      NOT NULL,
     talk_squares double precision NOT NULL,
     PRIMARY KEY (campaign_id, slot, list_id, number_of, agent, outcome, disposition)
 );
 
-COMMENT ON TABLE campaign_sums IS 'list_id 0, agent "", disposition "": none; outcome "": not over yet; number_of 10: the tenth and later';
+COMMENT ON TABLE campaign_sums IS 'agent is always ""; list_id 0, disposition "": none; outcome "": not over yet; number_of 10: the tenth and later';
+-- Milliseconds are whole; as doubles they are exact to 2^53 and, unlike bigint, summed without numeric.
 COMMENT ON COLUMN campaign_sums.answer_ms IS 'from dialing to the answer, of those answered; ring_ms of all that rang';
 COMMENT ON COLUMN campaign_sums.talk_squares IS 'sum of squared seconds of talk';
 
@@ -94,40 +95,43 @@ SELECT campaign_id,
        lower(amd) IS NOT DISTINCT FROM 'machine' OR outcome IS NOT DISTINCT FROM 'machine' AS machine,
        opted_out,
        outcome IS NOT DISTINCT FROM 'abandoned' AS abandoned,
-       greatest(coalesce((1000 * extract(epoch FROM coalesce(answered, ended) - coalesce(ringing, dialed)))::bigint, 0), 0)
+       greatest(coalesce(round(1000 * extract(epoch FROM coalesce(answered, ended) - coalesce(ringing, dialed))), 0), 0)::double precision
            AS ring_ms,
-       greatest(coalesce((1000 * extract(epoch FROM answered - dialed))::bigint, 0), 0) AS answer_ms,
-       greatest(coalesce((1000 * coalesce(waited::double precision, extract(epoch FROM connected - answered)))::bigint, 0), 0)
+       greatest(coalesce(round(1000 * extract(epoch FROM answered - dialed)), 0), 0)::double precision AS answer_ms,
+       greatest(coalesce(round(1000 * coalesce(waited::numeric, extract(epoch FROM connected - answered))), 0), 0)::double precision
            AS wait_ms,
        CASE WHEN connected IS NOT NULL AND ended IS NOT NULL
-            THEN greatest((1000 * extract(epoch FROM ended - connected))::bigint, 0) ELSE 0 END AS talk_ms
+            THEN greatest(round(1000 * extract(epoch FROM ended - connected)), 0) ELSE 0 END::double precision AS talk_ms
   FROM attempts;
 
 -- The sums of some attempts of one campaign, as they are kept.
-CREATE FUNCTION campaign_sums_of(campaign bigint, since timestamptz, until timestamptz) RETURNS SETOF campaign_sums
-LANGUAGE sql STABLE AS $$
-    SELECT s.campaign_id, s.slot, s.list_id, s.number_of, s.agent, s.outcome, s.disposition,
-           count(*), count(*) FILTER (WHERE s.answered), count(*) FILTER (WHERE s.live),
-           count(*) FILTER (WHERE s.connected), count(*) FILTER (WHERE s.machine), count(*) FILTER (WHERE s.opted_out),
-           count(*) FILTER (WHERE s.abandoned), sum(s.ring_ms)::bigint, sum(s.answer_ms)::bigint, sum(s.wait_ms)::bigint,
-           sum(s.talk_ms)::bigint, sum((s.talk_ms / 1000.0::double precision) ^ 2)
+CREATE FUNCTION campaign_sums_of(campaign bigint, since timestamptz, until timestamptz, agents boolean DEFAULT false)
+RETURNS SETOF campaign_sums LANGUAGE sql STABLE AS $$
+    SELECT s.campaign_id, s.slot, s.list_id, s.number_of, CASE WHEN agents THEN s.agent ELSE '' END, s.outcome, s.disposition,
+           count(*)::integer, (count(*) FILTER (WHERE s.answered))::integer, (count(*) FILTER (WHERE s.live))::integer,
+           (count(*) FILTER (WHERE s.connected))::integer, (count(*) FILTER (WHERE s.machine))::integer,
+           (count(*) FILTER (WHERE s.opted_out))::integer, (count(*) FILTER (WHERE s.abandoned))::integer,
+           sum(s.ring_ms), sum(s.answer_ms), sum(s.wait_ms), sum(s.talk_ms), sum((s.talk_ms / 1000.0::double precision) ^ 2)
       FROM campaign_shares s
      WHERE s.campaign_id = campaign AND s.committed >= since AND s.committed < until
      GROUP BY 1, 2, 3, 4, 5, 6, 7
 $$;
 
--- What these campaigns came to in quarters from `since` to before `until`, whatever of it has been rolled up.
-CREATE FUNCTION campaign_read(campaigns bigint[], since timestamptz, until timestamptz) RETURNS SETOF campaign_sums
-LANGUAGE sql STABLE AS $$
+-- What these campaigns came to in quarters from `since` to before `until`, whatever of it has been rolled up. Sums are not kept
+-- by agent (there would be nearly as many as calls): with `agents` everything is added up from the attempts.
+CREATE FUNCTION campaign_read(campaigns bigint[], since timestamptz, until timestamptz, agents boolean DEFAULT false)
+RETURNS SETOF campaign_sums LANGUAGE sql STABLE AS $$
     WITH position AS MATERIALIZED (SELECT upto FROM campaign_sums_position),
          again AS MATERIALIZED (SELECT DISTINCT a.campaign_id, a.slot FROM campaign_sums_again a, position
-                                 WHERE a.campaign_id = ANY (campaigns) AND a.slot >= since AND a.slot < least(until, upto))
+                                 WHERE NOT agents AND a.campaign_id = ANY (campaigns) AND a.slot >= since
+                                   AND a.slot < least(until, upto))
     SELECT s.* FROM campaign_sums s
-     WHERE s.campaign_id = ANY (campaigns) AND s.slot >= since AND s.slot < until
+     WHERE NOT agents AND s.campaign_id = ANY (campaigns) AND s.slot >= since AND s.slot < until
        AND NOT EXISTS (SELECT FROM again a WHERE a.campaign_id = s.campaign_id AND a.slot = s.slot)
     UNION ALL
     SELECT s.* FROM unnest(campaigns) AS c (id), position,
-                    LATERAL campaign_sums_of(c.id, greatest(since, upto), until) AS s
+                    LATERAL campaign_sums_of(c.id, CASE WHEN agents THEN since ELSE greatest(since, upto) END, until, agents)
+                    AS s
     UNION ALL
     SELECT s.* FROM again a, LATERAL campaign_sums_of(a.campaign_id, a.slot, a.slot + interval '15 minutes') AS s
 $$;
