@@ -289,7 +289,7 @@ class CallDesk:
         run = self._running.get(live.campaign)
         if run is None:
             return
-        run.outcomes[outcome] += 1
+        run.outcomes[outcome.value] += 1
         run.pace.ended(live, outcome, now)
         rang = live.between(Told.RINGS, Told.UP if Told.UP in attempt.at else Told.GONE)
         ended = AttemptEnded(

@@ -17,8 +17,6 @@ from tests.dialer_house import (
     ended,
     number,
     quieted,
-    shows,
-    state,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -76,26 +74,6 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
 
 
-async def test_nobody_is_there_in_time(centre: Centre) -> None:
-    """The last agent leaves while it rings: the message within two seconds, the key is heard, nothing more is dialed."""
-    (anna,) = await at_work(centre, "anna")
-    first, second = number("opts_out", 2, 3), number("human", 0, 3)
-    id = await campaign(centre, [first, second], min_ring_s=10, ring_timeout_s=12)
-    await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
-    await anna.ask("agent.not_ready", reason="Break")
-    (row,) = await ended(centre, id, 1)
-    assert (row["e164"], row["outcome"], row["opted_out"]) == (first, "abandoned", True)
-    assert row["message_played"] is not None
-    assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
-    view = await shows(centre, id, lambda view: view.held == "no_agents", "no agents")
-    assert (view.abandoned, view.agents) == (1, {"away": 1})
-    await as_asterisk_says(centre, [row])
-    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
-    assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
-    listed = await centre.fetch("SELECT number, scope, call FROM do_not_call")
-    assert listed == [{"number": int(first[1:]), "scope": "everywhere", "call": row["id"]}]
-
-
 async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
     centre: Centre,
 ) -> None:
@@ -108,17 +86,6 @@ async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_messa
     assert (heard["outcome"], busy["outcome"]) == ("answered", "busy")
     assert heard["message_played"] is not None
     await as_asterisk_says(centre, [row, heard, busy])
-
-
-async def test_agents_and_lines_go_to_the_higher_priority_first(centre: Centre) -> None:
-    await at_work(centre, "anna")
-    low = await campaign(centre, [number("human", 0, 1)], state="draft")
-    high = await campaign(centre, [number("human", 1, 1)], state="draft", priority=9)
-    for id in (low, high):
-        await state(centre, id, "running")
-    first, then = await ended(centre, high, 1), await ended(centre, low, 1)
-    assert max(row["committed"] for row in first) < min(row["committed"] for row in then)
-    assert {row["outcome"] for row in [*first, *then]} == {"connected"}
 
 
 async def test_machines_are_told_from_people(centre: Centre) -> None:
