@@ -275,7 +275,7 @@ async def quieted(centre: Centre) -> None:
     """Between two tests: no campaign runs, nobody is off-hook, nobody calls."""
     await all_campaigns_stop(centre)
     olga = await centre.screen("olga")
-    for login in ("anna", "ben", "cleo"):
+    for login in ("anna", "ben", "cleo", "dora"):
         if olga.picture.agents[login]["off_hook"]:
             await olga.ask("agent.set_off_hook", agent=login, off_hook=False)
     await centre.quiet()

@@ -74,35 +74,34 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
 
 
-async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
-    centre: Centre,
-) -> None:
+async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre) -> None:
+    """Three campaigns: machines told from people, an agent who works on-hook, and a message without agents."""
+    await at_work(centre, "dora")
     await at_work(centre, "anna", off_hook=False)
-    told = await campaign(centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue="")
-    id = await campaign(centre, [number("human", 1, 2)])
-    (row,) = await ended(centre, id, 1)
-    assert (row["outcome"], row["agent"], row["queue"]) == ("connected", "anna", "main:sales")
-    heard, busy = sorted(await ended(centre, told, 2), key=lambda row: row["outcome"])
-    assert (heard["outcome"], busy["outcome"]) == ("answered", "busy")
-    assert heard["message_played"] is not None
-    await as_asterisk_says(centre, [row, heard, busy])
-
-
-async def test_machines_are_told_from_people(centre: Centre) -> None:
-    await at_work(centre, "anna")
     world = await centre.ami("world")
     await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO hello&silence/2"})
+    human, machine = number("human", 0, 1), number("machine", 0, 1)
     try:
-        wanted = {number("human", 0, 1): "connected", number("machine", 0, 1): "machine"}
-        id = await campaign(centre, list(wanted), mode="power", ratio=2, amd=True)
-        rows = await ended(centre, id, 2)
+        told = await campaign(
+            centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue=""
+        )
+        heard = await campaign(
+            centre, [human, machine], mode="power", ratio=2, amd=True, queue="main:support"
+        )
+        id = await campaign(centre, [number("human", 1, 2)])
+        rows = [*await ended(centre, id, 1), *await ended(centre, told, 2), *await ended(centre, heard, 2)]
     finally:
         await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO beep"})
-    assert {row["e164"]: (row["outcome"], row["amd"]) for row in rows} == {
-        number("human", 0, 1): ("connected", "HUMAN"),
-        number("machine", 0, 1): ("machine", "MACHINE"),
-    }
-    assert all(row["waited"] < 1.2 for row in rows if row["outcome"] == "connected")
+    by_number = {row["e164"]: row for row in rows}
+    talked = by_number[number("human", 1, 2)]
+    assert (talked["outcome"], talked["agent"], talked["queue"]) == ("connected", "anna", "main:sales")
+    assert by_number[number("busy", 0, 7)]["outcome"] == "busy"
+    message = by_number[number("human", 0, 4)]
+    assert (message["outcome"], message["message_played"] is not None) == ("answered", True)
+    person = by_number[human]
+    assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
+    assert person["waited"] < 1.2
+    assert (by_number[machine]["outcome"], by_number[machine]["amd"]) == ("machine", "MACHINE")
     await as_asterisk_says(centre, rows)
 
 
