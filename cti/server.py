@@ -141,6 +141,7 @@ from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
 from dialer.plans import Plans
 from dialer.profiles import load as load_profiles
+from dialer.quotas import keep_looking as keep_quotas
 from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
 from dialer.trunks import CallerIds, TrunkPlan, Trunks
@@ -1061,6 +1062,7 @@ class Server:
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         self._tasks.spawn(self.dialer.start())
         self._tasks.spawn(self.import_desk.run())
+        self._tasks.spawn(keep_quotas(lambda: self.database.pool, zone=self.settings.figures.time_zone))
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:

@@ -289,7 +289,7 @@ def calls_table(picture: Picture, now: datetime) -> Table:
     columns = (
         Column("", 8),
         Column("caller", 12, grow=3),
-        Column("number", 16),
+        Column("number", 17),
         Column("queue", 9, from_width=64),
         Column("agent", 10, grow=2),
         Column("since", 7, right=True),
@@ -328,7 +328,7 @@ def pops_table(picture: Picture, now: datetime) -> Table:
         Column("agent", 9, grow=1),
         Column("customer", 14, grow=3),
         Column("class", 5),
-        Column("number", 16),
+        Column("number", 17),
         Column("queue", 8, from_width=70),
         Column("open", 4, right=True),
         Column("wait", 5, right=True),

@@ -12,6 +12,7 @@ import msgspec
 from dialer import do_not_call
 from dialer.attempts import Outcome
 from dialer.campaign_settings import CampaignSettings
+from dialer.lists import list_settings
 from dialer.outcomes import Next, after, alive
 
 if TYPE_CHECKING:
@@ -119,9 +120,11 @@ async def _let_go(
     contact = await db.fetchrow(
         """
         SELECT e164, other_numbers, dead_numbers, turn, attempts,
+               (SELECT settings::text FROM call_lists l WHERE l.id = list_id) AS list_settings,
                (SELECT jsonb_object_agg(outcome, n) FROM
                   (SELECT outcome, count(*) AS n FROM attempts
-                    WHERE contact_id = $1 AND outcome IS NOT NULL GROUP BY outcome) AS o)::text AS so_far
+                    WHERE contact_id = $1 AND outcome IS NOT NULL
+                      AND committed > coalesce(recycled, '-infinity') GROUP BY outcome) AS o)::text AS so_far
           FROM list_contacts WHERE id = $1 AND state = 'in_hand' FOR UPDATE
         """,
         found["contact_id"],
@@ -131,7 +134,7 @@ async def _let_go(
     assert row.outcome is not None
     so_far = _counts(contact["so_far"])
     follows = after(
-        settings,
+        list_settings(contact["list_settings"]).over(settings),
         Outcome(row.outcome),
         dialed=found["e164"],
         numbers=alive(contact["e164"], contact["other_numbers"], contact["dead_numbers"]),

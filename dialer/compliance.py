@@ -129,9 +129,11 @@ def _not_before(steps: _Steps, profile: Profile, candidate: Candidate, now: date
     ends = [end for end in steps.ends if end is not None]
     if not ends or len(ends) < len(steps.ends):
         return None
-    latest = max(ends)
+    latest = max(now, *ends)
+    if not candidate.zones:  # dialed by hand: who dials sees to the hour
+        return latest
     try:
-        return opens_next(profile, candidate.country, candidate.region, candidate.zones, max(latest, now))
+        return opens_next(profile, candidate.country, candidate.region, candidate.zones, latest)
     except UnknownZone:
         return None
 

@@ -24,7 +24,8 @@ class WrongConsent(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Word:
-    """Consent given or withdrawn: by a number (E.164), or by a person for all their numbers, or both.
+    """Consent given or withdrawn: by a number (E.164), or by a person for all their numbers. Both: given by that person for
+    that number, and nobody else's on it; withdrawn for either.
 
     `purpose` "" withdraws for every purpose. `source`: how it was said (a form, a call, a letter); `evidence`: its words, or
     where they are kept. `at`: when it was said.

@@ -54,9 +54,10 @@ CROSS JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT jsonb_build_object('id', s.id, 'given', s.given, 'purpose', s.purpose, 'at', s.at, 'source', s.source) AS said
     FROM (
-        SELECT * FROM consents WHERE number = a.number
+        SELECT * FROM consents
+        WHERE number = a.number AND (NOT given OR person = '' OR a.person = '' OR person = a.person)
         UNION ALL
-        SELECT * FROM consents WHERE person = a.person AND person <> '' AND number IS NULL
+        SELECT * FROM consents WHERE person = a.person AND person <> '' AND (NOT given OR number IS NULL)
     ) s
     WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given)) AND s.at <= $5
     ORDER BY s.at DESC, s.given, s.id DESC LIMIT 1

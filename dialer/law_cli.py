@@ -134,6 +134,26 @@ def abandonment(campaign: Campaign, json: Json = False) -> None:
 
 
 @dialer.command()
+def recheck(campaign: Campaign) -> None:
+    """Open the contacts of a campaign that were blocked, after its profile or settings changed.
+
+    Each is judged anew when its turn comes.
+    """
+    from cti import audit
+    from dialer.reopening import reopen
+
+    async def work(db: Connection) -> int:
+        row = await _campaign(db, campaign)
+        opened = await reopen(db, campaign=row["id"])
+        await audit.record(
+            db, _us(), "campaign.rechecked", "dialer", {"campaign": row["id"], "contacts": opened}
+        )
+        return opened
+
+    _print(f"{_run(work):,} contacts are open again.")
+
+
+@dialer.command()
 def evidence(
     campaign: Campaign,
     since: Annotated[
@@ -352,6 +372,42 @@ def import_consents(
     _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
     for row in told.refused[:20]:
         _print(f"  line {row.line}: {row.why}")
+
+
+@consent.command("from-list")
+def take_over_consents(
+    list_id: Annotated[int, typer.Argument(metavar="LIST", help="The list's number.")],
+    source: Annotated[str, typer.Option(help="How the consents were given: a form, a contract.")],
+    purpose: Annotated[str, typer.Option(help="What for; as the campaign's purpose.")] = "marketing",
+    column: Annotated[str, typer.Option(help="The custom field with a day, or yes and no.")] = "consent",
+    at: Annotated[str | None, typer.Option(help="When those who say only yes or no said so.")] = None,
+    json: Json = False,
+) -> None:
+    """Keep the consents that came with a call list."""
+    from cti import audit
+    from dialer.consent_lists import NoSuchList, take_over
+    from dialer.consents import WrongConsent
+
+    moment = _moment(at, "--at")
+
+    async def work(db: Connection) -> Any:
+        try:
+            told = await take_over(
+                db, list_id, source=source, purpose=purpose, column=column, at=moment, by=_us().login
+            )
+        except (WrongConsent, NoSuchList) as error:
+            fail(f"{error}.", WRONG_USE)
+        detail = {"list": list_id, "kept": told.kept, "known": told.known, "source": source}
+        await audit.record(db, _us(), "consent.imported", "dialer", detail)
+        return told
+
+    told = _run(work)
+    if json:
+        show_json(told)
+        return
+    _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
+    for row in told.refused[:20]:
+        _print(f"  contact {row.line}: {row.why}")
 
 
 @consent.command("find")

@@ -29,6 +29,7 @@ from dialer.evidence import Form
 from dialer.known import NoSuchCampaign
 from dialer.ledger import Abandonment, abandonment
 from dialer.profiles import Profile, TooLoose, rules_told, tighten
+from dialer.reopening import reopen
 from dialer.why import NoProfile, NumberWhy, profile_of, why
 
 if TYPE_CHECKING:
@@ -176,6 +177,12 @@ class ConsentKept(BaseModel):
     kept: bool
 
 
+class Rechecked(BaseModel):
+    """How many blocked contacts are open again."""
+
+    contacts: int
+
+
 class WhyAsked(NumberFound):
     """A number, and the moment that is asked about: now if left out."""
 
@@ -296,6 +303,13 @@ def routes(
         row = await _campaign(asked.params.campaign)
         profile = profile_of(profiles(), row["profile"], row["settings"])
         return await abandonment(pool(), row["id"], profile, now())
+
+    async def look_again(asked: Asked) -> Rechecked:
+        row = await _campaign(asked.params.campaign)
+        opened = await reopen(pool(), campaign=row["id"])
+        detail = {"campaign": row["id"], "contacts": opened}
+        await audit.record(pool(), asked.who, "campaign.rechecked", "dialer", detail, asked.request.remote)
+        return Rechecked(contacts=opened)
 
     async def _campaign(id: int) -> Any:
         row = await pool().fetchrow("SELECT id, name, profile, settings FROM campaigns WHERE id = $1", id)
@@ -440,6 +454,14 @@ def routes(
             params=CampaignNamed,
             result=Abandonment,
             errors=frozenset({409, 503}),
+        ),
+        route(
+            "POST",
+            "/campaigns/{campaign}/recheck",
+            look_again,
+            "Opens the contacts that were blocked, after profile or settings changed: each is judged anew in its turn.",
+            params=CampaignNamed,
+            result=Rechecked,
         ),
         route(
             "GET",

@@ -147,6 +147,18 @@ async def test_a_promise_is_kept(centre: Centre) -> None:
 
 
 @live
+async def test_a_customer_who_does_not_want_to_be_called(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    entry = await anna.ask("call.do_not_call", call=call, reason="asked to", days=60)
+    assert (entry["scope"], entry["call"], entry["added_by"]) == ("everywhere", call, "anna")
+    (listed,) = await centre.fetch("SELECT number, reason FROM do_not_call WHERE id = $1", entry["id"])
+    assert (f"+{listed['number']}", listed["reason"]) == (entry["number"], "asked to")
+    assert await refused(anna, "call.do_not_call", call=call, scope="campaign") == "no_campaign"
+    ben = await centre.screen("ben")
+    assert await refused(ben, "call.do_not_call", call=call) == "not_your_call"
+
+
+@live
 async def test_just_after_the_call_and_wrong_input(centre: Centre) -> None:
     anna, call, customer = await in_talk(centre)
     await anna.wait_for("pop.updated", call=call, lookup="complete")

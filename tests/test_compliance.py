@@ -165,6 +165,8 @@ def test_an_agent_who_waits_needs_no_rest_and_dials_unknown_zones_by_hand() -> N
     ]
     assert judge(GB, candidate(zones=()), known(mode="manual"), NOON).allowed
     assert not judge(GB, candidate(zones=()), known(mode="preview"), NOON).allowed
+    waits = known(mode="manual", attempts_of_number=(NOON,) * 3)
+    assert judge(GB, candidate(zones=()), waits, NOON).not_before == NOON + timedelta(hours=24)
 
 
 def test_all_that_refuses_is_told_and_the_last_end_counts() -> None:
@@ -284,7 +286,7 @@ def naive(profile: Profile, country: str, region: str, zones: tuple[str, ...], a
     return bool(zones)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     profile=st.sampled_from(sorted(PROFILES.values(), key=lambda p: p.name)),
     zones=st.lists(st.sampled_from(ZONES), max_size=3, unique=True).map(tuple),
@@ -307,7 +309,7 @@ def test_no_verdict_allows_a_call_outside_hours_anywhere(
         assert not naive(profile, where, "", zones, verdict.not_before - timedelta(seconds=1))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     edges=st.lists(edge, min_size=2, max_size=4, unique=True).map(sorted),
     zones=st.lists(st.sampled_from(ZONES), min_size=1, max_size=2, unique=True).map(tuple),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cti.embedded.postgres import Postgres
 from dialer import do_not_call
 from dialer.consent_files import import_file
+from dialer.consent_lists import NoSuchList, take_over
 from dialer.consents import Word, WrongConsent, record, words_of
 from dialer.evidence import AttemptEvidence, attempts_of, heading, written
 from dialer.known import check_all
@@ -354,6 +355,40 @@ async def test_consents_are_imported_row_by_row(desk: LawDesk) -> None:
     assert (await words_of(desk.pool, person="c-7"))[0].purpose == ""
     with pytest.raises(WrongConsent, match="missing: source, number or person"):
         await import_file(desk.pool, io.StringIO("given,at\nyes,2025-01-01\n"), region="GB", by="cti")
+
+
+async def test_consents_that_came_with_a_list_are_taken_over(desk: LawDesk) -> None:
+    first = await contact(desk, None, data='{"consent": "22.11.2025"}')
+    of = await desk.pool.fetchval("SELECT list_id FROM list_contacts WHERE id = $1", first)
+    for n, said in enumerate(("2025-05-01", "yes", "NO", "", "maybe", "11/22/2025")):
+        await desk.pool.execute(
+            """INSERT INTO list_contacts (list_id, e164, zone_group, data)
+               SELECT list_id, $2, zone_group, jsonb_build_object('consent', $3::text) FROM list_contacts WHERE id = $1""",
+            first,
+            f"+4420794602{n:02}",
+            said,
+        )
+    at = datetime(2025, 1, 1, tzinfo=UTC)
+    told = await take_over(desk.pool, of, source="contract", by="cti", at=at)
+    assert (told.kept, told.known, len(told.refused)) == (4, 0, 2)
+    assert "neither yes nor no" in told.refused[0].why
+    assert "which is the month" in told.refused[1].why
+    assert (await words_of(desk.pool, number=NUMBER))[0].at == datetime(2025, 11, 22, tzinfo=UTC)
+    kept = [(await words_of(desk.pool, number=f"+4420794602{n:02}"))[0] for n in range(3)]
+    assert [(word.given, word.at.month, word.source) for word in kept] == [
+        (True, 5, "contract"),
+        (True, 1, "contract"),
+        (False, 1, "contract"),
+    ]
+    again = await take_over(desk.pool, of, source="contract", by="cti", at=at)
+    assert (again.kept, again.known) == (0, 4)
+    assert (
+        len((await take_over(desk.pool, of, source="contract", by="cti")).refused) == 4
+    )  # yes and no: when?
+    with pytest.raises(NoSuchList):
+        await take_over(desk.pool, of + 1, source="contract", by="cti")
+    with pytest.raises(WrongConsent, match="how it was given"):
+        await take_over(desk.pool, of, source=" ", by="cti")
 
 
 async def test_a_verdict_cites_the_consent_it_relies_on(desk: LawDesk) -> None:

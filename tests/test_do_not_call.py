@@ -239,6 +239,26 @@ async def test_the_last_word_on_consent_counts(desk: LawDesk) -> None:
     assert len(await words_of(desk.pool, number=NUMBER, person="c-7")) == 7
 
 
+async def test_whose_word_holds_for_whom(desk: LawDesk) -> None:
+    of, other = await desk.campaign(), "+442079460777"
+
+    async def consented(number: str, person: str) -> bool:
+        known = (await known_for(desk.pool, [candidate(1, number, person=person)], of, NOON))[1]
+        return known.consent is not None and known.consent.given
+
+    async def all_of_them() -> list[bool]:
+        return [
+            await consented(n, p) for n, p in ((NUMBER, "ada"), (NUMBER, "bob"), (NUMBER, ""), (other, "ada"))
+        ]
+
+    await record(desk.pool, [said(True, 9, person="ada")], by="x")
+    assert await all_of_them() == [True, False, True, False]  # bob shares the telephone, not the consent
+    await record(desk.pool, [said(True, 8, number="", person="ada")], by="x")
+    assert await all_of_them() == [True, False, True, True]
+    await record(desk.pool, [said(False, 7, person="ada")], by="x")
+    assert await all_of_them() == [False, False, False, False]
+
+
 async def test_the_same_word_is_kept_once(desk: LawDesk) -> None:
     word = said(True, 30)
     assert len(await record(desk.pool, [word, word], by="import")) == 1
@@ -317,20 +337,20 @@ async def test_a_claim_reads_by_indexes_alone(desk: LawDesk) -> None:
     of = await desk.campaign()
     await desk.pool.execute(
         """INSERT INTO attempts (id, campaign_id, e164, person, pbx, mode, profile, owner, state, committed, dialed, outcome)
-           SELECT 'at-' || md5(n::text), $1, '+44207' || (1000000 + n % 20000),
+           SELECT 'at-' || md5(n::text), $1, '+44207' || (1000000 + n % 7000),
                   CASE WHEN n % 2 = 0 THEN 'p' || n ELSE '' END,
                   'main', 'predictive', 'GB', 'x', 'ended', now() - n * interval '30 seconds', now(), 'no_answer'
-           FROM generate_series(1, 40000) n""",
+           FROM generate_series(1, 15000) n""",
         of,
     )
     await desk.pool.execute(
         """INSERT INTO do_not_call (number, scope, added_by)
-           SELECT 442071000000 + n, 'everywhere', 'x' FROM generate_series(1, 20000) n"""
+           SELECT 442071000000 + n, 'everywhere', 'x' FROM generate_series(1, 8000) n"""
     )
     await desk.pool.execute(
         """INSERT INTO consents (number, person, channel, purpose, given, source, at, noted_by)
            SELECT 442071000000 + n, 'p' || n, 'call', 'marketing', true, 'x', now(), 'x'
-           FROM generate_series(1, 20000) n"""
+           FROM generate_series(1, 8000) n"""
     )
     await desk.register("".join(f"07{n * 7919 % 10**9:09}\n" for n in range(20_000)))
     await desk.pool.execute("ANALYZE")

@@ -200,6 +200,7 @@ async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
     assert [json.loads(line)["outcome"] for line in text.splitlines()] == ["answered", "abandoned"]
     assert (await house.ask("GET", "/campaigns/999/evidence.csv"))[0] == 404
     assert (await house.ask("GET", "/campaigns/999/abandonment"))[0] == 404
+    assert await house.ask("POST", f"/campaigns/{of}/recheck") == (200, {"contacts": 0})
     assert [one["detail"]["form"] for one in await house.trail("evidence.exported")] == ["csv", "jsonl"]
     status, told = await house.ask("POST", "/dialer/why", json={"number": NUMBER})
     assert (status, told["says"]) == (200, "it is on no list; it has been called before, 3 in all")
