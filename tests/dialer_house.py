@@ -88,7 +88,7 @@ async def dialing_house(
         "lease_s": 2,
         "profiles": str(lenient_profile(folder)),
     }
-    main = {"ring_seconds": 6, "canary_every": 0.5}
+    main = {"ring_seconds": 6, "canary_every": 0.5, "events_late_after": 1.0}
     try:
         async with centre_of(installation, postgres, server=False, main=main, dialer=dialer) as centre:
             keep_cdr(centre)

@@ -168,6 +168,29 @@ async def test_the_clock_jumps(centre: Centre, monkeypatch: pytest.MonkeyPatch) 
     assert rows[0]["ended"] - rows[0]["committed"] < timedelta(minutes=1)
 
 
+async def test_events_come_late(centre: Centre) -> None:
+    """The PBX stands still for a moment: nothing is placed until its events come in time, then it goes on."""
+    await at_work(centre, "anna")
+    id = await campaign(
+        centre, [number("busy", 0, n) for n in range(1, 4)] + [number("busy", 1, n) for n in range(9)]
+    )
+    await shows(centre, id, lambda view: view.outcomes.get("busy", 0) >= 1, "dialing")
+    centre.pbx.freeze()
+    try:
+        view = await shows(centre, id, lambda view: view.held in ("late", "pbx_down"), "held")
+        assert "nothing is placed" in view.why
+        placed = len(await attempts(centre, id))
+        await asyncio.sleep(0.5)  # five decisions
+        assert len(await attempts(centre, id)) == placed
+    finally:
+        centre.pbx.thaw()
+    await shows(centre, id, lambda view: view.held == "" and view.attempts > placed, "going on")
+    await state(centre, id, "stopped")
+    rows = await ended(centre, id, placed)
+    assert len({row["contact_id"] for row in rows}) == len(rows)
+    assert {row["outcome"] for row in rows} <= {"busy", "unknown"}
+
+
 async def test_all_agents_leave_at_once(centre: Centre) -> None:
     """Whoever answers then hears the message within two seconds and may opt out by a key; nobody else is called."""
     screens = await at_work(centre, "anna", "ben", "cleo")
