@@ -113,7 +113,7 @@ class CallDesk:
     async def _dial(self, run: Running, live: Live) -> None:
         plan = self._trunks.plan(live.trunk)
         assert plan is not None, live.trunk
-        views = [self._agents.view(agent) for agent in run.pace.agents]
+        views = (self._agents.view(agent) for agent in run.pace.agents)
         headers = originate_headers(
             run.campaign,
             attempt=live.attempt.id,
@@ -289,7 +289,7 @@ class CallDesk:
         run = self._running.get(live.campaign)
         if run is None:
             return
-        run.outcomes[outcome] += 1
+        run.outcomes[outcome.value] += 1
         run.pace.ended(live, outcome, now)
         rang = live.between(Told.RINGS, Told.UP if Told.UP in attempt.at else Told.GONE)
         ended = AttemptEnded(
@@ -357,13 +357,13 @@ class CallDesk:
                 free.remove(view)
                 self._taking.add(view.agent)
                 live.connecting = True
-                self._spawn(self._connect(live, view.agent))
+                self._spawn(self._connect(live, view))
 
     def _suits(self, live: Live, view: AgentView) -> bool:
         run = self._running.get(live.campaign)
         return (
             run is not None
-            and view.agent not in live.tried
+            and live.tried.get(view.agent) != view.since
             and takes_calls(view, live.pbx)
             and eligible(view, run.campaign, self._agents.team_name)
         )
@@ -372,14 +372,16 @@ class CallDesk:
         run = self._running.get(live.campaign)
         return run.campaign.priority if run is not None else 0
 
-    async def _connect(self, live: Live, agent: str) -> None:
+    async def _connect(self, live: Live, view: AgentView) -> None:
         try:
-            await self._agents.connect(live.call, agent)
+            await self._agents.connect(live.call, view.agent)
         except CommandError as error:
-            log.info("a customer could not be given to an agent", agent=agent, code=error.code)
+            log.info("a customer could not be given to an agent", agent=view.agent, code=error.code)
             if error.code in TRY_ANOTHER:
-                live.tried.add(agent)
+                live.tried[view.agent] = view.since  # not again before something has changed for them
+            else:
+                live.waiting = False  # in the queue by now, or gone: the dialplan says when they wait again
         finally:
-            self._taking.discard(agent)
+            self._taking.discard(view.agent)
             live.connecting = False
             self._kick()

@@ -286,7 +286,7 @@ TAKE = """
             ORDER BY o.not_before, o.id
             LIMIT $5
               FOR UPDATE SKIP LOCKED) c
-      JOIN call_lists l ON l.id = c.list_id
+      JOIN call_lists l ON l.id = c.list_id AND l.active
       JOIN zone_groups z ON z.id = c.zone_group
      LIMIT $5
 """

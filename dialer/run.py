@@ -116,6 +116,7 @@ class Dialer:
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
         self._clocks_apart = False
+        self._complained: dict[int, int] = {}
         self._stopping = False
         self.writer = AttemptWriter(
             pool,
@@ -223,14 +224,20 @@ class Dialer:
             campaign = Campaign(**{name: row[name] for name in names}, settings=settings)
             campaign = replace(campaign, settings=self._within(campaign))
         except ValueError as error:
-            log.error("a campaign cannot be run by its settings", campaign=row["id"], error=str(error)[:300])
+            if self._complained.get(row["id"]) != row["version"]:
+                self._complained[row["id"]] = row["version"]
+                log.error(
+                    "a campaign cannot be run by its settings", campaign=row["id"], error=str(error)[:300]
+                )
             if known is not None:
                 known.campaign = replace(known.campaign, state="stopped", version=row["version"])
             return
         s = campaign.settings
         pbx = s.pbx or s.queue.partition(":")[0] or next(iter(self._pbxs), "")
         if pbx not in self._pbxs:
-            log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
+            if self._complained.get(campaign.id) != campaign.version:
+                self._complained[campaign.id] = campaign.version
+                log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
             return
         if known is None:
             known = self.running[campaign.id] = Running(campaign, pbx, Pace(campaign, self._tick_s))

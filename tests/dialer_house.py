@@ -88,7 +88,7 @@ async def dialing_house(
         "lease_s": 2,
         "profiles": str(lenient_profile(folder)),
     }
-    main = {"ring_seconds": 6, "canary_every": 0.5}
+    main = {"ring_seconds": 6, "canary_every": 0.5, "events_late_after": 1.0}
     try:
         async with centre_of(installation, postgres, server=False, main=main, dialer=dialer) as centre:
             keep_cdr(centre)
@@ -275,7 +275,7 @@ async def quieted(centre: Centre) -> None:
     """Between two tests: no campaign runs, nobody is off-hook, nobody calls."""
     await all_campaigns_stop(centre)
     olga = await centre.screen("olga")
-    for login in ("anna", "ben", "cleo"):
+    for login in ("anna", "ben", "cleo", "dora"):
         if olga.picture.agents[login]["off_hook"]:
             await olga.ask("agent.set_off_hook", agent=login, off_hook=False)
     await centre.quiet()

@@ -168,12 +168,35 @@ async def test_the_clock_jumps(centre: Centre, monkeypatch: pytest.MonkeyPatch) 
     assert rows[0]["ended"] - rows[0]["committed"] < timedelta(minutes=1)
 
 
+async def test_events_come_late(centre: Centre) -> None:
+    """The PBX stands still for a moment: nothing is placed until its events come in time, then it goes on."""
+    await at_work(centre, "anna")
+    id = await campaign(
+        centre, [number("busy", 0, n) for n in range(1, 4)] + [number("busy", 1, n) for n in range(9)]
+    )
+    await shows(centre, id, lambda view: view.outcomes.get("busy", 0) >= 1, "dialing")
+    centre.pbx.freeze()
+    try:
+        view = await shows(centre, id, lambda view: view.held in ("late", "pbx_down"), "held")
+        assert "nothing is placed" in view.why
+        placed = len(await attempts(centre, id))
+        await asyncio.sleep(0.5)  # five decisions
+        assert len(await attempts(centre, id)) == placed
+    finally:
+        centre.pbx.thaw()
+    await shows(centre, id, lambda view: view.held == "" and view.attempts > placed, "going on")
+    await state(centre, id, "stopped")
+    rows = await ended(centre, id, placed)
+    assert len({row["contact_id"] for row in rows}) == len(rows)
+    assert {row["outcome"] for row in rows} <= {"busy", "unknown"}
+
+
 async def test_all_agents_leave_at_once(centre: Centre) -> None:
-    """Whoever answers then hears the message within two seconds, and nobody else is called."""
+    """Whoever answers then hears the message within two seconds and may opt out by a key; nobody else is called."""
     screens = await at_work(centre, "anna", "ben", "cleo")
-    numbers = [number("human", 2, n) for n in range(1, 9)]
-    how = {"min_ring_s": 8, "ring_timeout_s": 9, "opt_out_key": ""}
-    id = await campaign(centre, numbers, mode="power", ratio=1.5, **how)
+    out = number("opts_out", 2, 3)
+    numbers = [out, *(number("human", 2, n) for n in range(1, 8))]
+    id = await campaign(centre, numbers, mode="power", ratio=1.5, min_ring_s=8, ring_timeout_s=9)
     await shows(centre, id, lambda view: view.calls.get("ringing", 0) >= 3, "ringing")
     await asyncio.gather(*(screen.ask("agent.log_off") for screen in screens))
     placed = len(await attempts(centre, id))
@@ -182,9 +205,18 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     lost = [row for row in rows if row["outcome"] == "abandoned"]
     assert len(lost) >= 3
     for row in lost:
-        assert (row["message_played"] - row["answered"]).total_seconds() <= 2.4
-    await shows(centre, id, lambda view: view.held == "no_agents", "held")
+        assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
+    view = await shows(centre, id, lambda view: view.held == "no_agents", "held")
+    assert view.abandoned == len(lost)
     await as_asterisk_says(centre, rows)
+    (pressed,) = [row for row in rows if row["e164"] == out]
+    assert pressed["opted_out"] is True
+    (contact,) = await centre.fetch(
+        "SELECT state, why FROM list_contacts WHERE id = $1", pressed["contact_id"]
+    )
+    assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
+    listed = await centre.fetch("SELECT number, scope, call FROM do_not_call")
+    assert listed == [{"number": int(out[1:]), "scope": "everywhere", "call": pressed["id"]}]
 
 
 class Both:

@@ -17,8 +17,6 @@ from tests.dialer_house import (
     ended,
     number,
     quieted,
-    shows,
-    state,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -76,66 +74,34 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
 
 
-async def test_nobody_is_there_in_time(centre: Centre) -> None:
-    """The last agent leaves while it rings: the message within two seconds, the key is heard, nothing more is dialed."""
-    (anna,) = await at_work(centre, "anna")
-    first, second = number("opts_out", 2, 3), number("human", 0, 3)
-    id = await campaign(centre, [first, second], min_ring_s=10, ring_timeout_s=12)
-    await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
-    await anna.ask("agent.not_ready", reason="Break")
-    (row,) = await ended(centre, id, 1)
-    assert (row["e164"], row["outcome"], row["opted_out"]) == (first, "abandoned", True)
-    assert row["message_played"] is not None
-    assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
-    view = await shows(centre, id, lambda view: view.held == "no_agents", "no agents")
-    assert (view.abandoned, view.agents) == (1, {"away": 1})
-    await as_asterisk_says(centre, [row])
-    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
-    assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
-    listed = await centre.fetch("SELECT number, scope, call FROM do_not_call")
-    assert listed == [{"number": int(first[1:]), "scope": "everywhere", "call": row["id"]}]
-
-
-async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
-    centre: Centre,
-) -> None:
+async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre) -> None:
+    """Three campaigns: machines told from people, an agent who works on-hook, and a message without agents."""
+    await at_work(centre, "dora")
     await at_work(centre, "anna", off_hook=False)
-    told = await campaign(centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue="")
-    id = await campaign(centre, [number("human", 1, 2)])
-    (row,) = await ended(centre, id, 1)
-    assert (row["outcome"], row["agent"], row["queue"]) == ("connected", "anna", "main:sales")
-    heard, busy = sorted(await ended(centre, told, 2), key=lambda row: row["outcome"])
-    assert (heard["outcome"], busy["outcome"]) == ("answered", "busy")
-    assert heard["message_played"] is not None
-    await as_asterisk_says(centre, [row, heard, busy])
-
-
-async def test_agents_and_lines_go_to_the_higher_priority_first(centre: Centre) -> None:
-    await at_work(centre, "anna")
-    low = await campaign(centre, [number("human", 0, 1)], state="draft")
-    high = await campaign(centre, [number("human", 1, 1)], state="draft", priority=9)
-    for id in (low, high):
-        await state(centre, id, "running")
-    first, then = await ended(centre, high, 1), await ended(centre, low, 1)
-    assert max(row["committed"] for row in first) < min(row["committed"] for row in then)
-    assert {row["outcome"] for row in [*first, *then]} == {"connected"}
-
-
-async def test_machines_are_told_from_people(centre: Centre) -> None:
-    await at_work(centre, "anna")
     world = await centre.ami("world")
     await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO hello&silence/2"})
+    human, machine = number("human", 0, 1), number("machine", 0, 1)
     try:
-        wanted = {number("human", 0, 1): "connected", number("machine", 0, 1): "machine"}
-        id = await campaign(centre, list(wanted), mode="power", ratio=2, amd=True)
-        rows = await ended(centre, id, 2)
+        told = await campaign(
+            centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue=""
+        )
+        heard = await campaign(
+            centre, [human, machine], mode="power", ratio=2, amd=True, queue="main:support"
+        )
+        id = await campaign(centre, [number("human", 1, 2)])
+        rows = [*await ended(centre, id, 1), *await ended(centre, told, 2), *await ended(centre, heard, 2)]
     finally:
         await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO beep"})
-    assert {row["e164"]: (row["outcome"], row["amd"]) for row in rows} == {
-        number("human", 0, 1): ("connected", "HUMAN"),
-        number("machine", 0, 1): ("machine", "MACHINE"),
-    }
-    assert all(row["waited"] < 1.2 for row in rows if row["outcome"] == "connected")
+    by_number = {row["e164"]: row for row in rows}
+    talked = by_number[number("human", 1, 2)]
+    assert (talked["outcome"], talked["agent"], talked["queue"]) == ("connected", "anna", "main:sales")
+    assert by_number[number("busy", 0, 7)]["outcome"] == "busy"
+    message = by_number[number("human", 0, 4)]
+    assert (message["outcome"], message["message_played"] is not None) == ("answered", True)
+    person = by_number[human]
+    assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
+    assert person["waited"] < 1.2
+    assert (by_number[machine]["outcome"], by_number[machine]["amd"]) == ("machine", "MACHINE")
     await as_asterisk_says(centre, rows)
 
 
