@@ -105,8 +105,8 @@ async def by_campaign(centre: Centre, rate: int, seconds: float) -> dict[str, An
     """The same calls by an agentless campaign."""
     server = centre.server
     assert server is not None
-    watched = Watched(server.dialer)
-    server.dialer = watched  # type: ignore[assignment]
+    watched = Watched(server.dialing.dialer)
+    server.dialing.dialer = watched  # type: ignore[assignment]
     many = int(rate * seconds)
     numbers = [number("unknown", n // 1000, n % 1000) for n in range(many)]
     id = await campaign(

@@ -13,10 +13,8 @@ import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import structlog
 from aiohttp import web
@@ -24,9 +22,6 @@ from aiohttp import web
 import crm.call_back_rest
 import crm.rest
 import crm.target_group_rest
-import dialer.campaign_rest
-import dialer.law_rest
-import dialer.lists_rest
 import routing.rest
 import routing.work_rest
 from crm.ani import CallerLookup
@@ -60,7 +55,6 @@ from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
 from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
-from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
@@ -128,26 +122,12 @@ from cti.views import DatabaseView, QueueView
 from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
-from dialer import campaign_figures
+from dialer import dialing
 from dialer import imports as list_imports
-from dialer.before_launch import by_law
-from dialer.campaign_commands import add_campaign_commands
-from dialer.campaign_desk import CampaignDesk, House, law_by
-from dialer.campaigns import pbx_of
-from dialer.claims import Claims
-from dialer.import_desk import ImportDesk
-from dialer.known import check_all
+from dialer.dialing import Around, Dialing
 from dialer.law_commands import add_law_commands
-from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
-from dialer.live_view import LiveView
-from dialer.plans import Plans
-from dialer.preview import OF_CALLS, PreviewDesk
-from dialer.profiles import load as load_profiles
-from dialer.quotas import keep_looking as keep_quotas
-from dialer.run import OF_CAMPAIGNS, Dialer
-from dialer.switchboard import AgentsPort, PbxPort
-from dialer.trunks import CallerIds, TrunkPlan, Trunks
+from dialer.switchboard import PbxPort
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk
@@ -211,9 +191,8 @@ class Server:
             self._models()
             await self._customers()
             await self._routing()
-            self._campaigns()
+            self._dialing()
             await self._sums()
-            self._campaign_desk()
             self._commands()
             await self._doors()
             self._reactions()
@@ -376,9 +355,13 @@ class Server:
             call_backs=lambda topics: [
                 view for view in self.call_backs.views() if not topics.isdisjoint(topics_of(view))
             ],
-            campaigns=self._campaigns_for,
-            campaigns_now=self._campaigns_now_for,
-            offers=lambda: self.preview.views(),  # noqa: PLW0108  # made later
+            campaigns=lambda topics: self.dialing.views(
+                lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=True))
+            ),
+            campaigns_now=lambda topics: self.dialing.now(
+                lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=False))
+            ),
+            offers=lambda: self.dialing.preview.views(),  # noqa: PLW0108  # made later
             announce=self.settings.supervision.announce,
         )
 
@@ -394,7 +377,7 @@ class Server:
         return True
 
     def _channels_heard(self, pbx: str, record: Record) -> None:
-        self.dialer.hear_record(pbx, record)
+        self.dialing.dialer.hear_record(pbx, record)
         if type(record) in OF_SPIES:
             self.supervising.hear_record(record)
 
@@ -452,7 +435,7 @@ class Server:
             facts += self.agents.restore(session, now)
         self.bus.publish(facts)
         await self.work.load()
-        await self.campaigns.load()
+        await self.dialing.load()
 
     # ------------------------------------------------------------------------------------------ the customers' side
 
@@ -514,7 +497,7 @@ class Server:
 
     def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
-        self._tasks.spawn(self.dialer.disposed(call, disposition))
+        self._tasks.spawn(self.dialing.dialer.disposed(call, disposition))
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:
@@ -583,57 +566,28 @@ class Server:
 
     # ------------------------------------------------------------------------------------------ dialer
 
-    def _campaigns(self) -> None:
-        """What campaigns are run by; nothing is dialed before the links are up."""
-        ours = self.settings.dialer
-        self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
-        self.import_desk = ImportDesk(lambda: self.database.pool, self._dsn)
-        clock = asyncio.get_running_loop().time
-        self.law_desk = law = LawDesk(lambda: self.profiles, check_all, clock=clock)
-        self.claims = Claims(
-            lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
-        )
-        self.dialer = self.make_dialer()
-        self.preview = PreviewDesk(
-            pool=lambda: self.database.pool,
-            healthy=lambda: self.database.healthy,
-            claims=self.claims,
-            check=law.check_all,
-            campaigns=lambda: [record.campaign for record in self.campaigns.records()],
-            agents=lambda: self.agents.views(datetime.now(UTC)),
-            team_name=self._team_name,
-            pbx_of=lambda campaign: pbx_of(campaign.settings, self.switches),
-            call=self._call_for_work,
-            view=lambda call: self._switch_of(call).calls.view(call),
-            set_data=self._set_data,
-            publish=self.bus.publish,
-            owner=f"{self.dialer.owner}:hand",
-        )
-
-    def make_dialer(self) -> Dialer:
-        """What runs campaigns; several may run on one database, one of them paces each campaign."""
-        ours = self.settings.dialer
-        return Dialer(
-            pool=lambda: self.database.pool,
-            healthy=lambda: self.database.healthy,
-            claims=self.claims,
-            pbxs={name: self._port_of_dialer(name) for name in self.switches},
-            agents=AgentsPort(
-                all=lambda: self.agents.views(datetime.now(UTC)),
-                view=lambda login: self.agents.view(login, datetime.now(UTC)),
-                team_name=self._team_name,
-                teams_of_queue=self.directory.teams_of_queue,
+    def _dialing(self) -> None:
+        self.dialing = Dialing(
+            Around(
+                settings=self.settings.dialer,
+                zone=self.settings.figures.time_zone,
+                dsn=self._dsn,
+                pool=lambda: self.database.pool,
+                healthy=lambda: self.database.healthy,
+                directory=self.directory,
+                agents=self.agents,
+                pbxs={name: self._port_of_dialer(name) for name in self.switches},
+                knows_queue=self._knows_queue,
                 connect=self.off_hook.connect,
-            ),
-            trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in ours.trunks]),
-            caller_ids=CallerIds(ours.caller_ids),
-            publish=self.bus.publish,
-            set_data=self._set_data,
-            spawn=self._tasks.spawn,
-            within=self.law_desk.within,
-            tick_s=ours.tick_s,
-            lease_s=ours.lease_s,
+                call=self._call_for_work,
+                view=lambda call: self._switch_of(call).calls.view(call),
+                publish=self.bus.publish,
+                set_data=self._set_data,
+                spawn=self._tasks.spawn,
+                target_groups=CustomersForLists(lambda: self.database.pool),
+            )
         )
+        self._cleanup.push_async_callback(self.dialing.close)
 
     def _port_of_dialer(self, name: str) -> PbxPort:
         switch, link = self.switches[name], self.links[name]
@@ -646,64 +600,12 @@ class Server:
             view=switch.calls.view,
         )
 
-    def _team_name(self, id: str | None) -> str:
-        team = self.directory.teams.get(id) if id is not None else None
-        return team.name if team is not None else ""
-
     # ------------------------------------------------------------------------------------------ figures
 
     async def _sums(self) -> None:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
-
-    # ------------------------------------------------------------------------------------------ campaigns
-
-    def _campaign_desk(self) -> None:
-        s = self.settings
-        trunks: dict[str, set[str]] = {}
-        for trunk in s.dialer.trunks:
-            trunks.setdefault(trunk.pbx, set()).add(trunk.name)
-        self.law_of = law_by(self.profiles)
-        self.campaigns = CampaignDesk(
-            pool=lambda: self.database.pool,
-            house=House(
-                directory=self.directory,
-                pbxs=lambda: self.switches,
-                knows_queue=self._knows_queue,
-                trunks={pbx: frozenset(names) for pbx, names in trunks.items()},
-                verified=frozenset(s.dialer.caller_ids),
-                law=self.law_of,
-                logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
-            ),
-            runner=lambda: self.dialer,
-            publish=self.bus.publish,
-        )
-        self.campaigns_live = LiveView(
-            pool=lambda: self.database.pool,
-            desk=self.campaigns,
-            law=self.law_of,
-            agents=lambda: self.agents.views(datetime.now(UTC)),
-            runner=lambda: self.dialer,
-            zone=ZoneInfo(s.figures.time_zone),
-            publish=self.bus.publish,
-        )
-        self.plans = Plans(now=lambda: datetime.now(UTC))
-        self._cleanup.push_async_callback(self.plans.close)
-
-    def _campaigns_for(self, topics: frozenset[str]) -> list[CampaignView]:
-        return self.campaigns.views(
-            lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=True))
-        )
-
-    def _campaigns_now_for(self, topics: frozenset[str]) -> list[CampaignNow]:
-        seen = {
-            view.id
-            for view in self.campaigns.views(
-                lambda view: not topics.isdisjoint(self.audience.of_campaign(view, agents=False))
-            )
-        }
-        return [now for now in self.campaigns_live.told() if now.campaign in seen]
 
     # ------------------------------------------------------------------------------------------ commands and doors
 
@@ -777,7 +679,7 @@ class Server:
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
-        add_campaign_commands(self.commands, desk=self.preview)
+        self.dialing.add_commands(self.commands)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -877,23 +779,7 @@ class Server:
                     knows_queue=self._knows_queue,
                     audit=self.trail.note,
                 ),
-                *dialer.campaign_rest.routes(
-                    pool=lambda: self.database.pool,
-                    desk=self.campaigns,
-                    live=self.campaigns_live,
-                    plans=self.plans,
-                    directory=self.directory,
-                    law=self.law_of,
-                    zone=s.figures.time_zone,
-                ),
-                *dialer.law_rest.routes(pool=lambda: self.database.pool, profiles=lambda: self.profiles),
-                *dialer.lists_rest.routes(
-                    pool=lambda: self.database.pool,
-                    directory=self.directory,
-                    desk=self.import_desk,
-                    law=by_law(lambda: self.database.pool, lambda: self.profiles),
-                    target_groups=CustomersForLists(lambda: self.database.pool),
-                ),
+                *self.dialing.routes(),
                 *crm.target_group_rest.routes(pool=lambda: self.database.pool),
                 *phone.routes(
                     pbxs=s.pbx,
@@ -922,9 +808,7 @@ class Server:
                 **crm.rest.TRANSLATE,
                 **routing.rest.TRANSLATE,
                 **routing.work_rest.TRANSLATE,
-                **dialer.campaign_rest.TRANSLATE,
-                **dialer.law_rest.TRANSLATE,
-                **dialer.lists_rest.TRANSLATE,
+                **dialing.TRANSLATE,
                 **crm.target_group_rest.TRANSLATE,
                 **admin.TRANSLATE,
                 **rest_figures.TRANSLATE,
@@ -998,9 +882,6 @@ class Server:
         for kind in (CallOffered, CallCleared):
             listen(kind, self.work.hear_call)
         listen(AgentStateChanged, self.work.hear_agent)
-        for kind in OF_CALLS:
-            listen(kind, self.preview.hear_call)
-        listen(AgentStateChanged, self.preview.hear_agent)
         listen(QueueCallerJoined, self.work.hear_queue)
         for kind in (
             PbxStatusChanged,
@@ -1027,8 +908,8 @@ class Server:
         listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):
             listen(kind, self.invitation.hear)
-        for kind in OF_CAMPAIGNS:
-            listen(kind, self.dialer.hear)
+        for kind, hear in self.dialing.reactions():
+            listen(kind, hear)
         listen(QueueCallerJoined, self.ageing.joined)
         listen(QueueCallerLeft, self.ageing.left)
         listen(QueueCallerLeft, self.queue_waits.hear)
@@ -1080,14 +961,9 @@ class Server:
         self._tasks.spawn(self.invitation.run())
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
-        self._tasks.spawn(self.campaigns.run())
-        self._tasks.spawn(self.preview.run())
-        self._tasks.spawn(self.campaigns_live.run())
-        self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
-        self._tasks.spawn(self.dialer.start())
-        self._tasks.spawn(self.import_desk.run())
-        self._tasks.spawn(keep_quotas(lambda: self.database.pool, zone=self.settings.figures.time_zone))
+        for work in self.dialing.tasks():
+            self._tasks.spawn(work)
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:
@@ -1111,7 +987,7 @@ class Server:
     async def stop(self) -> None:
         """Stops in order: no more from the PBXs, clients told to come back, everything written down. May be called twice."""
         if self._pbx_tasks:
-            await self.dialer.stop()
+            await self.dialing.stop()
             await self.invitation.withdraw()
         await self._tasks.end(self._pbx_tasks)
         if self._pbx_tasks:
@@ -1120,7 +996,7 @@ class Server:
                 self.escalations.flush(),
                 self.voicemail_notes.flush(),
                 self.work.flush(),
-                self.preview.flush(),
+                self.dialing.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.alarm_watch.flush(),

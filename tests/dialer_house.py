@@ -158,7 +158,7 @@ async def state(centre: Centre, campaign: int, to: str) -> None:
         "UPDATE campaigns SET state = $2, version = version + 1 WHERE id = $1 RETURNING id", campaign, to
     )
     if centre.server is not None:
-        await centre.server.dialer.refresh(campaign)
+        await centre.server.dialing.dialer.refresh(campaign)
 
 
 async def attempts(centre: Centre, campaign: int) -> list[dict[str, Any]]:
@@ -184,7 +184,7 @@ async def ended(centre: Centre, campaign: int, many: int, within: float = 40.0) 
 
 def live(centre: Centre, campaign: int) -> CampaignLive | None:
     """How the server shows the campaign."""
-    return centre.server.dialer.view(campaign) if centre.server is not None else None
+    return centre.server.dialing.dialer.view(campaign) if centre.server is not None else None
 
 
 async def shows(

@@ -138,12 +138,12 @@ async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_
     rows = await ended(centre, id, 5)
     assert {row["outcome"] for row in rows} == {"congestion"}
     await as_asterisk_says(centre, rows)
-    centre.server.dialer.trunks.got_through("carrier")  # type: ignore[union-attr]
+    centre.server.dialing.dialer.trunks.got_through("carrier")  # type: ignore[union-attr]
     hollow = await campaign(centre, [number("human", after, 0) for after in (0, 1, 2)])
     rows = await ended(centre, hollow, 3)
     assert {row["outcome"] for row in rows} <= {"answered", "connected", "agent_error"}
     await as_asterisk_says(centre, rows)
-    trunks = centre.server.dialer.trunks  # type: ignore[union-attr]
+    trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
     assert trunks._trunks["carrier"].fails == 3
 
 
@@ -235,10 +235,10 @@ async def test_two_dialers_on_one_campaign(centre: Centre, monkeypatch: pytest.M
     await at_work(centre, "anna", "ben")
     server = centre.server
     assert server is not None
-    first, second = server.dialer, server.make_dialer()
+    first, second = server.dialing.dialer, server.dialing.make_dialer()
     assert first.owner != second.owner
     with monkeypatch.context() as both:
-        both.setattr(server, "dialer", Both(first, second))
+        both.setattr(server.dialing, "dialer", Both(first, second))
         for kind in dialer.run.OF_CAMPAIGNS:
             server.bus.listen(kind, second.hear)
         await second.start()

@@ -125,7 +125,9 @@ async def following(screen, before):  # type: ignore[no-untyped-def]
 async def test_in_mode_manual_agents_ask_for_the_next(centre: Centre) -> None:
     (anna,) = await at_work(centre, "anna", off_hook=False)
     id = await campaign(centre, [number("human", 2), number("human", 3)], mode="manual")
-    await centre.eventually(lambda: any(one.campaign.id == id for one in centre._server.campaigns.records()))
+    await centre.eventually(
+        lambda: any(one.campaign.id == id for one in centre._server.dialing.campaigns.records())
+    )
     assert not anna.all("offer.*")
     offer = await anna.ask("campaign.next", campaign=id)
     assert offer["state"] == "offered"
@@ -145,7 +147,7 @@ async def test_what_a_server_that_died_had_offered_is_offered_again(centre: Cent
     (anna,) = await at_work(centre, "anna", off_hook=False)
     id = await campaign(centre, [number("human", 4)], mode="preview")
     offer = (await anna.wait_for("offer.made", within=20))["data"]["view"]
-    desk = centre._server.preview
+    desk = centre._server.dialing.preview
     desk._offers.clear()  # as a server knows that has just begun
     desk._leases.clear()
     await centre.fetch(
