@@ -54,9 +54,12 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
 class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     """How a campaign goes at this moment. `agents` by state (ready, reserved, busy, wrap_up, not_ready …); `calls` under way
     by stage (committed, dialed, ringing, answered, connected), `lines` all of them; `today` since midnight and
-    `last_half_hour`, by when calls were placed. `contacts` of its lists by state; `window`: what the abandonment is counted
-    over, of which `may_be_lost` more people may be abandoned until `until`, and `budget` says so in words. `pace`: calls
-    asked for in the last minute, and `why` so many."""
+    `last_half_hour`, by when calls were placed. `contacts` of its lists by state.
+
+    `live` answers in the window of the law, `lost` of them (also those connected too late, and people taken for machines
+    where the law counts them), a share of `cap` being allowed: `may_be_lost` more may be, until `until`, when that changes
+    by time alone; `budget` says so in words. `pace`: calls asked for in the last minute, and `why` so many.
+    """
 
     campaign: int
     at: datetime
@@ -66,14 +69,38 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     calls: dict[str, int]
     today: CampaignSums
     last_half_hour: CampaignSums
-    window: CampaignSums
+    live: int
+    lost: float
+    cap: float
     may_be_lost: int
-    until: datetime
+    until: datetime | None
     budget: str
     contacts: dict[str, int]
     pace: int
     why: str
     trunks: dict[str, str]
+
+
+class OfferView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A contact that an agent is asked to call, in modes preview and manual: `offer` is the attempt's id. `state`: offered
+    (`until` then) or calling, with `call` when it is there. `attempt`: which one it is of this contact. `data`: what the
+    list says of them."""
+
+    offer: str
+    campaign: int
+    campaign_name: str
+    agent: str
+    state: str
+    until: datetime | None
+    contact: int
+    name: str
+    number: str
+    language: str
+    list: str
+    script: str
+    attempt: int
+    data: dict[str, str]
+    call: str | None = None
 
 
 class CampaignFact(Fact, frozen=True, gc=False, kw_only=True):
@@ -116,3 +143,33 @@ class CampaignGoes(CampaignFact, frozen=True, gc=False, kw_only=True):
 
     TYPE: ClassVar[str] = "campaign.goes"
     now: CampaignNow
+
+
+class OfferFact(Fact, frozen=True, gc=False, kw_only=True):
+    """A fact about a contact that an agent is asked to call; told to them and to their supervisors."""
+
+    offer: str
+    agent: str
+
+
+class OfferMade(OfferFact, frozen=True, gc=False, kw_only=True):
+    """The agent is asked to call a contact: campaign.accept or campaign.skip, until `view.until`."""
+
+    TYPE: ClassVar[str] = "offer.made"
+    view: OfferView
+
+
+class OfferAccepted(OfferFact, frozen=True, gc=False, kw_only=True):
+    """The agent calls: their own phone first, then the contact."""
+
+    TYPE: ClassVar[str] = "offer.accepted"
+    view: OfferView
+
+
+class OfferEnded(OfferFact, frozen=True, gc=False, kw_only=True):
+    """It is over. `reason`: called (the call is over, `outcome` as of any attempt), skipped, unanswered, not_ready,
+    no_such_number, not_possible, campaign_ended."""
+
+    TYPE: ClassVar[str] = "offer.ended"
+    reason: str
+    outcome: str | None

@@ -61,6 +61,7 @@ class Picture:
     call_backs: dict[int, Frame] = field(default_factory=dict)
     campaigns: dict[int, Frame] = field(default_factory=dict)
     campaigns_now: dict[int, Frame] = field(default_factory=dict)
+    offers: dict[str, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -79,6 +80,7 @@ class Picture:
         self.call_backs = {one["id"]: one for one in data.get("call_backs", ())}
         self.campaigns = {one["id"]: one for one in data.get("campaigns", ())}
         self.campaigns_now = {one["campaign"]: one for one in data.get("campaigns_now", ())}
+        self.offers = {one["offer"]: one for one in data.get("offers", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""
@@ -120,6 +122,10 @@ class Picture:
             self._work(data["view"])
         elif noun == "campaign":
             self._campaign(kind, data)
+        elif noun == "offer" and "view" in data:
+            self.offers[data["offer"]] = data["view"]
+        elif noun == "offer":
+            self.offers.pop(data["offer"], None)
         elif kind == "blending.changed":
             self.blending[data["agent"]] = {**data, "since": fact["at"]}
             if data["why"] is None:

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.text import Text
 
 from crm.sample_data import insert_samples, sample_customers
-from cti import demo_people, demo_routing, demo_traffic, logs
+from cti import demo_campaign, demo_people, demo_routing, demo_traffic, logs
 from cti.ami import AmiLink, LinkPhase, LinkStatus
 from cti.client import Client
 from cti.database import DatabaseUnavailable, MigrationFailed, connection, migrate
@@ -243,9 +243,13 @@ class Demo:
         switch = await self._unless_stopped(self._switch(ending, installation))
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in_with_browser(db, self.passwords, switch.phone_password)
+            if switch.real and await demo_campaign.prepare(db, self._chance):
+                self._say(f"  ✓ Campaign {demo_campaign.NAME}: {demo_campaign.CONTACTS} invented contacts")
         server = await self._unless_stopped(self._server(ending, dsn, port, switch))
         robots = asyncio.create_task(
-            demo_people.employ(server.url, self.passwords, _reasons(server.settings), self._chance)
+            demo_people.employ(
+                server.url, self.passwords, _reasons(server.settings), self._chance, dialing=switch.real
+            )
         )
         ending.push_async_callback(_end, robots)
         customers = [
@@ -351,6 +355,7 @@ class Demo:
         ending.push_async_callback(_end, linking)
         async with asyncio.timeout(15.0):
             await up.wait()
+        await demo_campaign.phones_stay(link.send)
 
         async def place(call: PlannedCall) -> None:
             await link.originate(
@@ -423,6 +428,15 @@ class Demo:
                 }
             },
             wrap_up={"seconds": 15.0, "after": "ready"},
+            dialer={
+                "trunks": (
+                    [{"name": "carrier", "pbx": PBX, "dial": "PJSIP/{number}@trunk", "channels": 60}]
+                    if switch.real
+                    else []
+                ),
+                "caller_ids": [demo_campaign.CALLER_ID],
+                "profiles": str(demo_campaign.profile_folder(self.folder / "profiles")),
+            },
         )
         server = Server(settings)
         ending.push_async_callback(server.stop)
@@ -456,6 +470,11 @@ class Demo:
             f"Log-ins: {LEAD} {self.passwords[LEAD]} (sees all) · {YOU} {self.passwords[YOU]} (takes calls)",
             *(browser if switch.real and page_is_there() else ()),
             f"Another terminal: {_command()} watch{at} --login {LEAD}   or: --login {YOU} --log-on",
+            *(
+                (f"The campaign: {_command()} campaigns watch{at} --login {LEAD} '{demo_campaign.NAME}'",)
+                if switch.real
+                else ()
+            ),
             f"REST: {url}/api/ · administrator: {ADMIN} {self.passwords[ADMIN]}",
         )
 

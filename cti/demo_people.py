@@ -1,5 +1,5 @@
 """The people of the demo: twelve agents in two teams, of whom eleven work by themselves and one is whoever is looking;
-with a real Asterisk one more, whose phone is the browser.
+with a real Asterisk one more, whose phone is the browser, and ten who work off-hook for the campaign.
 
 Robots use what everybody uses: REST to log in, `cti.v1` to hear of calls and to say ready, break, note and done.
 """
@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 PBX = "main"
 YOU, LEAD, ADMIN, BROWSER = "you", "lead", "admin", "browser"
-TEAMS = {"sales": ("Sales", ("sales", "billing")), "service": ("Service", ("support", "emergency"))}
+TEAMS = {
+    "sales": ("Sales", ("sales", "billing")),
+    "service": ("Service", ("support", "emergency")),
+    "outbound": ("Outbound", ()),
+}
+OUTBOUND = "outbound"
 
 NOTES = (
     "Asked when the delivery comes; told them Thursday.",
@@ -85,12 +90,34 @@ def _staff() -> tuple[Person, ...]:
     return tuple(people)
 
 
+def _dialers() -> tuple[Person, ...]:
+    names = (
+        *(
+            "Lara Costa",
+            "Milan Horvat",
+            "Nadia Saleh",
+            "Otto Lind",
+            "Petra Vogel",
+            "Quentin Roux",
+            "Rosa Bianchi",
+        ),
+        *("Samir Haddad", "Tessa Vos", "Umut Kaya"),
+    )
+    return tuple(
+        Person(name.split()[0].lower(), name, OUTBOUND, str(1150 + number), ())
+        for number, name in enumerate(names)
+    )
+
+
 STAFF = _staff()
+DIALERS = _dialers()
+"""They work off-hook for the campaign, with a real Asterisk only."""
+
 IN_BROWSER = Person(BROWSER, "You, in the browser", "service", "1004", (("support", 0), (DIRECT, 13)))
 ROBOTS = tuple(person for person in STAFF if person.login != YOU)
 
 
-_LOG_INS = {LEAD, ADMIN, BROWSER, *(person.login for person in STAFF)}
+_LOG_INS = {LEAD, ADMIN, BROWSER, *(person.login for person in (*STAFF, *DIALERS))}
 
 
 def passwords_in(file: Path) -> dict[str, str]:
@@ -116,8 +143,10 @@ async def move_in(db: Connection, passwords: Mapping[str, str]) -> None:
         await _settle(db, hashing, passwords, LEAD, "Team lead", Role.SUPERVISOR)
         await users.set_supervised(db, LEAD, list(TEAMS))
         await _settle(db, hashing, passwords, ADMIN, "Administrator", Role.ADMIN)
-        for person in STAFF:
+        for person in (*STAFF, *DIALERS):
             await _engage(db, hashing, passwords, person)
+        for person in DIALERS:
+            await users.set_off_hook(db, person.login, True)
     finally:
         hashing.close()
 
@@ -262,13 +291,19 @@ class Robot:
 
 
 async def employ(
-    url: str, passwords: Mapping[str, str], reasons: Iterable[str], chance: random.Random
+    url: str,
+    passwords: Mapping[str, str],
+    reasons: Iterable[str],
+    chance: random.Random,
+    *,
+    dialing: bool,
 ) -> None:
-    """Lets all robots work at a server until cancelled."""
+    """Lets all robots work at a server until cancelled; those of the campaign if there is one."""
     reasons = tuple(reasons)
     async with aiohttp.ClientSession() as http, asyncio.TaskGroup() as together:
-        for person in ROBOTS:
+        for person in (*ROBOTS, *(DIALERS if dialing else ())):
             session = Login(http, url, person.login, passwords[person.login])
             client = Client(websocket_url(url), session.token, name="demo robot")
-            robot = Robot(client, chance=random.Random(chance.random()), reasons=reasons)  # noqa: S311
+            slow = {"between_breaks": (900.0, 1800.0)} if person in DIALERS else {}
+            robot = Robot(client, chance=random.Random(chance.random()), reasons=reasons, **slow)  # noqa: S311
             together.create_task(robot.run())

@@ -131,7 +131,9 @@ from cti.whose_call import WhoseCall
 from dialer import campaign_figures
 from dialer import imports as list_imports
 from dialer.before_launch import by_law
+from dialer.campaign_commands import add_campaign_commands
 from dialer.campaign_desk import CampaignDesk, House, law_by
+from dialer.campaigns import pbx_of
 from dialer.claims import Claims
 from dialer.import_desk import ImportDesk
 from dialer.known import check_all
@@ -140,6 +142,7 @@ from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
 from dialer.plans import Plans
+from dialer.preview import OF_CALLS, PreviewDesk
 from dialer.profiles import load as load_profiles
 from dialer.quotas import keep_looking as keep_quotas
 from dialer.run import OF_CAMPAIGNS, Dialer
@@ -375,6 +378,7 @@ class Server:
             ],
             campaigns=self._campaigns_for,
             campaigns_now=self._campaigns_now_for,
+            offers=lambda: self.preview.views(),  # noqa: PLW0108  # made later
             announce=self.settings.supervision.announce,
         )
 
@@ -584,19 +588,35 @@ class Server:
         ours = self.settings.dialer
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self.import_desk = ImportDesk(lambda: self.database.pool, self._dsn)
+        clock = asyncio.get_running_loop().time
+        self.law_desk = law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self.claims = Claims(
+            lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
+        )
         self.dialer = self.make_dialer()
+        self.preview = PreviewDesk(
+            pool=lambda: self.database.pool,
+            healthy=lambda: self.database.healthy,
+            claims=self.claims,
+            check=law.check_all,
+            campaigns=lambda: [record.campaign for record in self.campaigns.records()],
+            agents=lambda: self.agents.views(datetime.now(UTC)),
+            team_name=self._team_name,
+            pbx_of=lambda campaign: pbx_of(campaign.settings, self.switches),
+            call=self._call_for_work,
+            view=lambda call: self._switch_of(call).calls.view(call),
+            set_data=self._set_data,
+            publish=self.bus.publish,
+            owner=f"{self.dialer.owner}:hand",
+        )
 
     def make_dialer(self) -> Dialer:
         """What runs campaigns; several may run on one database, one of them paces each campaign."""
-        clock = asyncio.get_running_loop().time
         ours = self.settings.dialer
-        law = LawDesk(lambda: self.profiles, check_all, clock=clock)
         return Dialer(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
-            claims=Claims(
-                lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
-            ),
+            claims=self.claims,
             pbxs={name: self._port_of_dialer(name) for name in self.switches},
             agents=AgentsPort(
                 all=lambda: self.agents.views(datetime.now(UTC)),
@@ -610,7 +630,7 @@ class Server:
             publish=self.bus.publish,
             set_data=self._set_data,
             spawn=self._tasks.spawn,
-            within=law.within,
+            within=self.law_desk.within,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )
@@ -757,6 +777,7 @@ class Server:
         )
         add_figures_commands(self.commands, self.desk)
         add_work_commands(self.commands, desk=self.work, directory=self.directory)
+        add_campaign_commands(self.commands, desk=self.preview)
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -977,6 +998,9 @@ class Server:
         for kind in (CallOffered, CallCleared):
             listen(kind, self.work.hear_call)
         listen(AgentStateChanged, self.work.hear_agent)
+        for kind in OF_CALLS:
+            listen(kind, self.preview.hear_call)
+        listen(AgentStateChanged, self.preview.hear_agent)
         listen(QueueCallerJoined, self.work.hear_queue)
         for kind in (
             PbxStatusChanged,
@@ -1057,6 +1081,7 @@ class Server:
         self._tasks.spawn(self.ageing.run())
         self._tasks.spawn(self.roll_up.run())
         self._tasks.spawn(self.campaigns.run())
+        self._tasks.spawn(self.preview.run())
         self._tasks.spawn(self.campaigns_live.run())
         self._tasks.spawn(campaign_figures.keep_rolling_up(self.database.pool))
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
@@ -1095,6 +1120,7 @@ class Server:
                 self.escalations.flush(),
                 self.voicemail_notes.flush(),
                 self.work.flush(),
+                self.preview.flush(),
                 self.attendance.flush(),
                 self.help_requests.flush(),
                 self.alarm_watch.flush(),

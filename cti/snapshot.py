@@ -8,7 +8,7 @@ from typing import Any
 
 from cti.agents import Agents
 from cti.audience import ADMIN, subscriptions
-from cti.campaigns import CampaignNow, CampaignView
+from cti.campaigns import CampaignNow, CampaignView, OfferView
 from cti.facts import CallView
 from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory
@@ -40,9 +40,11 @@ class Snapshots:
         call_backs: Callable[[frozenset[str]], Iterable[Any]] = lambda topics: (),
         campaigns: Callable[[frozenset[str]], Iterable[CampaignView]] = lambda topics: (),
         campaigns_now: Callable[[frozenset[str]], Iterable[CampaignNow]] = lambda topics: (),
+        offers: Callable[[], Iterable[OfferView]] = lambda: (),
     ) -> None:
         self._campaigns = campaigns
         self._campaigns_now = campaigns_now
+        self._offers = offers
         self._call_backs = call_backs
         self._database = database
         self._work = work
@@ -86,6 +88,7 @@ class Snapshots:
             call_backs=tuple(self._call_backs(topics)),
             campaigns=tuple(self._campaigns(topics)),
             campaigns_now=tuple(self._campaigns_now(topics)),
+            offers=tuple(view for view in self._offers() if self._sees_work_of(topics, view.agent)),
             help=tuple(view for view in self._help_requests() if self._sees_help(topics, view)),
             supervisions=tuple(one for one in self._supervisions() if self._sees_supervision(topics, one)),
         )

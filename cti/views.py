@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cti.campaigns import CampaignNow, CampaignView
+from cti.campaigns import CampaignNow, CampaignView, OfferView
 from cti.facts import AgentState, CallView
 from cti.frozen import Frozen
 from cti.other_work import BlendingView, WorkView
@@ -95,7 +95,8 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     follows queue calls; the rule without a queue is for all that have none of their own. `supervisions`: who listens to
     whom. `call_backs`: promises to call back, open or taken. `messages`: those that you have not read. `help`: open requests
     for it. `work`: what is to be done besides calls: of an agent, what they are offered or do. `blending`: what each agent
-    may be offered of it now. `campaigns`: what is dialed; `campaigns_now`: how it goes, for supervisors."""
+    may be offered of it now. `campaigns`: what is dialed; `campaigns_now`: how it goes, for
+    supervisors; `offers`: contacts that agents are asked to call."""
 
     at: datetime
     calls: tuple[CallView, ...]
@@ -115,3 +116,4 @@ class Snapshot(Frozen, frozen=True, gc=False, kw_only=True):
     call_backs: tuple[Any, ...] = ()
     campaigns: tuple[CampaignView, ...] = ()
     campaigns_now: tuple[CampaignNow, ...] = ()
+    offers: tuple[OfferView, ...] = ()

@@ -71,9 +71,11 @@ class Runs(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Law:
     """What a campaign's profile says of it. `unlawful`: what its settings want and the profile does not allow, None where
-    there is no such profile. `cap` of the live answers over `window_h` hours. `lacking`: what it
+    there is no such profile. `profile`: as the campaign
+    tightens it. `cap` of the live answers over `window_h` hours. `lacking`: what it
     must have before it starts."""
 
+    profile: Profile | None
     cap: float
     window_h: float
     unlawful: tuple[str, ...] | None = ()
@@ -87,6 +89,7 @@ def law_by(profiles: Mapping[str, Profile]) -> Callable[[Campaign], Law]:
         settings, profile = campaign.settings, profiles.get(campaign.profile)
         if profile is None:
             return Law(
+                profile=None,
                 cap=settings.abandonment_cap,
                 window_h=settings.abandonment_window_h,
                 unlawful=None,
@@ -97,12 +100,15 @@ def law_by(profiles: Mapping[str, Profile]) -> Callable[[Campaign], Law]:
             tight = tighten(profile, settings)
         except TooLoose as error:
             return Law(
+                profile=profile,
                 cap=profile.abandonment_cap,
                 window_h=profile.abandonment_window_h,
                 unlawful=tuple(str(error).split("; ")),
                 lacking=lacking,
             )
-        return Law(cap=tight.abandonment_cap, window_h=tight.abandonment_window_h, lacking=lacking)
+        return Law(
+            profile=tight, cap=tight.abandonment_cap, window_h=tight.abandonment_window_h, lacking=lacking
+        )
 
     return law
 

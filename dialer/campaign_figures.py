@@ -113,19 +113,6 @@ async def sums(
     return {one.campaign: one.sums for one in found}
 
 
-async def of_window(
-    db: Queryable, campaign: int, first: datetime, last: datetime
-) -> tuple[CampaignSums, datetime | None]:
-    """The sums of one campaign, and the first quarter of an hour in which somebody was abandoned."""
-    lost = await db.fetchval(
-        "SELECT min(slot) FROM campaign_read(ARRAY[$1::bigint], $2, $3) WHERE abandoned > 0",
-        campaign,
-        first,
-        last,
-    )
-    return (await sums(db, [campaign], first, last))[campaign], lost
-
-
 def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> CampaignFigures:
     total = dict.fromkeys(
         ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned"), 0

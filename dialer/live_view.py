@@ -16,13 +16,14 @@ from zoneinfo import ZoneInfo
 import msgspec
 import structlog
 
-from cti.campaigns import CampaignGoes, CampaignNow, CampaignSums
+from cti.campaigns import CampaignGoes, CampaignNow
 from cti.facts import Fact
 from cti.views import AgentView
 from dialer import campaign_figures, campaign_store
 from dialer.campaign_desk import CampaignDesk, Law
 from dialer.campaign_settings import Campaign, CampaignLive
 from dialer.campaigns import AT_WORK, Record
+from dialer.ledger import Abandonment, abandonment
 
 if TYPE_CHECKING:
     from cti.database import Pool
@@ -125,12 +126,8 @@ class LiveView:
         lately = await campaign_figures.sums(pool, ids, quarter(now - timedelta(minutes=30)), soon)
         found = []
         for record in records:
-            id, law = record.campaign.id, self._law(record.campaign)
-            window = timedelta(hours=law.window_h)
-            since = quarter(now - window)
-            counted, first_lost = await campaign_figures.of_window(pool, id, since, soon)
-            left = may_be_lost(counted, law.cap)
-            until = first_lost + window + timedelta(seconds=QUARTER) if first_lost else now + window
+            id, profile = record.campaign.id, self._law(record.campaign).profile
+            stands = await abandonment(pool, id, profile, now) if profile is not None else None
             paced = self._paced(id)
             calls = under_way[id] if paced is None or not paced.here else paced.calls
             found.append(
@@ -143,10 +140,12 @@ class LiveView:
                     calls={stage: calls.get(stage, 0) for stage in STAGES},
                     today=today[id],
                     last_half_hour=lately[id],
-                    window=counted,
-                    may_be_lost=left,
-                    until=until,
-                    budget=budget_told(left, counted, law.cap, until.astimezone(self._zone), local),
+                    live=stands.live if stands else 0,
+                    lost=stands.abandoned + stands.late + stands.amd_errors if stands else 0.0,
+                    cap=stands.cap if stands else 0.0,
+                    may_be_lost=stands.spare if stands else 0,
+                    until=stands.until if stands else None,
+                    budget=budget_told(stands, local) if stands else "there is no such country profile",
                     contacts=contacts.get(id, {}),
                     pace=paced.pace if paced is not None else 0,
                     why=_why(record, paced),
@@ -173,17 +172,18 @@ def quarter(moment: datetime) -> datetime:
     return datetime.fromtimestamp(moment.timestamp() // QUARTER * QUARTER, UTC)
 
 
-def may_be_lost(counted: CampaignSums, cap: float) -> int:
-    """How many more people may be abandoned as things are: the cap of those who answered, and one call."""
-    return max(0, int(cap * counted.live + 1.0 - counted.abandoned + 1e-9))
-
-
-def budget_told(left: int, counted: CampaignSums, cap: float, until: datetime, now: datetime) -> str:
-    """How many more calls may be lost, until when, and of what."""
-    when = until.strftime("%H:%M" if until.date() == now.date() else "%a %d %b %H:%M")
-    more = "no more calls" if not left else "1 more call" if left == 1 else f"{left} more calls"
-    share = f"{counted.abandoned / counted.live:.1%}" if counted.live else "nobody"
-    return f"{more} may be lost until {when}: {share} abandoned of {counted.live} who answered, {cap:.1%} allowed"
+def budget_told(stands: Abandonment, now: datetime) -> str:
+    """How many more calls may be lost, until when, and of what; times as `now` has them."""
+    when = ""
+    if stands.until is not None:
+        local = stands.until.astimezone(now.tzinfo)
+        when = f" until {local.strftime('%H:%M' if local.date() == now.date() else '%a %d %b %H:%M')}"
+    if stands.spare < 0:
+        told = f"{-stands.spare} calls too many are lost{when}"
+    else:
+        more = {0: "no more calls", 1: "1 more call"}.get(stands.spare, f"{stands.spare} more calls")
+        told = f"{more} may be lost{when}"
+    return f"{told}: {stands.share:.1%} abandoned of {stands.live} who answered, {stands.cap:.1%} allowed"
 
 
 def _why(record: Record, paced: CampaignLive | None) -> str:

@@ -186,3 +186,23 @@ async def test_what_is_young_is_read_by_the_index_and_the_rest_from_the_sums(db:
     )
     assert "attempts_of_campaign" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_what_an_agent_says_of_the_call_counts_for_its_attempt(db: Db) -> None:
+    one = await a_campaign(db)
+    await store.set_conversions(db, one, WON)
+    dialed, by_hand = (Attempt(one, NOON, "answered", agent="anna", talk=30.0) for _ in range(2))
+    await write(db, [dialed, by_hand])
+    await db.execute("UPDATE attempts SET call = 'main:cti-1' WHERE id = $1", by_hand.id)
+    await roll_up_all(db, NOON + timedelta(hours=3))
+    for call in (f"main:{dialed.id}", "main:cti-1", "main:17.1"):
+        await db.execute(
+            "INSERT INTO interactions (call, pbx, started, touched) VALUES ($1, 'main', $2, $2)", call, NOON
+        )
+    await db.execute("UPDATE interactions SET disposition = 'Sale'")
+    assert (await of_one(db, one, By.TOTAL))[0].sums.conversions == 2
+    await db.execute("UPDATE interactions SET disposition = 'Call later' WHERE call = 'main:cti-1'")
+    (total,) = await of_one(db, one, By.TOTAL)
+    assert total.dispositions == {"Call later": 1, "Sale": 1}
+    assert total.conversion == 0.5
+    await db.execute("DELETE FROM interactions")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import math
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -375,10 +376,11 @@ async def test_live_view_report_csv_and_chart_have_the_same_numbers(here: Office
     assert now["today"] == msgspec.to_builtins(added_up(today, frozenset({"Sale"})))
     assert now["agents"] == {"busy": 1, "ready": 1}
     assert now["calls"]["ringing"] == now["lines"] == sum(one.outcome is None for one in attempts)
-    assert (now["contacts"], now["may_be_lost"]) == ({"open": 10, "untried": 10}, 0)
     window = added_up(attempts)
-    assert (now["window"]["live"], now["window"]["abandoned"]) == (window.live, window.abandoned)
-    assert now["budget"].startswith("no more calls may be lost until ")
+    assert (now["live"], now["lost"], now["cap"]) == (window.live, window.abandoned, 0.03)
+    lost = math.ceil((window.abandoned - 0.03 * window.live) / 0.97)
+    assert now["budget"].startswith(f"{lost} calls too many are lost until Fri 03 Apr ")
+    assert (now["contacts"], now["may_be_lost"]) == ({"open": 10, "untried": 10}, -lost)
     before = len(here.facts)
     await here.live.look()
     assert len(here.facts) == before  # nothing has changed, nothing is told

@@ -1,0 +1,161 @@
+"""Campaigns that agents dial, on a real Asterisk: offered, called, skipped, asked for, and taken up after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from cti.embedded.asterisk import Installation
+from cti.embedded.postgres import Postgres
+from tests.call_desk import refused
+from tests.centre import ADMIN, Centre
+from tests.dialer_house import at_work, campaign, dialing_house, ended, number, quieted, state
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+CUSTOMER = "+447700900121"
+UNREACHED = "+447700900129"  # the last digit says that nobody answers there
+TOO_SHORT = number("human")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(asterisk_installation: Installation, postgres_server: Postgres) -> AsyncIterator[Centre]:
+    async with dialing_house(asterisk_installation, postgres_server) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def centre(house: Centre) -> AsyncIterator[Centre]:
+    yield house
+    await quieted(house)
+
+
+async def contact(centre: Centre, id: int) -> dict[str, object]:
+    (row,) = await centre.fetch(
+        "SELECT state, why, attempts, last_outcome FROM list_contacts WHERE id = $1", id
+    )
+    return row
+
+
+async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(centre: Centre) -> None:
+    (anna,) = await at_work(centre, "anna", off_hook=False)
+    sara, ben = await centre.screen("sara"), await centre.screen("ben")
+    id = await campaign(centre, [CUSTOMER], mode="preview", data={"debt": "12.50"})
+    offer = (await anna.wait_for("offer.made", within=20))["data"]["view"]
+    assert (offer["campaign"], offer["name"], offer["data"], offer["script"], offer["attempt"]) == (
+        *(id, "Customer 0", {"debt": "12.50"}, "Say hello.", 1),
+    )
+    await sara.wait_for("offer.made", offer=offer["offer"])
+    assert not ben.all("offer.*")
+    assert (await contact(centre, offer["contact"]))["state"] == "in_hand"
+    await anna.as_told()
+    await sara.as_told()
+    assert await refused(ben, "campaign.accept", offer=offer["offer"]) == "no_such_offer"
+    told = await anna.ask("campaign.accept", offer=offer["offer"])
+    assert (told["state"], told["agent"]) == ("calling", "anna")
+    await anna.wait_for("call.established", call=told["call"])
+    data = (await anna.wait_for("call.data_changed", call=told["call"]))["data"]["changed"]
+    assert (data["attempt"], data["script"], data["debt"]) == (offer["offer"], "Say hello.", "12.50")
+    await anna.until(lambda: anna.all("call.established", call=told["call"], agent=None), what="the contact")
+    await anna.ask("call.hangup", call=told["call"])
+    over = (await anna.wait_for("offer.ended", offer=offer["offer"], within=20))["data"]
+    assert (over["reason"], over["outcome"]) == ("called", "connected")
+    await anna.ask("call.dispose", call=told["call"], disposition="Sale")
+    (attempt,) = await ended(centre, id, 1)
+    assert (attempt["outcome"], attempt["agent"], attempt["mode"]) == ("connected", "anna", "preview")
+    assert attempt["disposition"] == "Sale"
+    assert (
+        attempt["committed"]
+        <= attempt["dialed"]
+        <= attempt["answered"]
+        <= attempt["connected"]
+        <= attempt["ended"]
+    )
+    assert await contact(centre, offer["contact"]) == {
+        "state": "done", "why": "", "attempts": 1, "last_outcome": "connected",
+    }  # fmt: skip
+    status, now = await centre.rest("GET", f"/api/v1/campaigns/{id}/now", "sara")
+    assert (status, now["today"]["connected"], now["today"]["in_flight"]) == (200, 1, 0)
+    await anna.as_told()
+
+
+async def test_who_is_not_reached_comes_again_and_who_is_skipped_or_has_no_number_does_not(
+    centre: Centre,
+) -> None:
+    (anna,) = await at_work(centre, "anna", off_hook=False)
+    id = await campaign(centre, [UNREACHED, CUSTOMER, TOO_SHORT], mode="preview")
+    first = (await anna.wait_for("offer.made", within=20))["data"]["view"]
+    told = await anna.ask("campaign.accept", offer=first["offer"])
+    await anna.until(
+        lambda: anna.all("call.delivered", call=told["call"], agent=None), what="the contact's phone rings"
+    )
+    await anna.ask("call.hangup", call=told["call"])
+    over = (await anna.wait_for("offer.ended", offer=first["offer"], within=20))["data"]
+    assert over["outcome"] == "cancelled"
+    (attempt,) = await ended(centre, id, 1)
+    assert (attempt["outcome"], attempt["answered"]) == ("cancelled", None)
+    again = await contact(centre, first["contact"])
+    assert (again["state"], again["attempts"]) == ("open", 1)
+    await anna.agent_is("ready", within=20)
+    second = (await following(anna, first))["view"]
+    told = await anna.ask("campaign.skip", offer=second["offer"], reason="knows us already")
+    assert told["offer"] == second["offer"]
+    skipped = await contact(centre, second["contact"])
+    assert (skipped["state"], skipped["why"], skipped["attempts"]) == ("skipped", "anna: knows us already", 0)
+    third = (await following(anna, second))["view"]
+    assert await refused(anna, "campaign.accept", offer=third["offer"]) == "no_such_target"
+    assert (await contact(centre, third["contact"]))["state"] == "blocked"
+    assert len(await ended(centre, id, 1)) == 1
+
+
+async def following(screen, before):  # type: ignore[no-untyped-def]
+    """The offer after this one."""
+    await screen.until(
+        lambda: [one for one in screen.picture.offers.values() if one["offer"] != before["offer"]],
+        within=20,
+        what="another offer",
+    )
+    return {"view": next(one for one in screen.picture.offers.values() if one["offer"] != before["offer"])}
+
+
+async def test_in_mode_manual_agents_ask_for_the_next(centre: Centre) -> None:
+    (anna,) = await at_work(centre, "anna", off_hook=False)
+    id = await campaign(centre, [number("human", 2), number("human", 3)], mode="manual")
+    await centre.eventually(lambda: any(one.campaign.id == id for one in centre._server.campaigns.records()))
+    assert not anna.all("offer.*")
+    offer = await anna.ask("campaign.next", campaign=id)
+    assert offer["state"] == "offered"
+    assert await refused(anna, "campaign.next") == "wrong_state"
+    await anna.ask("campaign.skip", offer=offer["offer"], reason="not now", later=True)
+    assert (await contact(centre, offer["contact"]))["state"] == "open"
+    other = await anna.ask("campaign.next")
+    assert other["contact"] != offer["contact"]
+    await state(centre, id, "paused")
+    over = (await anna.wait_for("offer.ended", offer=other["offer"], within=20))["data"]
+    assert over["reason"] == "campaign_ended"
+    assert (await contact(centre, other["contact"]))["attempts"] == 0
+    assert await refused(anna, "campaign.next") == "no_such_campaign"
+
+
+async def test_what_a_server_that_died_had_offered_is_offered_again(centre: Centre) -> None:
+    (anna,) = await at_work(centre, "anna", off_hook=False)
+    id = await campaign(centre, [number("human", 4)], mode="preview")
+    offer = (await anna.wait_for("offer.made", within=20))["data"]["view"]
+    desk = centre._server.preview
+    desk._offers.clear()  # as a server knows that has just begun
+    desk._leases.clear()
+    await centre.fetch(
+        "UPDATE campaign_leases SET owner = 'gone', until = now() WHERE campaign_id = $1 RETURNING 1", id
+    )
+    again = await following(anna, offer)
+    assert again["view"]["contact"] == offer["contact"]
+    rows = await centre.fetch("SELECT id FROM attempts WHERE campaign_id = $1", id)
+    assert [row["id"] for row in rows] == [again["view"]["offer"]]
+    status, _ = await centre.rest("POST", f"/api/v1/campaigns/{id}/stop", ADMIN, json={})
+    assert status == 200
+    await anna.wait_for("offer.ended", offer=again["view"]["offer"], within=20)
+    await asyncio.sleep(0)
