@@ -26,6 +26,9 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "off_hook": (["--rounds", "20"], 150),
     "figures": (["--calls", "500000", "--days", "100"], 240),
     "dialing_law": (["--lines", "500000", "--register", "50000000", "--attempts", "100000"], 240),
+    "claims": (["--contacts", "15000", "--seconds", "3"], 120),
+    "originate": (["--seconds", "6"], 150),
+    "list_import": (["--rows", "100000"], 240),
     "pacing": (["--seeds", "1", "--hours", "0.4", "--repeats", "2"], 300),
 }
 """Name → its short settings, and the seconds after which it is given up."""

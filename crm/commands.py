@@ -139,13 +139,13 @@ def add_crm_commands(
     works_on: Callable[[Actor, str], bool],
     publish: Callable[[Iterable[Fact]], None],
     choice: Callable[[str, str, str | None], Sequence[Disposition]] = lambda login, call, queue: (),
-    disposed: Callable[[Actor, str], None] = lambda actor, call: None,
+    disposed: Callable[[Actor, str, str], None] = lambda actor, call, disposition: None,
 ) -> None:
     """Registers `call.note`, `call.dispose`, `call.identify`, `note.edit`, `pop.dismiss`.
 
     `works_on(actor, call)`: whether the call is, or has just been, that person's or their team's.
     `choice(login, call, queue)`: what somebody may say the call ended with, any text if nothing is given back.
-    `disposed(actor, call)` is told when it was said.
+    `disposed(actor, call, disposition)` is told when it was said.
     """
 
     def mine(actor: Actor, call: str) -> None:
@@ -176,7 +176,7 @@ def add_crm_commands(
             )
         except Exception as error:
             raise command_error(error) or error from None
-        disposed(actor, args.call)
+        disposed(actor, args.call, found.disposition or args.disposition)
         return found
 
     async def identify(actor: Actor, args: IdentifyArgs) -> Identified:

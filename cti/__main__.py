@@ -14,6 +14,7 @@ from cti.figures.cli import figures
 from cti.user_cli import people
 from dialer.campaign_cli import campaigns
 from dialer.law_cli import dialer
+from dialer.list_cli import lists
 
 if TYPE_CHECKING:
     from cti.doctor import Report
@@ -33,6 +34,7 @@ app.add_typer(people, name="users")
 app.add_typer(figures, name="figures")
 app.add_typer(campaigns, name="campaigns")
 app.add_typer(dialer, name="dialer")
+app.add_typer(lists, name="lists")
 
 
 def main() -> NoReturn:

@@ -141,11 +141,10 @@ from dialer.law_commands import add_law_commands
 from dialer.law_desk import LawDesk
 from dialer.live import OF_ATTEMPTS
 from dialer.live_view import LiveView
-from dialer.opt_outs import OptOuts
-from dialer.opt_outs import catch_up as list_opt_outs
 from dialer.plans import Plans
 from dialer.preview import OF_CALLS, PreviewDesk
 from dialer.profiles import load as load_profiles
+from dialer.quotas import keep_looking as keep_quotas
 from dialer.run import OF_CAMPAIGNS, Dialer
 from dialer.switchboard import AgentsPort, PbxPort
 from dialer.trunks import CallerIds, TrunkPlan, Trunks
@@ -443,7 +442,6 @@ class Server:
         await self.messages.load()
         await self.help_requests.load()
         await self.call_backs.load()
-        await list_opt_outs(self.database.pool)
         await self.alarm_watch.refresh()
         await self.alarm_watch.restore(self.alarm_measures.was_away)
         # None is up yet: agents are unknown.
@@ -514,8 +512,9 @@ class Server:
     def _outside_number(self, pbx: str, dialled: str) -> str:
         return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
 
-    def _disposed(self, actor: Actor, call: str) -> None:
+    def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
+        self._tasks.spawn(self.dialer.disposed(call, disposition))
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:
@@ -586,18 +585,38 @@ class Server:
 
     def _campaigns(self) -> None:
         """What campaigns are run by; nothing is dialed before the links are up."""
-        clock = asyncio.get_running_loop().time
         ours = self.settings.dialer
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self.import_desk = ImportDesk(lambda: self.database.pool, self._dsn)
-        law = LawDesk(lambda: self.profiles, check_all, clock=clock)
-        claims = Claims(
+        clock = asyncio.get_running_loop().time
+        self.law_desk = law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self.claims = Claims(
             lambda: self.database.pool, check_all=law.check_all, open_groups=law.open_groups, clock=clock
         )
-        self.dialer = Dialer(
+        self.dialer = self.make_dialer()
+        self.preview = PreviewDesk(
             pool=lambda: self.database.pool,
             healthy=lambda: self.database.healthy,
-            claims=claims,
+            claims=self.claims,
+            check=law.check_all,
+            campaigns=lambda: [record.campaign for record in self.campaigns.records()],
+            agents=lambda: self.agents.views(datetime.now(UTC)),
+            team_name=self._team_name,
+            pbx_of=lambda campaign: pbx_of(campaign.settings, self.switches),
+            call=self._call_for_work,
+            view=lambda call: self._switch_of(call).calls.view(call),
+            set_data=self._set_data,
+            publish=self.bus.publish,
+            owner=f"{self.dialer.owner}:hand",
+        )
+
+    def make_dialer(self) -> Dialer:
+        """What runs campaigns; several may run on one database, one of them paces each campaign."""
+        ours = self.settings.dialer
+        return Dialer(
+            pool=lambda: self.database.pool,
+            healthy=lambda: self.database.healthy,
+            claims=self.claims,
             pbxs={name: self._port_of_dialer(name) for name in self.switches},
             agents=AgentsPort(
                 all=lambda: self.agents.views(datetime.now(UTC)),
@@ -611,25 +630,9 @@ class Server:
             publish=self.bus.publish,
             set_data=self._set_data,
             spawn=self._tasks.spawn,
-            within=law.within,
-            opted_out=OptOuts(lambda: self.database.pool).heard,
+            within=self.law_desk.within,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
-        )
-        self.preview = PreviewDesk(
-            pool=lambda: self.database.pool,
-            healthy=lambda: self.database.healthy,
-            claims=claims,
-            check=law.check_all,
-            campaigns=lambda: [record.campaign for record in self.campaigns.records()],
-            agents=lambda: self.agents.views(datetime.now(UTC)),
-            team_name=self._team_name,
-            pbx_of=lambda campaign: pbx_of(campaign.settings, self.switches),
-            call=self._call_for_work,
-            view=lambda call: self._switch_of(call).calls.view(call),
-            set_data=self._set_data,
-            publish=self.bus.publish,
-            owner=f"{self.dialer.owner}:hand",
         )
 
     def _port_of_dialer(self, name: str) -> PbxPort:
@@ -1084,6 +1087,7 @@ class Server:
         self._tasks.spawn(keep_settling(self.database.pool, days=self.settings.figures.first_call_days))
         self._tasks.spawn(self.dialer.start())
         self._tasks.spawn(self.import_desk.run())
+        self._tasks.spawn(keep_quotas(lambda: self.database.pool, zone=self.settings.figures.time_zone))
         for name, link in self.links.items():
             self._pbx_tasks += [self._tasks.spawn(link.run()), self._tasks.spawn(self.switches[name].run())]
             if self.settings.pbx[name].canary_every > 0:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dialer import do_not_call
 from dialer.attempts import Outcome
 from dialer.campaign_settings import CampaignSettings
+from dialer.lists import list_settings
 from dialer.outcomes import Next, after, alive
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ async def write(
         ended = await _update(db, rows)
         for row in rows:
             if row.outcome is not None and row.id in ended and row.campaign in settings:
+                if row.opted_out:
+                    await _never_again(db, row, ended[row.id]["e164"], settings[row.campaign][0])
                 await _let_go(db, row, ended[row.id], *settings[row.campaign], now)
 
 
@@ -97,15 +101,30 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
     return ended
 
 
+async def _never_again(db: PoolConnection, row: AttemptRow, e164: str, settings: CampaignSettings) -> None:
+    """Who pressed the key during the message is on the do-not-call list, in the same transaction as the attempt's end."""
+    await do_not_call.add(
+        db,
+        number=e164,
+        scope="company" if settings.company else "everywhere",
+        company=settings.company,
+        by="customer",
+        reason="pressed the key during the message",
+        call=row.id,
+    )
+
+
 async def _let_go(
     db: PoolConnection, row: AttemptRow, found: Any, settings: CampaignSettings, alone: bool, now: datetime
 ) -> None:
     contact = await db.fetchrow(
         """
         SELECT e164, other_numbers, dead_numbers, turn, attempts,
+               (SELECT settings::text FROM call_lists l WHERE l.id = list_id) AS list_settings,
                (SELECT jsonb_object_agg(outcome, n) FROM
                   (SELECT outcome, count(*) AS n FROM attempts
-                    WHERE contact_id = $1 AND outcome IS NOT NULL GROUP BY outcome) AS o)::text AS so_far
+                    WHERE contact_id = $1 AND outcome IS NOT NULL
+                      AND committed > coalesce(recycled, '-infinity') GROUP BY outcome) AS o)::text AS so_far
           FROM list_contacts WHERE id = $1 AND state = 'in_hand' FOR UPDATE
         """,
         found["contact_id"],
@@ -115,7 +134,7 @@ async def _let_go(
     assert row.outcome is not None
     so_far = _counts(contact["so_far"])
     follows = after(
-        settings,
+        list_settings(contact["list_settings"]).over(settings),
         Outcome(row.outcome),
         dialed=found["e164"],
         numbers=alive(contact["e164"], contact["other_numbers"], contact["dead_numbers"]),
@@ -188,3 +207,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
             most,
         )
     )
+
+
+async def dispose(pool: Pool, attempt: str, disposition: str) -> None:
+    """Notes how an agent says that the call ended."""
+    await pool.execute("UPDATE attempts SET disposition = $2 WHERE id = $1", attempt, disposition[:100])

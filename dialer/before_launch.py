@@ -152,6 +152,8 @@ def _hindrances(found: ListView) -> tuple[str, ...]:
         told.append("the list is not active")
     if found.campaign is None:
         told.append("the list belongs to no campaign")
+    if found.quota_until is not None and found.quota_until > datetime.now(UTC):
+        told.append("a quota of the list is reached")
     return tuple(told)
 
 
@@ -165,7 +167,7 @@ async def _limit(db: Queryable, found: ListView) -> int:
         campaign = CampaignSettings.model_validate(msgspec.json.decode(kept or "{}"))
     except ValidationError:
         campaign = CampaignSettings()
-    return found.settings.attempts(campaign)
+    return found.settings.over(campaign).max_attempts
 
 
 async def _candidates(db: Queryable, found: ListView, limit: int, after: int, most: int) -> list[Candidate]:

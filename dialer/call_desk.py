@@ -55,8 +55,7 @@ TRY_ANOTHER = frozenset({"agent_taken", "line_closed", "agent_not_free", "not_co
 
 
 class CallDesk:
-    """All calls under way of this server's campaigns. `running`: the campaigns by id; `kick`: asks for a decision at once;
-    `opted_out`: (number, campaign, attempt) of who pressed the key."""
+    """All calls under way of this server's campaigns. `running`: these by id; `kick`: asks for a decision at once."""
 
     def __init__(
         self,
@@ -70,7 +69,6 @@ class CallDesk:
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         kick: Callable[[], None],
-        opted_out: Callable[[str, int, str], Coroutine[Any, Any, None]] | None,
     ) -> None:
         self._running = running
         self._pbxs = pbxs
@@ -81,7 +79,6 @@ class CallDesk:
         self._set_data = set_data
         self._spawn = spawn
         self._kick = kick
-        self._opted_out = opted_out
         self._live: dict[str, Live] = {}
         self._taking: set[str] = set()
 
@@ -116,7 +113,7 @@ class CallDesk:
     async def _dial(self, run: Running, live: Live) -> None:
         plan = self._trunks.plan(live.trunk)
         assert plan is not None, live.trunk
-        views = [self._agents.view(agent) for agent in run.pace.agents]
+        views = (self._agents.view(agent) for agent in run.pace.agents)
         headers = originate_headers(
             run.campaign,
             attempt=live.attempt.id,
@@ -219,7 +216,7 @@ class CallDesk:
             return
         if isinstance(fact, CallEstablished):
             self._connected(live, fact.agent)
-        elif live.attempt.agent == fact.agent:
+        elif live.attempt.agent == fact.agent and fact.reason != "lost":
             live.attempt.tell(Told.AGENT_LEFT, asyncio.get_running_loop().time())
 
     def of_call(self, call: str) -> Live | None:
@@ -239,8 +236,6 @@ class CallDesk:
             self._set_data(live.call, dict(live.data), "dialer")
         if what in (Told.NOBODY, Told.CONNECTED):
             live.waiting = False
-        if what is Told.OPTED_OUT and self._opted_out is not None:
-            self._spawn(self._opted_out(live.e164, live.campaign, live.attempt.id))
         if run is not None:
             if what is Told.UP:
                 run.answered += 1
@@ -294,7 +289,7 @@ class CallDesk:
         run = self._running.get(live.campaign)
         if run is None:
             return
-        run.outcomes[outcome] += 1
+        run.outcomes[outcome.value] += 1
         run.pace.ended(live, outcome, now)
         rang = live.between(Told.RINGS, Told.UP if Told.UP in attempt.at else Told.GONE)
         ended = AttemptEnded(
@@ -362,13 +357,13 @@ class CallDesk:
                 free.remove(view)
                 self._taking.add(view.agent)
                 live.connecting = True
-                self._spawn(self._connect(live, view.agent))
+                self._spawn(self._connect(live, view))
 
     def _suits(self, live: Live, view: AgentView) -> bool:
         run = self._running.get(live.campaign)
         return (
             run is not None
-            and view.agent not in live.tried
+            and live.tried.get(view.agent) != view.since
             and takes_calls(view, live.pbx)
             and eligible(view, run.campaign, self._agents.team_name)
         )
@@ -377,14 +372,16 @@ class CallDesk:
         run = self._running.get(live.campaign)
         return run.campaign.priority if run is not None else 0
 
-    async def _connect(self, live: Live, agent: str) -> None:
+    async def _connect(self, live: Live, view: AgentView) -> None:
         try:
-            await self._agents.connect(live.call, agent)
+            await self._agents.connect(live.call, view.agent)
         except CommandError as error:
-            log.info("a customer could not be given to an agent", agent=agent, code=error.code)
+            log.info("a customer could not be given to an agent", agent=view.agent, code=error.code)
             if error.code in TRY_ANOTHER:
-                live.tried.add(agent)
+                live.tried[view.agent] = view.since  # not again before something has changed for them
+            else:
+                live.waiting = False  # in the queue by now, or gone: the dialplan says when they wait again
         finally:
-            self._taking.discard(agent)
+            self._taking.discard(view.agent)
             live.connecting = False
             self._kick()

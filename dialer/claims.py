@@ -286,7 +286,7 @@ TAKE = """
             ORDER BY o.not_before, o.id
             LIMIT $5
               FOR UPDATE SKIP LOCKED) c
-      JOIN call_lists l ON l.id = c.list_id
+      JOIN call_lists l ON l.id = c.list_id AND l.active
       JOIN zone_groups z ON z.id = c.zone_group
      LIMIT $5
 """
@@ -303,6 +303,7 @@ ANYBODY = """
 PRIORITIES = """
     WITH RECURSIVE lists AS (
         SELECT id, priority FROM call_lists WHERE campaign_id = $1 AND active
+           AND (quota_until IS NULL OR quota_until <= now())
     ), cells AS (
         SELECT l.id AS list_id, l.priority AS list_priority, g.id AS zone_group,
                (SELECT max(c.priority) FROM list_contacts c

@@ -312,7 +312,7 @@ async def recycle(db: Held, id: int, outcomes: Sequence[Retried], *, version: in
     await held(db, id, version)
     again = await _count(
         db,
-        """UPDATE list_contacts SET state = 'open', why = '', attempts = 0, not_before = now()
+        """UPDATE list_contacts SET state = 'open', why = '', attempts = 0, not_before = now(), recycled = now()
            WHERE list_id = $1 AND state = 'exhausted' AND last_outcome = ANY($2)""",
         *(id, list(outcomes)),
     )

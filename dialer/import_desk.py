@@ -32,8 +32,16 @@ UNPACKING_TAKES = 300.0
 MOST_UNPACKING = 2
 
 
+MOST_CRASHES = 5
+"""Times that the process of an import may break down at the same row before the import is given up."""
+
+
 class WorkerFailed(Exception):
-    """The process that was to read a file has failed; trying again may help."""
+    """The process that was to read a file has failed; trying again may help. `crashed`: it could not even say why."""
+
+    def __init__(self, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
 
 
 class ImportDesk:
@@ -46,6 +54,7 @@ class ImportDesk:
         self._woken = asyncio.Event()
         self._unpacking = asyncio.Semaphore(MOST_UNPACKING)
         self._failures = 0
+        self._crashes: dict[int, tuple[int, int]] = {}
 
     def wake(self) -> None:
         """An import has been started."""
@@ -60,12 +69,36 @@ class ImportDesk:
                     await self._woken.wait()
             self._woken.clear()
             try:
-                for id in await imports.waiting(self._pool()):
-                    await self._work("run", str(id))
-                self._failures = 0
+                ids = await imports.waiting(self._pool())
+                well = [await self._go_on(id) for id in ids]
             except Exception as error:
-                self._failures = min(self._failures + 1, 10)
-                log.warning("an import does not go on", why=f"{type(error).__name__}: {error}"[:200])
+                well = [False]
+                log.warning("imports cannot be looked for", why=f"{type(error).__name__}: {error}"[:200])
+            self._failures = 0 if all(well) else min(self._failures + 1, 10)
+
+    async def _go_on(self, id: int) -> bool:
+        """Works on one import; False if that has to be tried again."""
+        try:
+            await self._work("run", str(id))
+        except Exception as error:
+            log.warning("an import does not go on", id=id, why=f"{type(error).__name__}: {error}"[:200])
+            if isinstance(error, WorkerFailed) and error.crashed:
+                await self._count_crash(id)
+            return False
+        self._crashes.pop(id, None)
+        return True
+
+    async def _count_crash(self, id: int) -> None:
+        with suppress(Exception):
+            done = await self._pool().fetchval("SELECT done FROM list_imports WHERE id = $1", id)
+            at, times = self._crashes.get(id, (done, 0))
+            times = times + 1 if at == done else 1
+            self._crashes[id] = done, times
+            if times >= MOST_CRASHES:
+                del self._crashes[id]
+                await imports.give_up(
+                    self._pool(), id, f"the process broke down {times} times after row {done}"
+                )
 
     async def unpack(self, id: int, sheet: str = "") -> tuple[Format, int]:
         """Makes CSV of an uploaded workbook; returns format and size. Raises NotASheet, WorkerFailed, TimeoutError."""
@@ -98,7 +131,9 @@ class ImportDesk:
         except msgspec.DecodeError:
             last = errors.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
             log.error("the process of an import has failed", code=worker.returncode, last=last[0][:300])
-            raise WorkerFailed(f"the process that reads the file has failed ({worker.returncode})") from None
+            raise WorkerFailed(
+                f"the process that reads the file has failed ({worker.returncode})", crashed=True
+            ) from None
         if worker.returncode:
             raise WorkerFailed(str(told.get("error", "")))
         return told

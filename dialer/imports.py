@@ -263,6 +263,14 @@ async def cancel(db: Queryable, id: int) -> ImportView:
     return await read(db, id)
 
 
+async def give_up(db: Queryable, id: int, why: str) -> None:
+    """A running import has failed for good: what has been added stays until it is undone."""
+    await db.execute(
+        "UPDATE list_imports SET state = 'failed', why = $2, ended = now() WHERE id = $1 AND state = 'running'",
+        *(id, plain(why, 500)),
+    )
+
+
 async def undo(db: Connection | Any, id: int, by: str) -> ImportView:
     """Takes the contacts of an import out again, from whatever lists they are in now; those that have been called, or are
     being called, stay and are counted. In a transaction of its own; raises NoImport, NotPossible."""

@@ -90,14 +90,14 @@ class ListSettings(BaseModel):
     max_attempts: int | None = Field(default=None, ge=1, le=100)
     quota: list[Quota] = Field(default_factory=list, max_length=20)
 
-    def retry(self, outcome: str, campaign: CampaignSettings) -> RetryRule | None:
-        """What follows an outcome of an attempt to a contact of this list; None for one that is final."""
-        own = next((rule for name, rule in self.recycling.items() if name == outcome), None)
-        return own or campaign.retry(outcome)
-
-    def attempts(self, campaign: CampaignSettings) -> int:
-        """How often one contact is called at most: the campaign's limit, or a lower one of the list."""
-        return min(self.max_attempts or campaign.max_attempts, campaign.max_attempts)
+    def over(self, campaign: CampaignSettings) -> CampaignSettings:
+        """The campaign's settings as they hold for contacts of this list."""
+        if not self.recycling and self.max_attempts is None:
+            return campaign
+        most = min(self.max_attempts or campaign.max_attempts, campaign.max_attempts)
+        return campaign.model_copy(
+            update={"retries": {**campaign.retries, **self.recycling}, "max_attempts": most}
+        )
 
 
 def list_settings(kept: Any) -> ListSettings:
@@ -156,7 +156,8 @@ class ListEdit(BaseModel):
 
 
 class ListView(Frozen, frozen=True, kw_only=True):
-    """A list. `contacts`: how many there are of each state (open, in_hand, done, exhausted, blocked, skipped)."""
+    """A list. `contacts`: how many there are of each state (open, in_hand, done, exhausted, blocked, skipped).
+    `quota_until`: a quota is reached, and the list rests until then (the year 9999: for good)."""
 
     id: int
     name: str
@@ -170,6 +171,7 @@ class ListView(Frozen, frozen=True, kw_only=True):
     changed: datetime
     changed_by: str
     version: int
+    quota_until: datetime | None
     contacts: dict[str, int]
 
     @property
@@ -181,7 +183,7 @@ class ListView(Frozen, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------ the database
 
 _COLUMNS = """l.id, l.name, l.active, l.campaign_id, l.priority, l.script, l.settings, l.created, l.created_by, l.changed,
-    l.changed_by, l.version"""
+    l.changed_by, l.version, l.quota_until"""
 
 
 async def create(db: Queryable, new: NewList, by: str) -> ListView:
@@ -285,24 +287,30 @@ async def held(db: Queryable, id: int, version: int | None = None) -> asyncpg.Re
 async def delete(db: Queryable, id: int, *, version: int) -> int:
     """Deletes a list with its contacts and returns how many; in a transaction of the caller's. Refused while an attempt
     is under way or an import is running. What was attempted stays in the attempts."""
+    await db.execute("SET LOCAL statement_timeout = 0")
     await held(db, id, version)
     if await db.fetchval(
-        """SELECT EXISTS (SELECT FROM list_contacts WHERE list_id = $1 AND state = 'in_hand')
-               OR EXISTS (SELECT FROM attempts WHERE list_id = $1 AND state <> 'ended')""",
-        id,
-    ):
-        raise NotPossible("in_use", "calls to contacts of this list are under way: deactivate it, then wait")
+        "SELECT EXISTS (SELECT FROM list_contacts WHERE list_id = $1 AND state = 'in_hand')", id
+    ) or await _called(db, id):
+        raise NotPossible("in_use", IN_USE)
     if await db.fetchval(
         "SELECT EXISTS (SELECT FROM list_imports WHERE list_id = $1 AND state = 'running')", id
     ):
         raise NotPossible("importing", "an import into this list is running: cancel it first")
-    gone = await db.fetchval(
-        "WITH gone AS (DELETE FROM list_contacts WHERE list_id = $1 RETURNING 1) SELECT count(*) FROM gone",
-        id,
-        timeout=600,
+    gone = await db.execute("DELETE FROM list_contacts WHERE list_id = $1", id, timeout=900)
+    if await _called(db, id):  # claimed while we waited for the contacts: nothing is deleted
+        raise NotPossible("in_use", IN_USE)
+    await db.execute("DELETE FROM call_lists WHERE id = $1", id, timeout=900)
+    return int(gone.rpartition(" ")[2])
+
+
+IN_USE = "calls to contacts of this list are under way: deactivate it, then wait"
+
+
+async def _called(db: Queryable, id: int) -> bool:
+    return bool(
+        await db.fetchval("SELECT EXISTS (SELECT FROM attempts WHERE list_id = $1 AND state <> 'ended')", id)
     )
-    await db.execute("DELETE FROM call_lists WHERE id = $1", id, timeout=600)
-    return int(gone)
 
 
 async def _counts(db: Queryable, lists: list[int]) -> dict[int, dict[str, int]]:
@@ -322,7 +330,7 @@ def _view(row: asyncpg.Record, counts: Mapping[str, int]) -> ListView:
             name: values[name]
             for name in ("id", "name", "active", "priority", "script", "created", "created_by")
         },
-        **{name: values[name] for name in ("changed", "changed_by", "version")},
+        **{name: values[name] for name in ("changed", "changed_by", "version", "quota_until")},
         campaign=values["campaign_id"],
         settings=list_settings(values["settings"]),
         contacts=dict(counts),

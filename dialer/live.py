@@ -60,7 +60,8 @@ REMEMBERED_AS = {
 @dataclass(slots=True, eq=False)
 class Live:
     """An attempt under way. `mono` and `wall`: the moment it was committed, by both clocks: times of day follow from the
-    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk."""
+    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `tried`: agents
+    who could not be given it, as they were since then."""
 
     attempt: Attempt
     campaign: int
@@ -80,7 +81,7 @@ class Live:
     done: bool = False
     why: str = ""
     paced: set[str] = field(default_factory=set)
-    tried: set[str] = field(default_factory=set)
+    tried: dict[str, datetime] = field(default_factory=dict)
     settles: asyncio.TimerHandle | None = None
 
     @property
@@ -174,6 +175,8 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
         attempt.tell(Told.AMD, attempt.at.get(Told.UP, now), row["amd"])
     if row["message_played"] is not None:
         attempt.tell(Told.NOBODY, attempt.at.get(Told.MESSAGE, now))
+    if row["opted_out"]:
+        attempt.tell(Told.OPTED_OUT, attempt.at.get(Told.MESSAGE, now))
     attempt.tell(Told.SENT, attempt.at.get(Told.SENT, now))
     return live
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -408,7 +408,7 @@ def before_start(profile: Profile, mode: str, settings: CampaignSettings) -> lis
 def rules_told(profile: Profile) -> Iterator[tuple[str, str, Rule]]:
     """Each rule in the words of the trade: its section, what it says with its numbers, and where it comes from."""
     p = profile
-    hours = "; ".join(f"{day} {told(spans)}" for day, spans in zip(DAYS, p.week, strict=True))
+    hours = "; ".join(_days_told(p.week))
     counted = " (people taken for machines count too)" if p.amd_errors_count else ""
     registers = (
         f"national register {', '.join(p.registers)}, an edition of the last {p.scrub_days} days"
@@ -438,6 +438,14 @@ def rules_told(profile: Profile) -> Iterator[tuple[str, str, Rule]]:
     }
     for section, rule in p.rules.items():
         yield section, says[section], rule
+
+
+def _days_told(week: Sequence[tuple[Span, ...]]) -> Iterator[str]:
+    """Days with the same hours together: `mon-fri 08:00-20:00`."""
+    for spans, group in groupby(range(len(week)), key=lambda day: week[day]):
+        days = list(group)
+        name = DAYS[days[0]] if len(days) == 1 else f"{DAYS[days[0]]}-{DAYS[days[-1]]}"
+        yield f"{name} {told(spans)}"
 
 
 def _attempts_told(attempts: Attempts, whose: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 import phonenumbers
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from cti.number_plan import from_home
 from cti.numbers import LONGEST_EXTENSION, Kind, read_caller
@@ -38,7 +39,15 @@ MOST_NUMBERS = 10
 LONGEST_VALUE = 1000
 
 Column = Annotated[str, StringConstraints(pattern=r"^$|^[a-z_]{1,20}$|^data:[a-z][a-z0-9_]{0,39}$")]
-Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+
+
+def _with_a_plan(country: str) -> str:
+    if not phonenumbers.country_code_for_region(country):
+        raise ValueError("no country of this code has a number plan")
+    return country
+
+
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_with_a_plan)]
 
 
 class ImportSettings(BaseModel):
@@ -70,13 +79,6 @@ class ImportSettings(BaseModel):
         if "phone" not in columns:
             raise ValueError("no column is a phone number: say which (phone)")
         return columns
-
-    @field_validator("country")
-    @classmethod
-    def _with_a_plan(cls, country: str) -> str:
-        if not phonenumbers.country_code_for_region(country):
-            raise ValueError("no country of this code has a number plan")
-        return country
 
     @field_validator("zone")
     @classmethod
@@ -111,8 +113,11 @@ class Bad(NamedTuple):
     cells: list[str]
 
 
+_encode = msgspec.json.Encoder().encode
+
 _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+?[0-9]+")
 _DROPPED = str.maketrans("", "", " ()-./\xa0\u2011\u2010\u2013\u202f")
+_SIGNS = re.compile(r"[;,|\n]")
 _OR = re.compile(r"\s(?:or|oder|ou|o|lub|of)\s")
 _SEVERAL = re.compile(r"\s*[;,|\n]\s*|\s+(?:/|or|oder|ou|o|lub|of)\s+")
 
@@ -159,7 +164,7 @@ class NumberReader:
 
     def read_all(self, text: str, region: str) -> list[tuple[str, Place]]:
         """All numbers in a cell that may hold several; none if none exists."""
-        if not any(sign in text for sign in ";,|\n"):
+        if _SIGNS.search(text) is None:
             if (one := self.read(text, region)) is not None:
                 return [one]
             if "/" not in text and not _OR.search(text):
@@ -207,7 +212,7 @@ class RowReader:
         settings = self._settings
         region = settings.country
         if (n := self._country) >= 0 and (text := _cell(cells, n)):
-            found = words.country(text)
+            found = _country(text)
             if found is None:
                 return Bad(row, "country", f"the country {text[:40]!r} is not known", cells)
             region = found
@@ -228,13 +233,16 @@ class RowReader:
             if n < len(cells) and (text := unsafe(cells[n].strip())):
                 seen = seen or text
                 numbers += self._numbers.read_all(text, region)
-        numbers = [one for one in numbers if not one[1].dear] or numbers[:1]
         if not numbers:
             return self._no_number(row, seen, region, cells)
         e164, place = numbers[0]
+        others: list[str] = []
+        if len(numbers) > 1:
+            numbers = [one for one in numbers if not one[1].dear] or numbers[:1]
+            e164, place = numbers[0]
+            others = list(dict.fromkeys(one for one, _ in numbers[1:MOST_NUMBERS] if one != e164))
         if place.dear:
             return Bad(row, "special", "a premium-rate or special number: not called", cells)
-        others = list(dict.fromkeys(one for one, _ in numbers[1:MOST_NUMBERS] if one != e164))
         name = _cell(cells, self._name) if self._name >= 0 else ""
         if not name and (self._first >= 0 or self._last >= 0):
             name = f"{_cell(cells, self._first)} {_cell(cells, self._last)}".strip()
@@ -250,17 +258,17 @@ class RowReader:
             if n < len(cells) and (text := cells[n]) and (value := _plain(unsafe(text), LONGEST_VALUE)):
                 data[key] = value
         return Contact(
-            row=row,
-            name=_plain(name, 200),
-            e164=e164,
-            others=others,
-            person=_plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
-            account=int(account) if account.isdecimal() and 0 < len(account) < 19 else None,
-            language=language,
-            group=Group(where, state, (zone,) if zone else place.zones),
-            data=msgspec.json.encode(data).decode() if data else "{}",
-            priority=priority,
-            cells=cells,
+            row,
+            _plain(name, 200),
+            e164,
+            others,
+            _plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
+            int(account) if account and account.isdecimal() and len(account) < 19 and int(account) else None,
+            language,
+            Group(where, state, (zone,) if zone else place.zones),
+            _encode(data).decode() if data else "{}",
+            priority,
+            cells,
         )
 
     @staticmethod
@@ -273,6 +281,9 @@ class RowReader:
         return Bad(
             row, "bad_number", f"{plain(seen, 40)!r} is no number that exists (read in {region})", cells
         )
+
+
+_country = lru_cache(maxsize=1000)(words.country)
 
 
 def _cell(cells: Sequence[str], n: int) -> str:

@@ -91,14 +91,13 @@ class Dialer:
         publish: Callable[[Iterable[Fact]], None],
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        opted_out: Callable[[str, int, str], Coroutine[Any, Any, None]] | None = None,
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
-        """`healthy`: whether the database answers; `opted_out`: (number, campaign, attempt) of who pressed the key;
-        `within`: a campaign's settings within its profile's limits, or ValueError."""
+        """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
+        ValueError."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -117,6 +116,7 @@ class Dialer:
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
         self._clocks_apart = False
+        self._complained: dict[int, int] = {}
         self._stopping = False
         self.writer = AttemptWriter(
             pool,
@@ -133,7 +133,6 @@ class Dialer:
             set_data=set_data,
             spawn=spawn,
             kick=self._kick.set,
-            opted_out=opted_out,
         )
 
     # ------------------------------------------------------------------------------------------ start and stop
@@ -196,14 +195,19 @@ class Dialer:
         async with self._reading:
             rows = await self._pool().fetch(
                 """
-                SELECT id, name, mode, state, profile, settings, priority, version, now() AS now FROM campaigns
+                SELECT id, name, mode, state, profile, settings, priority, version, now() AS now,
+                       EXISTS (SELECT FROM attempts a WHERE a.campaign_id = c.id AND a.state <> 'ended') AS under_way
+                  FROM campaigns c
                  WHERE state IN ('running', 'draining') OR id = ANY($1)
+                    OR id IN (SELECT campaign_id FROM attempts WHERE state <> 'ended')
                 """,
                 list(self.running),
             )
             for row in rows:
                 self._clocks_apart = abs((row["now"] - datetime.now(UTC)).total_seconds()) > CLOCKS_APART
                 self._take_in(row)
+                if (run := self.running.get(row["id"])) is not None:
+                    run.under_way = row["under_way"]
 
     def _take_in(self, row: Any) -> None:
         known = self.running.get(row["id"])
@@ -220,14 +224,20 @@ class Dialer:
             campaign = Campaign(**{name: row[name] for name in names}, settings=settings)
             campaign = replace(campaign, settings=self._within(campaign))
         except ValueError as error:
-            log.error("a campaign cannot be run by its settings", campaign=row["id"], error=str(error)[:300])
+            if self._complained.get(row["id"]) != row["version"]:
+                self._complained[row["id"]] = row["version"]
+                log.error(
+                    "a campaign cannot be run by its settings", campaign=row["id"], error=str(error)[:300]
+                )
             if known is not None:
                 known.campaign = replace(known.campaign, state="stopped", version=row["version"])
             return
         s = campaign.settings
         pbx = s.pbx or s.queue.partition(":")[0] or next(iter(self._pbxs), "")
         if pbx not in self._pbxs:
-            log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
+            if self._complained.get(campaign.id) != campaign.version:
+                self._complained[campaign.id] = campaign.version
+                log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
             return
         if known is None:
             known = self.running[campaign.id] = Running(campaign, pbx, Pace(campaign, self._tick_s))
@@ -249,7 +259,8 @@ class Dialer:
 
     async def _hold(self, run: Running) -> None:
         """Takes or renews the campaign's lease while it is wanted; begins anew when it was another's meanwhile."""
-        if run.campaign.state not in ("running", "draining") and not self.calls.under_way(run.id):
+        under_way = run.under_way or self.calls.under_way(run.id)
+        if run.campaign.state not in ("running", "draining") and not under_way:
             lease = run.lease
             run.lose()
             if lease is not None:
@@ -342,9 +353,8 @@ class Dialer:
                     self.calls.sweep(now)
             except Exception:
                 log.exception("a decision of the dialer failed")
-            await asyncio.sleep(
-                min(0.02, self._tick_s / 4)
-            )  # events come in bursts: one decision for all of them
+            # Events come in bursts: one decision for all of them.
+            await asyncio.sleep(min(0.1, self._tick_s / 2))
 
     def _held(self, run: Running, now: float) -> str:
         """Why nothing may be placed, in one word; "" where it may."""
@@ -444,7 +454,14 @@ class Dialer:
                 agent = getattr(fact, "agent", None)
                 if agent is not None and self.running:
                     self._agent(agent)
+                    self.calls.match()
                     self._kick.set()
+
+    async def disposed(self, call: str, disposition: str) -> None:
+        """An agent has said how a call ended; nothing for a call that no campaign placed."""
+        id = call.partition(":")[2]
+        if id.startswith("at-"):
+            await attempt_store.dispose(self._pool(), id, disposition)
 
     # ------------------------------------------------------------------------------------------ agents
 

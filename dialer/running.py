@@ -37,7 +37,8 @@ HELD = {
 @dataclass(slots=True, eq=False)
 class Running:
     """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now.
-    `stale`: its settings have changed since its pace was made. `asked`: (when, how many) calls of the last minute."""
+    `stale`: its settings have changed since its pace was made. `under_way`: attempts of it, of any server, have not
+    ended. `asked`: (when, how many) calls of the last minute."""
 
     campaign: Campaign
     pbx: str
@@ -47,6 +48,7 @@ class Running:
     leased_until: float = 0.0
     ready: bool = False
     stale: bool = False
+    under_way: bool = False
     empty: bool = False
     held: str = "not_here"
     placing: asyncio.Task[None] | None = None

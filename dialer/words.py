@@ -197,7 +197,8 @@ def country(text: str) -> str | None:
     if digits.isdecimal() and len(digits) <= 3:
         names = phonenumbers.COUNTRY_CODE_TO_REGION_CODE.get(int(digits), ())
         return names[0] if names and names[0].isalpha() else None
-    return _countries().get(key(text))
+    found = key(text)
+    return _countries().get(found) or (_countries().get(found.replace(" ", "")) if len(found) < 6 else None)
 
 
 @cache

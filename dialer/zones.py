@@ -55,12 +55,14 @@ class Places:
 
     def of(self, e164: str) -> Place:
         """Where this number may ring; a text that is no E.164 number is not valid."""
-        beginning = e164[1:4]
+        digits = e164[1:]
+        if not (digits.isascii() and digits.isdecimal()):
+            return NOWHERE
+        beginning = digits[:3]
         try:
             plan = self._plans[beginning]
         except KeyError:
             plan = self._plans[beginning] = self._plan(beginning)
-        digits = e164[1:]
         return plan.of(digits) if plan is not None else self._look(digits)
 
     def _plan(self, beginning: str) -> Beginnings[Place] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.centre import Centre
@@ -9,13 +11,12 @@ from tests.dialer_house import (
     CALLER_IDS,
     as_asterisk_says,
     at_work,
+    attempts,
     campaign,
     dialing_house,
     ended,
     number,
     quieted,
-    shows,
-    state,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -56,6 +57,13 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert shown["tariff"] == "gold"
     assert shown["script"] == "Say hello."
     assert shown["list"].startswith("list of campaign")
+    agent = next(screen for screen in centre.screens if screen.login == talked[0]["agent"])
+    await agent.ask("call.dispose", call=f"main:{talked[0]['id']}", disposition="Sale")
+    async with asyncio.timeout(10):
+        while [row["disposition"] for row in await attempts(centre, id) if row["id"] == talked[0]["id"]] != [
+            "Sale"
+        ]:
+            await asyncio.sleep(0.05)
     contacts = await centre.fetch(
         "SELECT e164, state, why FROM list_contacts c WHERE list_id = $1", rows[0]["list_id"]
     )
@@ -66,44 +74,56 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
 
 
-async def test_nobody_is_there_in_time(centre: Centre) -> None:
-    """The last agent leaves while it rings: the message within two seconds, the key is heard, nothing more is dialed."""
-    (anna,) = await at_work(centre, "anna")
-    first, second = number("opts_out", 2, 3), number("human", 0, 3)
-    id = await campaign(centre, [first, second], min_ring_s=10, ring_timeout_s=12)
-    await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
-    await anna.ask("agent.not_ready", reason="Break")
-    (row,) = await ended(centre, id, 1)
-    assert (row["e164"], row["outcome"], row["opted_out"]) == (first, "abandoned", True)
-    assert row["message_played"] is not None
-    assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
-    view = await shows(centre, id, lambda view: view.held == "no_agents", "no agents")
-    assert (view.abandoned, view.agents) == (1, {"away": 1})
-    await as_asterisk_says(centre, [row])
-    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", row["contact_id"])
-    assert (contact["state"], contact["why"]) == ("blocked", "asked not to be called again")
-
-
-async def test_on_hook_agents_get_them_from_the_queue_and_without_agents_a_message_is_said(
-    centre: Centre,
-) -> None:
+async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre) -> None:
+    """Three campaigns: machines told from people, an agent who works on-hook, and a message without agents."""
+    await at_work(centre, "dora")
     await at_work(centre, "anna", off_hook=False)
-    told = await campaign(centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue="")
-    id = await campaign(centre, [number("human", 1, 2)])
+    world = await centre.ami("world")
+    await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO hello&silence/2"})
+    human, machine = number("human", 0, 1), number("machine", 0, 1)
+    try:
+        told = await campaign(
+            centre, [number("human", 0, 4), number("busy", 0, 7)], mode="agentless", queue=""
+        )
+        heard = await campaign(
+            centre, [human, machine], mode="power", ratio=2, amd=True, queue="main:support"
+        )
+        id = await campaign(centre, [number("human", 1, 2)])
+        rows = [*await ended(centre, id, 1), *await ended(centre, told, 2), *await ended(centre, heard, 2)]
+    finally:
+        await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO beep"})
+    by_number = {row["e164"]: row for row in rows}
+    talked = by_number[number("human", 1, 2)]
+    assert (talked["outcome"], talked["agent"], talked["queue"]) == ("connected", "anna", "main:sales")
+    assert by_number[number("busy", 0, 7)]["outcome"] == "busy"
+    message = by_number[number("human", 0, 4)]
+    assert (message["outcome"], message["message_played"] is not None) == ("answered", True)
+    person = by_number[human]
+    assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
+    assert person["waited"] < 1.2
+    assert (by_number[machine]["outcome"], by_number[machine]["amd"]) == ("machine", "MACHINE")
+    await as_asterisk_says(centre, rows)
+
+
+async def test_a_paused_campaign_of_a_dead_server_is_settled_too(centre: Centre) -> None:
+    """An attempt of a server that is gone, in a campaign that does not run: it ends, and its contact is free again."""
+    id = await campaign(centre, [number("human", 0, 1)], state="paused")
+    await centre.fetch(
+        """
+        WITH contact AS (
+            UPDATE list_contacts SET state = 'in_hand', attempts = 1
+             WHERE list_id = (SELECT id FROM call_lists WHERE campaign_id = $1) RETURNING id, list_id, e164)
+        INSERT INTO attempts
+               (id, campaign_id, list_id, contact_id, e164, pbx, mode, profile, owner, state, committed, dialed)
+        SELECT 'at-' || repeat('a', 32), $1, list_id, id, e164, 'main', 'progressive', 'test', 'gone', 'dialed',
+               now(), now()
+          FROM contact RETURNING id
+        """,
+        id,
+    )
     (row,) = await ended(centre, id, 1)
-    assert (row["outcome"], row["agent"], row["queue"]) == ("connected", "anna", "main:sales")
-    heard, busy = sorted(await ended(centre, told, 2), key=lambda row: row["outcome"])
-    assert (heard["outcome"], busy["outcome"]) == ("answered", "busy")
-    assert heard["message_played"] is not None
-    await as_asterisk_says(centre, [row, heard, busy])
-
-
-async def test_agents_and_lines_go_to_the_higher_priority_first(centre: Centre) -> None:
-    await at_work(centre, "anna")
-    low = await campaign(centre, [number("human", 0, 1)], state="draft")
-    high = await campaign(centre, [number("human", 1, 1)], state="draft", priority=9)
-    for id in (low, high):
-        await state(centre, id, "running")
-    first, then = await ended(centre, high, 1), await ended(centre, low, 1)
-    assert max(row["committed"] for row in first) < min(row["committed"] for row in then)
-    assert {row["outcome"] for row in [*first, *then]} == {"connected"}
+    assert (row["outcome"], row["why"]) == ("unknown", "ended while no server watched")
+    (contact,) = await centre.fetch(
+        "SELECT state, not_before > now() AS later FROM list_contacts WHERE id = $1", row["contact_id"]
+    )
+    assert (contact["state"], contact["later"]) == ("open", True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -10,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from cti.database import DatabaseUnavailable
 from cti.embedded.postgres import Postgres
 from dialer import do_not_call
 from dialer.consents import Word, WrongConsent, record, words_of
 from dialer.do_not_call import NoSuchEntry, WrongEntry
 from dialer.known import KNOWN, NEVER_ENDING, NoSuchCampaign, check_all, known_for
-from dialer.opt_outs import OptOuts, catch_up
 from dialer.registers import Lines, WrongRegister
 from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
 
@@ -99,34 +96,6 @@ async def test_a_wrong_entry_is_refused(desk: LawDesk) -> None:
     ):
         with pytest.raises(WrongEntry, match=complaint):
             await do_not_call.add(desk.pool, **{"number": NUMBER, "scope": "everywhere", "by": "x", **given})
-
-
-async def test_who_pressed_the_key_is_listed_whatever_happens(desk: LawDesk) -> None:
-    acme, nobody = await desk.campaign("acme", company="Acme"), await desk.campaign("nobody")
-    away = True
-
-    def pool() -> Any:
-        if away:
-            raise DatabaseUnavailable("away")
-        return desk.pool
-
-    hearing = asyncio.create_task(OptOuts(pool, pause=0.01).heard(NUMBER, acme, "at-1"))
-    await asyncio.sleep(0.05)
-    assert not hearing.done()
-    away = False
-    await asyncio.wait_for(hearing, 30)
-    found = await do_not_call.entries_of(desk.pool, NUMBER)
-    assert [(e.scope, e.company, e.added_by, e.call) for e in found] == [
-        ("company", "Acme", "customer", "at-1")
-    ]
-    # A server died before it could: the attempts tell the next one. What was taken back since is not listed again.
-    for n, of in enumerate((acme, nobody)):
-        await desk.attempt(n, of, NOON, "answered", e164=f"+4420794601{n:02}", opted_out=True)
-    assert await catch_up(desk.pool) == 2
-    listed = await do_not_call.entries(desk.pool, before=None, limit=2)
-    assert sorted(entry.scope for entry in listed) == ["company", "everywhere"]
-    await do_not_call.remove(desk.pool, listed[0].id, by="olga", why="a mistake")
-    assert await catch_up(desk.pool) == 0
 
 
 # ------------------------------------------------------------------------------------------------ registers

@@ -259,7 +259,7 @@ def cti(
 async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any], tmp_path: Path) -> None:
     code, out, _ = await cti("profiles", "FR")
     assert code == 0
-    assert "mon 10:00-13:00 and 14:00-20:00" in out
+    assert "mon-fri 10:00-13:00 and 14:00-20:00; sat-sun never" in out
     assert "confirm with your counsel" in out
     assert (await cti("profiles", "XX"))[0] == 2
 

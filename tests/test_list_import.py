@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from cti.database import Database, DatabaseUnavailable
 from cti.embedded.postgres import Postgres
 from dialer import imports, lists
+from dialer.import_desk import ImportDesk
 from dialer.imports import ImportView
 from dialer.lists import NewList, NotPossible
 from dialer.rows import ImportSettings
@@ -189,27 +190,26 @@ async def test_duplicates_within_the_file_the_list_and_other_lists(pool: Pool, m
 
 
 async def test_a_killed_process_loses_and_doubles_nothing(pool: Pool, migrated: str) -> None:
-    rows = 12_000
+    rows = 8_000
     view = await started(pool, sheet(0, rows), part=50_000)
-    for _ in range(2):
-        worker = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dialer.import_worker", "run", str(view.id),
-            env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        before = (await imports.read(pool, view.id)).done
-        async with asyncio.timeout(60):
-            while worker.returncode is None and (await imports.read(pool, view.id)).done == before:
-                await asyncio.sleep(0.005)
-        if worker.returncode is None:
-            worker.send_signal(signal.SIGKILL)
-        await worker.wait()
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "dialer.import_worker", "run", str(view.id),
+        env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(100):
+        while worker.returncode is None and (await imports.read(pool, view.id)).done == 0:
+            await asyncio.sleep(0.005)
+    if worker.returncode is None:
+        worker.send_signal(signal.SIGKILL)
+    await worker.wait()
+    half = await imports.read(pool, view.id)
+    if half.state == "running":  # else it was through before
+        async with asyncio.timeout(100):  # until PostgreSQL has noticed
+            while await imports.waiting(pool) != [view.id]:
+                await asyncio.sleep(0.02)
         half = await imports.read(pool, view.id)
-        if half.state == "running":
-            async with asyncio.timeout(60):  # until PostgreSQL has noticed
-                while await imports.waiting(pool) != [view.id]:
-                    await asyncio.sleep(0.02)
-            assert half.done > before
-            assert await pool.fetchval("SELECT count(*) FROM list_contacts") == half.added
+        assert half.done > 0
+        assert await pool.fetchval("SELECT count(*) FROM list_contacts") == half.added
     done = await imports.run(migrated, view.id)
     assert (done.state, done.added, done.bad, done.done) == ("done", rows, 0, rows + 1)
     found = await pool.fetch("SELECT e164, import_row FROM list_contacts ORDER BY import_row")
@@ -256,6 +256,45 @@ async def test_what_the_database_refuses_fails_the_import_with_the_reason(pool: 
     assert "list_contacts" in failed.why
     assert failed.added == 0
     assert await pool.fetchval("SELECT count(*) FROM list_contacts") == 0
+
+
+async def test_a_full_disk_is_waited_for(pool: Pool, migrated: str) -> None:
+    view = await started(pool, sheet(0, 300))
+    await pool.execute(
+        """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN IF NEW.name = 'P150' THEN RAISE 'no space left' USING ERRCODE = 'disk_full'; END IF; RETURN NEW; END $$"""
+    )
+    await pool.execute(
+        "CREATE TRIGGER t BEFORE INSERT ON list_contacts FOR EACH ROW EXECUTE FUNCTION full_disk()"
+    )
+    with pytest.raises(DatabaseUnavailable, match="no space left"):
+        await imports.run(migrated, view.id, batch=100)
+    half = await imports.read(pool, view.id)
+    assert (half.state, half.added) == ("running", 100)
+    await pool.execute("DROP TRIGGER t ON list_contacts")
+    done = await imports.run(migrated, view.id)
+    assert (done.state, done.added) == ("done", 300)
+
+
+async def test_a_process_that_always_breaks_down_is_given_up_and_harms_no_other(
+    pool: Pool, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dialer.import_desk.MOST_CRASHES", 1)
+    monkeypatch.setattr("dialer.import_desk.LONGEST_PAUSE", 0.05)
+    broken, whole = await started(pool, sheet(0, 10), "broken"), await started(pool, sheet(0, 10), "whole")
+    await pool.execute("UPDATE list_imports SET format = '{\"kind\": 5}' WHERE id = $1", broken.id)
+    desk = ImportDesk(lambda: pool, migrated, every=0.05)
+    working = asyncio.create_task(desk.run())
+    states = {}
+    async with asyncio.timeout(100):
+        while states != {broken.id: "failed", whole.id: "done"}:
+            await asyncio.sleep(0.02)
+            states = dict(await pool.fetch("SELECT id, state FROM list_imports"))
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+    why = await pool.fetchval("SELECT why FROM list_imports WHERE id = $1", broken.id)
+    assert why.startswith("the process broke down")
 
 
 async def test_cancelled_in_the_middle_then_undone(pool: Pool, migrated: str) -> None:
@@ -389,9 +428,8 @@ async def test_zone_groups_are_made_once_by_whoever_is_first(pool: Pool) -> None
 
 
 async def test_paging_and_looking_up_use_indexes(pool: Pool, migrated: str) -> None:
-    await imports.run(migrated, (await started(pool, sheet(0, 3000), "one")).id)
-    for name in ("two", "three"):
-        await imports.run(migrated, (await started(pool, sheet(3000, 6000), name)).id)
+    await imports.run(migrated, (await started(pool, sheet(0, 2000), "one")).id)
+    await imports.run(migrated, (await started(pool, sheet(2000, 4000), "two")).id)
     await pool.execute("ANALYZE list_contacts")
     for query in (
         "SELECT * FROM list_contacts c WHERE list_id = 1 AND id > 100 ORDER BY list_id, id LIMIT 100",

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,16 @@ import pytest
 from crm import target_group_rest
 from cti.customers_for_lists import CustomersForLists
 from cti.database import Database
-from cti.openapi import Route
+from cti.openapi import SUPERVISORS, Route
 from cti.people import Actor, Agent, Directory, Role, Team
 from dialer import contacts, imports, lists, lists_rest
 from dialer.before_launch import before_launch, by_law, contacts_of
 from dialer.campaign_settings import CampaignSettings, RetryRule
 from dialer.contacts import ContactFilter
 from dialer.import_desk import ImportDesk
-from dialer.lists import Assigned, ListEdit, ListSettings, NewList, may_call, oversees
+from dialer.lists import Assigned, ListEdit, ListSettings, NewList, Quota, may_call, oversees
 from dialer.profiles import load
+from dialer.quotas import look
 from tests.list_files import gb, sheet, started
 from tests.test_sheets import workbook
 from tests.web_stage import Stage, Ticket
@@ -72,7 +74,7 @@ class House:
 
     async def done(self, id: int) -> Any:
         """Waits until an import is through."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(100):
             while (view := await self.ask("GET", f"/list-imports/{id}"))["state"] == "running":
                 await asyncio.sleep(0.02)
         return view
@@ -221,6 +223,12 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
     assert await house.pool.fetchval("SELECT count(*) FROM list_contacts") == 0
 
 
+def test_lists_are_for_supervisors_and_administrators() -> None:
+    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None)  # type: ignore[arg-type,return-value]
+    groups = target_group_rest.routes(pool=lambda: None)  # type: ignore[arg-type,return-value]
+    assert {route.roles for route in (*house, *groups)} == {SUPERVISORS}
+
+
 async def test_pages_and_searches_of_a_long_list(house: House) -> None:
     await imports.run(house.dsn, (await started(house.pool, sheet(0, 250))).id)
     seen: list[str] = []
@@ -339,6 +347,33 @@ async def test_used_up_contacts_are_called_again(house: House, fill: Fill) -> No
     assert told == {"opened": 2}
     states = await house.pool.fetch("SELECT state, attempts FROM list_contacts ORDER BY e164")
     assert [tuple(row) for row in states] == [("open", 0), ("open", 0), ("exhausted", 6), ("open", 0)]
+
+
+async def test_a_list_is_not_deleted_under_a_call_that_is_claimed_meanwhile(pool: Pool, fill: Fill) -> None:
+    one = await fill("one", 0, 3)
+    await pool.execute(
+        "INSERT INTO campaigns (id, name, mode, profile, created_by, changed_by) VALUES (1, 'c', 'manual', 'GB', '', '')"
+    )
+
+    async def delete() -> int:
+        async with pool.acquire() as db, db.transaction():
+            return await lists.delete(db, one, version=2)
+
+    async with pool.acquire() as db:
+        async with db.transaction():
+            await db.execute("UPDATE list_contacts SET state = 'in_hand' WHERE e164 = $1", gb(1))
+            deleting = asyncio.create_task(delete())
+            async with asyncio.timeout(100):
+                while not await pool.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
+                    await asyncio.sleep(0.01)
+            await db.execute(
+                """INSERT INTO attempts (id, campaign_id, list_id, contact_id, e164, pbx, mode, profile, owner, committed)
+                   SELECT 'at-' || repeat('0', 32), 1, list_id, id, e164, 'main', 'manual', 'GB', 'x', now()
+                   FROM list_contacts WHERE state = 'in_hand'"""
+            )
+        with pytest.raises(lists.NotPossible, match="under way"):
+            await deleting
+    assert len(await numbers(pool, one)) == 3
 
 
 async def test_two_merges_at_once_and_an_import_in_the_middle(pool: Pool, migrated: str, fill: Fill) -> None:
@@ -482,11 +517,54 @@ def test_who_calls_and_who_oversees_a_list() -> None:
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:
     campaign = CampaignSettings(max_attempts=5)
     own = ListSettings(recycling={"busy": RetryRule(after_minutes=(7,), at_most=1)}, max_attempts=9)
-    busy, other = own.retry("busy", campaign), own.retry("no_answer", campaign)
+    both = own.over(campaign)
+    busy = both.retry("busy")
     assert busy is not None
     assert busy.after_minutes == (7,)
-    assert other == campaign.retry("no_answer")
-    assert own.attempts(campaign) == 5  # a list may lower it, not raise it
-    assert ListSettings(max_attempts=2).attempts(campaign) == 2
+    assert both.retry("no_answer") == campaign.retry("no_answer")
+    assert both.max_attempts == 5  # a list may lower it, not raise it
+    assert ListSettings(max_attempts=2).over(campaign).max_attempts == 2
+    assert ListSettings().over(campaign) is campaign
     assert ContactFilter().empty
     assert NewList(name="x").settings == ListSettings()
+
+
+async def test_a_list_rests_when_its_quota_is_reached(pool: Pool, migrated: str, fill: Fill) -> None:
+    one = await fill("one", 0, 5)
+    await pool.execute(
+        "INSERT INTO campaigns (id, name, mode, profile, created_by, changed_by) VALUES (1, 'c', 'manual', 'GB', '', '')"
+    )
+    quotas = [
+        Quota(counts="connected", per="day", most=2),
+        Quota(counts="disposition", disposition="sold", most=1),
+    ]
+    edit = ListEdit(campaign=1, settings=ListSettings(quota=quotas))
+    await lists.change(pool, one, edit, version=2, by="sue")
+    noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+    async def attempt(n: int, at: datetime, disposition: str | None = None) -> None:
+        await pool.execute(
+            """INSERT INTO attempts (id, campaign_id, list_id, e164, pbx, mode, profile, owner, committed, connected,
+                   disposition)
+               VALUES ('at-' || lpad($1::text, 32, '0'), 1, $2, $3, 'main', 'manual', 'GB', 'x', $4, $4, $5)""",
+            *(str(n), one, gb(n), at, disposition),
+        )
+
+    await attempt(1, noon - timedelta(days=1))
+    await attempt(2, noon)
+    assert await quotas_now(pool, noon) == {}
+    await attempt(3, noon)
+    rests = await quotas_now(pool, noon)
+    assert rests == {one: datetime(2026, 11, 20, 23, tzinfo=UTC)}  # midnight in Berlin
+    assert (await lists.read(pool, one)).quota_until == rests[one]
+    assert await quotas_now(pool, noon + timedelta(days=1)) == {}
+    await attempt(4, noon, "sold")
+    assert (await quotas_now(pool, noon + timedelta(days=1)))[one].year == 9999
+    assert "a quota of the list is reached" in (await before_launch(pool, one)).hindrances
+    await lists.change(pool, one, ListEdit(settings=ListSettings()), version=3, by="sue")
+    assert await quotas_now(pool, noon) == {}
+    assert (await lists.read(pool, one)).quota_until is None
+
+
+async def quotas_now(pool: Pool, now: datetime) -> dict[int, datetime]:
+    return await look(pool, now, "Europe/Berlin")

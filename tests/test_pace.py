@@ -1,0 +1,143 @@
+"""What pacing is told: calls in their order, agents as they are, and after a restart what the window already holds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialer.attempts import Outcome, Told
+from dialer.campaign_settings import Campaign, CampaignSettings
+from dialer.law_desk import LawDesk
+from dialer.live import Live, new_attempt
+from dialer.pace import Pace
+from dialer.profiles import load
+from tests.dialer_house import lenient_profile
+from tests.test_hands import agent
+
+
+def campaign(mode: str = "predictive", profile: str = "US", **settings: Any) -> Campaign:
+    return Campaign(
+        id=1,
+        name="c",
+        mode=mode,  # type: ignore[arg-type]
+        state="running",
+        profile=profile,
+        priority=0,
+        settings=CampaignSettings(**settings),
+        version=1,
+    )
+
+
+def live(of: Campaign, id: str = "at-1") -> Live:
+    return Live(
+        attempt=new_attempt(id, of),
+        campaign=1,
+        contact=1,
+        e164="+441",
+        pbx="main",
+        mono=0,
+        wall=datetime.now(UTC),
+    )
+
+
+def row(id: str, outcome: str, age: float, **times: Any) -> dict[str, Any]:
+    """An attempt of `age` seconds ago, as `attempt_store.recent` gives it."""
+    usual = {"dialed": age, "ringing": age - 1, "answered": None, "connected": None, "ended": age - 20}
+    return {"id": id, "outcome": outcome, "agent": "anna", "waited": 0.1, "amd": None, **usual, **times}
+
+
+def test_what_was_lost_before_a_restart_still_counts() -> None:
+    of = campaign(abandonment_window_h=24, calls_per_second=100)
+    pace = Pace(of, 0.5)
+    rows = [
+        row(f"c{n}", "connected", 9000 - n, answered=8990 - n, connected=8990 - n, ended=8900 - n)
+        for n in range(100)
+    ]
+    rows += [row(f"l{n}", "abandoned", 900 - n, answered=890 - n, ended=880 - n) for n in range(9)]
+    rows += [row(f"n{n}", "no_answer", 800 - n) for n in range(300)]
+    pauses = list(pace.replay(rows, 100_000.0, amd=False))
+    assert pauses  # others had their turn meanwhile
+    pacing = pace.pacing
+    for login in ("anna", "ben", "cleo", "dora"):
+        pace.agent(login, agent(agent=login), "main", None, 100_000.0)
+    assert pacing.calls_to_place(100_000.1) <= 4
+    assert "8.3% abandoned of 109 answers, 0 more may be lost" in pacing.why(100_000.1)
+    assert "the budget is spent" in pacing.why(100_000.1)
+
+
+def test_a_call_is_told_once_and_in_order_however_it_came() -> None:
+    of = campaign()
+    pace = Pace(of, 0.5)
+    told: list[tuple[str, Any]] = []
+    pace.pacing.observe = lambda now, kind, ident, info=None: told.append((kind, info))  # type: ignore[method-assign]
+    one = live(of)
+    for what, info in ((Told.UP, ""), (Told.SENT, ""), (Told.RINGS, ""), (Told.CONNECTED, "anna")):
+        one.attempt.tell(what, 5.0, info)
+    for _ in range(3):
+        pace.call(one, 6.0)
+    pace.ended(one, Outcome.CONNECTED, 60.0)
+    assert told == [
+        ("dial", None),
+        ("ring", None),
+        ("answer", None),
+        ("queue", None),
+        ("connect", ("anna", 0.0)),
+    ]
+
+
+def test_a_machine_never_queues_and_a_lost_one_is_abandoned_once() -> None:
+    of = campaign(amd=True)
+    pace = Pace(of, 0.5)
+    told: list[str] = []
+    pace.pacing.observe = lambda now, kind, ident, info=None: told.append(kind)  # type: ignore[method-assign]
+    machine, person = live(of, "at-m"), live(of, "at-p")
+    for one, said in ((machine, "MACHINE"), (person, "HUMAN")):
+        for what in (Told.SENT, Told.UP):
+            one.attempt.tell(what, 1.0)
+        one.attempt.tell(Told.AMD, 3.0, said)
+        pace.call(one, 3.0)
+    pace.ended(machine, Outcome.MACHINE, 4.0)
+    assert told == ["dial", "answer", "amd", "dial", "answer", "amd", "queue", "end"]
+    person.attempt.tell(Told.NOBODY, 5.0)
+    pace.call(person, 5.0)
+    pace.ended(person, Outcome.ABANDONED, 9.0)
+    assert told[8:] == ["abandon"]
+
+
+def test_an_agent_who_is_lent_away_logs_out_of_this_pace_only() -> None:
+    of = campaign()
+    pace = Pace(of, 0.5)
+    pace.agent("anna", agent(), "main", None, 1.0)
+    assert (pace.agents, pace.at_work) == ({"anna": "ready"}, True)
+    pace.agent("anna", agent(reachable=False), "main", None, 2.0)
+    assert (pace.agents, pace.at_work) == ({"anna": "break"}, False)
+    pace.agent("anna", None, "main", None, 3.0)
+    assert pace.agents == {}
+
+
+def test_settings_within_the_profile(tmp_path: Path) -> None:
+    async def nobody_asks(*_: Any) -> dict[int, Any]:
+        return {}
+
+    profiles = load(lenient_profile(tmp_path / "p"))
+
+    def within(**how: Any) -> CampaignSettings:
+        return LawDesk(lambda: profiles, nobody_asks, clock=lambda: 0.0).within(campaign(**how))
+
+    strict = within(profile="default")
+    assert (strict.abandonment_cap, strict.min_ring_s, strict.answer_wait_s, strict.amd) == (
+        0.01,
+        15,
+        2,
+        False,
+    )
+    assert strict.abandonment_window_h == 24
+    tighter = within(profile="US", abandonment_cap=0.02, answer_wait_s=1)
+    assert (tighter.abandonment_cap, tighter.answer_wait_s) == (0.02, 1)
+    with pytest.raises(ValueError, match="allows"):
+        within(profile="US", abandonment_cap=0.05)
+    with pytest.raises(ValueError, match="no country profile"):
+        within(profile="nowhere")
