@@ -48,8 +48,8 @@ class By(StrEnum):
 
 class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
     """One row: of a campaign, and of one `key` of what it is told apart by (`title` for people). Shares are of 1, None
-    where there is nothing to share: `answer_rate` of the attempts that are over, `abandonment` of the live answers,
-    `conversion` of the connected. Means in seconds. `outcomes`, `dispositions`: how often each."""
+    where there is nothing to share: `answer_rate` of the attempts that are over or answered, `abandonment` of the live
+    answers, `conversion` of the connected. Means in seconds. `outcomes`, `dispositions`: how often each."""
 
     campaign: int
     name: str
@@ -123,7 +123,7 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> C
     total = dict.fromkeys(
         ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned"), 0
     )
-    ring = wait = talk = in_flight = conversions = 0
+    ring = wait = talk = in_flight = pending = conversions = 0
     outcomes: dict[str, int] = {}
     dispositions: dict[str, int] = {}
     for row in rows:
@@ -134,6 +134,7 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> C
             outcomes[row["outcome"]] = outcomes.get(row["outcome"], 0) + row["attempts"]
         else:
             in_flight += row["attempts"]
+            pending += row["attempts"] - row["answered"]
         if row["disposition"]:
             dispositions[row["disposition"]] = dispositions.get(row["disposition"], 0) + row["attempts"]
         conversions += row["attempts"] if row["converted"] else 0
@@ -151,7 +152,7 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> C
         key=key,
         title=title,
         sums=told,
-        answer_rate=_share(told.answered, told.attempts - told.in_flight),
+        answer_rate=_share(told.answered, told.attempts - pending),
         abandonment=_share(told.abandoned, told.live),
         conversion=_share(told.conversions, told.connected),
         mean_wait=_share(told.wait_seconds, told.connected),

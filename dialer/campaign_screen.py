@@ -85,7 +85,7 @@ def screen(name: str, now: Frame) -> Group:
 
 def told(sums: Frame) -> str:
     """Sums in words."""
-    over = sums["attempts"] - sums["in_flight"]
+    over = max(sums["attempts"] - sums["in_flight"], sums["answered"])
     rate = f"{sums['answered'] / over:.0%} answered" if over else "none over yet"
     lost = f"{sums['abandoned'] / sums['live']:.1%}" if sums["live"] else "nobody"
     return (

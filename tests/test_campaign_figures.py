@@ -136,6 +136,7 @@ async def test_campaigns_are_compared_row_by_row_and_what_cannot_be_told_is_none
             Attempt(spring, at, "answered", agent="ben", disposition="No", talk=30.0),
             Attempt(spring, at, "abandoned"),
             Attempt(spring, at, "no_answer", ring=20.0),
+            Attempt(spring, at, None),
         ],
     )
     for id in (spring, autumn):

@@ -447,7 +447,7 @@ async def test_the_command_line_does_all_of_it_and_says_what_is_wrong(here: Offi
 async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_nobody_wants_it(
     here: Office,
 ) -> None:
-    id = await here.ready()
+    id = await here.ready(mode="power")
     status, told = await here.ask("POST", f"/campaigns/{id}/plans", {"seconds": 120, "agents": 300})
     assert (status, told["state"]) == (202, "running")
     assert (await here.ask("DELETE", f"/campaigns/{id}/plans/{told['id']}"))[0] == 204
