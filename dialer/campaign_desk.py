@@ -46,6 +46,7 @@ from dialer.campaigns import (
     obstacles,
 )
 from dialer.profiles import Profile, TooLoose, before_start, tighten
+from dialer.reopening import reopen
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
@@ -255,6 +256,9 @@ class CampaignDesk:
             await store.change(db, new, actor.login)
             if conversions is not None:
                 await store.set_conversions(db, id, conversions)
+        await reopen(
+            self._pool(), campaign=id
+        )  # what blocked them may be allowed now; each claim asks the law
         return await self._told(id)
 
     async def step(self, actor: Actor, id: int, step: Step, why: str = "") -> Record:
@@ -270,6 +274,8 @@ class CampaignDesk:
                 f"{step.value} by schedule" if actor is SYSTEM else f"{step.value} by {actor.login}"
             )
             await store.step(db, id, old, new, actor.login, told)
+        if step is Step.START:
+            await reopen(self._pool(), campaign=id)
         return await self._told(id)
 
     async def schedule(self, actor: Actor, id: int, version: int, schedule: Schedule | None) -> Record:
