@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -47,58 +47,56 @@ class AttemptRow:
 async def write(
     pool: Pool, rows: Sequence[AttemptRow], settings: dict[int, tuple[CampaignSettings, bool]], now: datetime
 ) -> None:
-    """Writes how attempts stand, all or none. Those that end let their contacts go: done, open again later, used up. An
-    attempt that is written as ended stays so, whoever writes it again. `settings`: campaign → its settings, and whether its
-    mode is agentless."""
+    """Writes how attempts stand, all or none, by three statements however many there are. Those that end let their contacts
+    go: done, open again later, used up. An attempt that is written as ended stays so, whoever writes it again. `settings`:
+    campaign → its settings, and whether its mode is agentless."""
+    if not rows:
+        return
     async with pool.acquire() as db, db.transaction():
         ended = await _update(db, rows)
-        for row in rows:
-            if row.outcome is not None and row.id in ended and row.campaign in settings:
-                if row.opted_out:
-                    await _never_again(db, row, ended[row.id]["e164"], settings[row.campaign][0])
-                await _let_go(db, row, ended[row.id], *settings[row.campaign], now)
+        over = [row for row in rows if row.id in ended and row.campaign in settings]
+        for row in over:
+            if row.opted_out:  # hardly anybody does
+                await _never_again(db, row, ended[row.id]["e164"], settings[row.campaign][0])
+        await _let_go(db, over, ended, settings, now)
 
 
 async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, Any]:
     """Returns those that have ended now: id → (contact_id, e164)."""
-    ended: dict[str, Any] = {}
-    for row in rows:
-        found = await db.fetchrow(
-            """
-            UPDATE attempts
-               SET state = $2, trunk = CASE WHEN $3 = '' THEN trunk ELSE $3 END,
-                   caller_id = CASE WHEN $4 = '' THEN caller_id ELSE $4 END,
-                   dialed = coalesce(dialed, $5), ringing = coalesce(ringing, $6), answered = coalesce(answered, $7),
-                   connected = coalesce(connected, $8), ended = coalesce(ended, $9), agent = coalesce(agent, $10),
-                   queue = coalesce(queue, $11), waited = coalesce(waited, $12), outcome = coalesce(outcome, $13),
-                   cause = coalesce($14, cause), amd = coalesce($15, amd),
-                   message_played = coalesce(message_played, $16), opted_out = opted_out OR $17,
-                   why = CASE WHEN $18 = '' THEN why ELSE $18 END
-             WHERE id = $1 AND state <> 'ended'
-            RETURNING contact_id, e164
-            """,
-            row.id,
-            row.state,
-            row.trunk,
-            row.caller_id,
-            row.dialed,
-            row.ringing,
-            row.answered,
-            row.connected,
-            row.ended,
-            row.agent,
-            row.queue,
-            row.waited,
-            row.outcome,
-            row.cause,
-            row.amd,
-            row.message_played,
-            row.opted_out,
-            row.why[:200],
-        )
-        if found is not None and row.outcome is not None:
-            ended[row.id] = found
-    return ended
+    columns = zip(
+        *(
+            (
+                *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
+                *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
+                *(row.amd, row.message_played, row.opted_out, row.why[:200]),
+            )
+            for row in rows
+        ),
+        strict=True,
+    )
+    found = await db.fetch(
+        """
+        UPDATE attempts a
+           SET state = n.state, trunk = CASE WHEN n.trunk = '' THEN a.trunk ELSE n.trunk END,
+               caller_id = CASE WHEN n.caller_id = '' THEN a.caller_id ELSE n.caller_id END,
+               dialed = coalesce(a.dialed, n.dialed), ringing = coalesce(a.ringing, n.ringing),
+               answered = coalesce(a.answered, n.answered), connected = coalesce(a.connected, n.connected),
+               ended = coalesce(a.ended, n.ended), agent = coalesce(a.agent, n.agent),
+               queue = coalesce(a.queue, n.queue), waited = coalesce(a.waited, n.waited),
+               outcome = coalesce(a.outcome, n.outcome), cause = coalesce(n.cause, a.cause),
+               amd = coalesce(n.amd, a.amd), message_played = coalesce(a.message_played, n.message_played),
+               opted_out = a.opted_out OR n.opted_out, why = CASE WHEN n.why = '' THEN a.why ELSE n.why END
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
+                      $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
+                      $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[])
+               AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
+                     outcome, cause, amd, message_played, opted_out, why)
+         WHERE a.id = n.id AND a.state <> 'ended'
+        RETURNING a.id, a.contact_id, a.e164, a.outcome
+        """,
+        *(list(column) for column in columns),
+    )
+    return {row["id"]: row for row in found if row["outcome"] is not None}
 
 
 async def _never_again(db: PoolConnection, row: AttemptRow, e164: str, settings: CampaignSettings) -> None:
@@ -115,59 +113,78 @@ async def _never_again(db: PoolConnection, row: AttemptRow, e164: str, settings:
 
 
 async def _let_go(
-    db: PoolConnection, row: AttemptRow, found: Any, settings: CampaignSettings, alone: bool, now: datetime
+    db: PoolConnection,
+    over: Sequence[AttemptRow],
+    ended: Mapping[str, Any],
+    settings: Mapping[int, tuple[CampaignSettings, bool]],
+    now: datetime,
 ) -> None:
-    contact = await db.fetchrow(
+    """What follows for the contacts of these attempts; one whose list is gone, or on whom somebody has decided, stays."""
+    of_contact = {ended[row.id]["contact_id"]: row for row in over if ended[row.id]["contact_id"] is not None}
+    if not of_contact:
+        return
+    contacts = await db.fetch(
         """
-        SELECT e164, other_numbers, dead_numbers, turn, attempts,
-               (SELECT settings::text FROM call_lists l WHERE l.id = list_id) AS list_settings,
+        SELECT c.id, c.e164, c.other_numbers, c.dead_numbers, c.turn, c.attempts, l.settings::text AS list_settings,
                (SELECT jsonb_object_agg(outcome, n) FROM
                   (SELECT outcome, count(*) AS n FROM attempts
-                    WHERE contact_id = $1 AND outcome IS NOT NULL
-                      AND committed > coalesce(recycled, '-infinity') GROUP BY outcome) AS o)::text AS so_far
-          FROM list_contacts WHERE id = $1 AND state = 'in_hand' FOR UPDATE
+                    WHERE contact_id = c.id AND outcome IS NOT NULL
+                      AND committed > coalesce(c.recycled, '-infinity') GROUP BY outcome) AS o)::text AS so_far
+          FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
+         WHERE c.id = ANY ($1::bigint[]) AND c.state = 'in_hand'
+         ORDER BY c.id FOR UPDATE OF c
         """,
-        found["contact_id"],
+        list(of_contact),
     )
-    if contact is None:
-        return  # its list is gone, or somebody has decided on it
-    assert row.outcome is not None
-    so_far = _counts(contact["so_far"])
-    follows = after(
-        list_settings(contact["list_settings"]).over(settings),
-        Outcome(row.outcome),
-        dialed=found["e164"],
+    following = [
+        (contact["id"], of_contact[contact["id"]], _follows(contact, of_contact, ended, settings, now))
+        for contact in contacts
+    ]
+    await db.execute(
+        """
+        UPDATE list_contacts c
+           SET state = n.state, why = n.why, not_before = coalesce(n.not_before, c.not_before), turn = n.turn,
+               last_outcome = n.outcome,
+               dead_numbers = CASE WHEN n.dead = '' THEN c.dead_numbers ELSE c.dead_numbers || n.dead END
+          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::integer[], $6::text[], $7::text[])
+               AS n (id, state, why, not_before, turn, outcome, dead)
+         WHERE c.id = n.id
+        """,
+        [id for id, _, _ in following],
+        [follows.state for _, _, follows in following],
+        [follows.why for _, _, follows in following],
+        [follows.not_before for _, _, follows in following],
+        [follows.turn for _, _, follows in following],
+        [row.outcome for _, row, _ in following],
+        [follows.dead for _, _, follows in following],
+    )
+
+
+def _follows(
+    contact: Any,
+    of_contact: Mapping[int, AttemptRow],
+    ended: Mapping[str, Any],
+    settings: Mapping[int, tuple[CampaignSettings, bool]],
+    now: datetime,
+) -> Next:
+    row = of_contact[contact["id"]]
+    ours, alone = settings[row.campaign]
+    return after(
+        list_settings(contact["list_settings"]).over(ours),
+        Outcome(ended[row.id]["outcome"]),
+        dialed=ended[row.id]["e164"],
         numbers=alive(contact["e164"], contact["other_numbers"], contact["dead_numbers"]),
         turn=contact["turn"],
         attempts=contact["attempts"],
-        so_far=so_far,
+        so_far=_counts(contact["so_far"]),
         now=now,
         alone=alone,
         opted_out=row.opted_out,
     )
-    await _settle_contact(db, found["contact_id"], follows, row.outcome)
 
 
 def _counts(text: str | None) -> dict[str, int]:
     return msgspec.json.decode(text, type=dict[str, int]) if text else {}
-
-
-async def _settle_contact(db: PoolConnection, contact: int, follows: Next, outcome: str) -> None:
-    await db.execute(
-        """
-        UPDATE list_contacts
-           SET state = $2, why = $3, not_before = coalesce($4, not_before), turn = $5, last_outcome = $6,
-               dead_numbers = CASE WHEN $7 = '' THEN dead_numbers ELSE dead_numbers || $7 END
-         WHERE id = $1
-        """,
-        contact,
-        follows.state,
-        follows.why,
-        follows.not_before,
-        follows.turn,
-        outcome,
-        follows.dead,
-    )
 
 
 async def open_attempts(pool: Pool, campaign: int) -> list[Any]:
