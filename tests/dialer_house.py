@@ -85,7 +85,7 @@ async def dialing_house(
         "trunks": [TRUNK],
         "caller_ids": CALLER_IDS,
         "tick_s": 0.1,
-        "lease_s": 2,
+        "lease_s": 6,
         "profiles": str(lenient_profile(folder)),
     }
     main = {"ring_seconds": 6, "canary_every": 0.5, "events_late_after": 1.0}

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import dialer.run
+from cti.facts import Fact
+from dialer.campaign_settings import CampaignLive
 from dialer.run import Dialer
 from tests.centre import Centre
 from tests.dialer_house import (
@@ -220,7 +222,7 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
 
 
 class Both:
-    """Two dialers that hear the same switch."""
+    """Two dialers in the place of one: both hear the same switch and read the same campaigns."""
 
     def __init__(self, *dialers: Dialer) -> None:
         self.dialers = dialers
@@ -228,6 +230,18 @@ class Both:
     def hear_record(self, pbx: str, record: Any) -> None:
         for one in self.dialers:
             one.hear_record(pbx, record)
+
+    def hear(self, fact: Fact) -> None:
+        for one in self.dialers:
+            one.hear(fact)
+
+    async def refresh(self, campaign_id: int) -> None:
+        for one in self.dialers:
+            await one.refresh(campaign_id)
+
+    def view(self, campaign_id: int) -> CampaignLive | None:
+        views = [one.view(campaign_id) for one in self.dialers]
+        return next((view for view in views if view is not None and view.here), views[0])
 
 
 async def test_two_dialers_on_one_campaign(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,8 +253,6 @@ async def test_two_dialers_on_one_campaign(centre: Centre, monkeypatch: pytest.M
     assert first.owner != second.owner
     with monkeypatch.context() as both:
         both.setattr(server.dialing, "dialer", Both(first, second))
-        for kind in dialer.run.OF_CAMPAIGNS:
-            server.bus.listen(kind, second.hear)
         await second.start()
         numbers = [number("human", 0, n) for n in (1, 5)] + [
             number("busy", 1),
