@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -35,3 +35,17 @@ class Tasks:
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
+
+
+async def again_and_again(look: Callable[[], Awaitable[object]], every: float, failing: str) -> None:
+    """Looks each `every` seconds until cancelled. `failing`: what the log says, once in a row of failures."""
+    before = False
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await look()
+            before = False
+        except Exception as error:
+            if not before:
+                log.warning(failing, why=f"{type(error).__name__}: {error}"[:200])
+            before = True

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cti.frozen import Frozen
 from dialer.campaign_settings import CampaignSettings
-from dialer.candidate import Candidate
+from dialer.candidate import Candidate, candidate_of
 from dialer.compliance import judge
 from dialer.contacts import ContactView, of_ids
 from dialer.known import known_for
@@ -173,32 +173,14 @@ async def _limit(db: Queryable, found: ListView) -> int:
 async def _candidates(db: Queryable, found: ListView, limit: int, after: int, most: int) -> list[Candidate]:
     """The next contacts that could be called but for the law."""
     rows = await db.fetch(
-        """SELECT c.*, g.country, g.region, g.zones FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
+        """SELECT c.*, g.country, g.region, g.zones, $5::integer AS list_version
+           FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
            WHERE c.list_id = $1 AND c.id > $2 AND c.state = 'open' AND c.attempts < $3 AND g.zones <> '{}'
                AND c.not_before <= now() ORDER BY c.list_id, c.id LIMIT $4""",
-        *(found.id, after, limit, most),
+        *(found.id, after, limit, most, found.version),
         timeout=120,
     )
-    return [
-        Candidate(
-            contact=row["id"],
-            list=found.id,
-            list_version=found.version,
-            e164=row["e164"],
-            zone_group=row["zone_group"],
-            country=row["country"],
-            region=row["region"],
-            zones=tuple(row["zones"]),
-            name=row["name"],
-            person=row["person"],
-            language=row["language"],
-            account=row["account_id"],
-            other_numbers=tuple(row["other_numbers"]),
-            attempts=row["attempts"],
-            data=msgspec.json.decode(row["data"]),
-        )
-        for row in rows
-    ]
+    return [candidate_of(row, row["e164"]) for row in rows]
 
 
 async def _refusals(

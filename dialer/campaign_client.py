@@ -42,6 +42,17 @@ class Server:
         version: int | None = None,
     ) -> Any:
         """One request; JSON as values, else text. Raises RefusedByServer, LogInFailed where nothing answers."""
+        try:
+            return await self._ask(method, path, body, query, version)
+        except RefusedByServer as refused:
+            if refused.status != 401 or self._login is None:
+                raise
+            self._token = None  # tokens last for minutes, a look at a campaign for hours
+            return await self._ask(method, path, body, query, version)
+
+    async def _ask(
+        self, method: str, path: str, body: Any, query: Mapping[str, str] | None, version: int | None
+    ) -> Any:
         headers = {"Authorization": f"Bearer {await self._proof()}"}
         if version is not None:
             headers["If-Match"] = f'"{version}"'

@@ -26,6 +26,7 @@ from cti.campaigns import (
 )
 from cti.facts import Fact
 from cti.people import Actor, Directory, Role
+from cti.tasks import again_and_again
 from dialer import campaign_store as store
 from dialer.campaign_settings import Campaign
 from dialer.campaign_store import ChangedMeanwhile, NotThere
@@ -395,16 +396,7 @@ class CampaignDesk:
 
     async def run(self) -> None:
         """Carries schedules out, ends what has drained and hears of others' changes, until cancelled."""
-        failing = False
-        while True:
-            await asyncio.sleep(LOOKS)
-            try:
-                await self.look()
-                failing = False
-            except Exception as error:
-                if not failing:
-                    log.warning("campaigns cannot be looked at", why=f"{type(error).__name__}: {error}"[:200])
-                failing = True
+        await again_and_again(self.look, LOOKS, "campaigns cannot be looked at")
 
     async def look(self) -> None:
         """One look."""

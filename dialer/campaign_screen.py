@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cti.terminal_text import columns, plain
+from cti.watch import LogInFailed
 
 Frame = dict[str, Any]
 STAGES = ("committed", "dialed", "ringing", "answered", "connected")
@@ -30,7 +31,8 @@ class Asks(Protocol):
 
 
 async def follow(server: Any, which: str, *, every: float, seconds: float | None, as_json: bool) -> None:
-    """Shows how a campaign goes, again and again, until the time is over or the task is cancelled."""
+    """Shows how a campaign goes, again and again, until the time is over or the task is cancelled. While the server is away
+    it says so and waits."""
     view = await server.find(which)
     until = None if seconds is None else monotonic() + seconds
     out = Console(highlight=False)
@@ -45,11 +47,25 @@ async def follow(server: Any, which: str, *, every: float, seconds: float | None
             if until is not None and monotonic() + every > until:
                 return
             await asyncio.sleep(every)
-            now = await server.ask("GET", path)
+            now = await _patiently(server, path, every, lambda why: sys.stderr.write(f"{why}\n"))
     with Live(screen(view["name"], first), console=out, auto_refresh=False) as live:
         while until is None or monotonic() + every <= until:
             await asyncio.sleep(every)
-            live.update(screen(view["name"], await server.ask("GET", path)), refresh=True)
+            now = await _patiently(
+                server, path, every, lambda why: live.update(Text(why, "bold white on red"), refresh=True)
+            )
+            live.update(screen(view["name"], now), refresh=True)
+
+
+async def _patiently(server: Any, path: str, every: float, tell: Callable[[str], object]) -> Frame:
+    while True:
+        try:
+            return dict(await server.ask("GET", path))
+        except LogInFailed as away:
+            if away.wrong:
+                raise
+            tell(f"{away} It is asked again.")
+            await asyncio.sleep(every)
 
 
 def line(name: str, now: Frame) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +33,25 @@ class Candidate:
     other_numbers: tuple[str, ...] = ()
     attempts: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
+
+
+def candidate_of(row: Any, e164: str) -> Candidate:
+    """A row of `list_contacts` with `list_version` and its zone group's columns, for a call to that number."""
+    data = msgspec.json.decode(row["data"])
+    return Candidate(
+        contact=row["id"],
+        list=row["list_id"],
+        list_version=row["list_version"],
+        e164=e164,
+        zone_group=row["zone_group"],
+        country=row["country"],
+        region=row["region"],
+        zones=tuple(row["zones"]),
+        name=row["name"],
+        person=row["person"],
+        language=row["language"],
+        account=row["account_id"],
+        other_numbers=tuple(row["other_numbers"]),
+        attempts=row["attempts"],
+        data={key: str(value) for key, value in data.items()} if isinstance(data, dict) else {},
+    )

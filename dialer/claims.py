@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -18,7 +18,7 @@ from uuid import uuid4
 import msgspec
 
 from dialer.campaign_settings import Campaign
-from dialer.candidate import Candidate
+from dialer.candidate import Candidate, candidate_of
 from dialer.outcomes import number_of_turn
 from dialer.verdict import Verdict
 from dialer.zones import Places
@@ -324,30 +324,13 @@ PRIORITIES = """
 
 def _candidate(row: Any, zones_of: Callable[[str], tuple[str, ...]]) -> Candidate:
     """The contact with the number that is next. Of another number than its own the zones are both numbers' together."""
-    others = tuple(row["other_numbers"])
-    e164 = number_of_turn(row["e164"], others, row["dead_numbers"], row["turn"])
-    zones, country = tuple(row["zones"]), row["country"]
-    if e164 != row["e164"]:
-        found = zones_of(e164)
-        zones = tuple(sorted({*zones, *found})) if found else ()
-    data = row["data"]
-    return Candidate(
-        contact=row["id"],
-        list=row["list_id"],
-        list_version=row["list_version"],
-        e164=e164,
-        zone_group=row["zone_group"],
-        country=country,
-        region=row["region"] if e164 == row["e164"] else "",
-        zones=zones,
-        name=row["name"],
-        person=row["person"],
-        language=row["language"],
-        account=row["account_id"],
-        other_numbers=others,
-        attempts=row["attempts"],
-        data=msgspec.json.decode(data) if isinstance(data, str | bytes) else dict(data),
-    )
+    e164 = number_of_turn(row["e164"], row["other_numbers"], row["dead_numbers"], row["turn"])
+    candidate = candidate_of(row, e164)
+    if e164 == row["e164"]:
+        return candidate
+    found = zones_of(e164)
+    zones = tuple(sorted({*candidate.zones, *found})) if found else ()
+    return replace(candidate, zones=zones, region="")
 
 
 async def _put_away(db: PoolConnection, refusals: Sequence[tuple[int, Verdict]], now: datetime) -> None:

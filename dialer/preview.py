@@ -32,6 +32,7 @@ from cti.facts import (
     ConnectionCleared,
     Fact,
 )
+from cti.tasks import again_and_again
 from cti.views import AgentView
 from dialer import attempt_store
 from dialer.attempt_writer import AWAY, AttemptWriter
@@ -240,7 +241,7 @@ class PreviewDesk:
     async def run(self) -> None:
         """Offers and writes, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_again_and_again())
+            group.create_task(again_and_again(self.look, LOOKS, "contacts cannot be offered"))
             group.create_task(self._writer.run())
 
     async def flush(self) -> None:
@@ -251,18 +252,6 @@ class PreviewDesk:
                     [one.view.offer for one in self._offers.values() if one.view.state == "offered"]
                 )
                 await self._writer.flush()
-
-    async def _look_again_and_again(self) -> None:
-        failing = False
-        while True:
-            await asyncio.sleep(LOOKS)
-            try:
-                await self.look()
-                failing = False
-            except Exception as error:
-                if not failing:
-                    log.warning("contacts cannot be offered", why=f"{type(error).__name__}: {error}"[:200])
-                failing = True
 
     def _running(self) -> list[Campaign]:
         found = [one for one in self._campaigns() if one.mode in BY_HAND and one.state == "running"]

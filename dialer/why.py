@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from pydantic import ValidationError
 
 from cti.frozen import Frozen
 from dialer.campaign_settings import CampaignSettings
-from dialer.candidate import Candidate
+from dialer.candidate import candidate_of
 from dialer.compliance import judge
 from dialer.consents import ConsentWord, words_of
 from dialer.do_not_call import DoNotCallEntry, RegisterEdition, entries_of, registers_with
@@ -197,28 +196,6 @@ async def _contact(
         state=state,
         steps=steps,
         verdict=verdict,
-    )
-
-
-def candidate_of(row: Any, e164: str) -> Candidate:
-    """Returns a row of `list_contacts` with its list's version and zone group as a candidate for a call to that number."""
-    data = msgspec.json.decode(row["data"])
-    return Candidate(
-        contact=row["id"],
-        list=row["list_id"],
-        list_version=row["list_version"],
-        e164=e164,
-        zone_group=row["zone_group"],
-        country=row["country"],
-        region=row["region"],
-        zones=tuple(row["zones"]),
-        name=row["name"],
-        person=row["person"],
-        language=row["language"],
-        account=row["account_id"],
-        other_numbers=tuple(row["other_numbers"]),
-        attempts=row["attempts"],
-        data={key: str(value) for key, value in data.items()} if isinstance(data, dict) else {},
     )
 
 
