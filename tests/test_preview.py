@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
-from tests.call_desk import refused
+from tests.call_desk import TRUNK, refused, states
 from tests.centre import ADMIN, Centre
 from tests.dialer_house import at_work, campaign, dialing_house, ended, number, quieted, state
 
@@ -60,7 +60,7 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     await anna.wait_for("call.established", call=told["call"])
     data = (await anna.wait_for("call.data_changed", call=told["call"]))["data"]["changed"]
     assert (data["attempt"], data["script"], data["debt"]) == (offer["offer"], "Say hello.", "12.50")
-    await anna.until(lambda: anna.all("call.established", call=told["call"], agent=None), what="the contact")
+    await anna.until(lambda: states(anna, told["call"]).get(TRUNK) == "connected", what="the contact")
     await anna.ask("call.hangup", call=told["call"])
     over = (await anna.wait_for("offer.ended", offer=offer["offer"], within=20))["data"]
     assert (over["reason"], over["outcome"]) == ("called", "connected")
