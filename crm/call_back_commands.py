@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from crm.call_backs import CallBacks, NotPossible, kept_by, when, zone_of
-from crm.commands import command_error
+from crm.commands import refusing_crm
 from crm.views import CallBackView
 from cti.commands import CommandError, Commands
 from cti.control.ports import CallAnswer
@@ -128,7 +128,7 @@ def add_call_back_commands(
         if not works_on(actor, args.call):
             raise CommandError("not_your_call", "this call is not, and has not just been, yours")
         agent, team = keeper(actor, args)
-        try:
+        with refusing_crm():
             customer = await customer_of(actor, args.call)
             number = customer.number
             if args.number is not None:
@@ -154,8 +154,6 @@ def add_call_back_commands(
                 call=args.call,
                 by=actor.login,
             )
-        except Exception as error:
-            raise said(error) from None
 
     def keeper(actor: Actor, args: Promise) -> tuple[str | None, str | None]:
         """(agent, team) who keep a promise; raises CommandError for those who are not the actor's to bind."""
@@ -200,12 +198,10 @@ def add_call_back_commands(
         raise NotPossible("no_such_call_back", "there is no such call back for you, or it is over")
 
     async def take(actor: Actor, args: TakeArgs) -> Taken:
-        try:
+        with refusing_crm():
             mine(actor, args.call_back, to_keep=True)
             pbx = phone_at(actor, args.pbx)
             view, just_now = await call_backs.take(args.call_back, actor.login)
-        except Exception as error:
-            raise said(error) from None
         try:
             call = await dial(pbx, actor.login, view.number)
         except CommandError:
@@ -253,10 +249,8 @@ def add_call_back_commands(
         op: str, args: type[A], do: Callable[[Actor, A], Awaitable[CallBackView]], summary: str
     ) -> None:
         async def handler(actor: Actor, given: A) -> CallBackView:
-            try:
+            with refusing_crm():
                 return await do(actor, given)
-            except Exception as error:
-                raise said(error) from None
 
         commands.add(op, args, handler, summary=summary, result=CallBackView, roles=PEOPLE)
 
@@ -282,12 +276,3 @@ def add_call_back_commands(
     register("call_back.move", MoveArgs, move, "Another time for a call back; it is open again.")
     register("call_back.done", DoneArgs, done, "The promise is kept.")
     register("call_back.cancel", CancelArgs, cancel, "Take a promise back.")
-
-
-def said(error: Exception) -> Exception:
-    """The error to answer with."""
-    if isinstance(error, NotPossible):
-        return CommandError(error.code, str(error))
-    if isinstance(error, CommandError):
-        return error
-    return command_error(error) or error

@@ -29,6 +29,7 @@ from crm.facts import (
 )
 from crm.views import CallBackView
 from cti.facts import Fact
+from cti.refusals import Refused
 
 if TYPE_CHECKING:
     from cti.database import Pool
@@ -59,12 +60,8 @@ FROM: dict[str, frozenset[str]] = {
 ENDED = {"done": "it is done already", "cancelled": "it was cancelled"}
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """It cannot be done: a code for programs, a sentence that says what to do."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 def when(at: datetime, zone: str, now: datetime) -> datetime:

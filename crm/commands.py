@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import asyncpg
@@ -22,6 +23,7 @@ from crm.interactions import (
 )
 from crm.screen_pop import NotYourCall, ScreenPops, UnknownAccount, UnknownCall
 from crm.views import PopView
+from cti.command_refusals import refusing
 from cti.commands import CommandError, Commands
 from cti.facts import Fact
 from cti.people import Actor, Role
@@ -118,7 +120,19 @@ ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
-def command_error(error: Exception) -> CommandError | None:
+@contextmanager
+def refusing_crm() -> Iterator[None]:
+    """Turns what the customer data and what is promised to customers refuse into a CommandError."""
+    try:
+        with refusing():
+            yield
+    except CommandError:
+        raise
+    except Exception as error:
+        raise _command_error(error) or error from None
+
+
+def _command_error(error: Exception) -> CommandError | None:
     """The error to answer with, or None for one that nobody foresaw."""
     if isinstance(error, WrongText | ChangedMeanwhile):
         code = "wrong_text" if isinstance(error, WrongText) else "changed_meanwhile"
@@ -154,36 +168,28 @@ def add_crm_commands(
 
     async def note(actor: Actor, args: NoteArgs) -> Note:
         mine(actor, args.call)
-        try:
+        with refusing_crm():
             return await interactions.add_note(actor, args.text, call=args.call)
-        except Exception as error:
-            raise command_error(error) or error from None
 
     async def edit_note(actor: Actor, args: EditNoteArgs) -> Note:
-        try:
+        with refusing_crm():
             return await interactions.edit_note(actor, args.note, args.text, version=args.version)
-        except Exception as error:
-            raise command_error(error) or error from None
 
     async def dispose(actor: Actor, args: DisposeArgs) -> Interaction:
         mine(actor, args.call)
-        try:
+        with refusing_crm():
             found = await interactions.dispose(
                 actor,
                 args.call,
                 args.disposition,
                 choice=lambda queue: choice(actor.login, args.call, queue),
             )
-        except Exception as error:
-            raise command_error(error) or error from None
         disposed(actor, args.call, found.disposition or args.disposition)
         return found
 
     async def identify(actor: Actor, args: IdentifyArgs) -> Identified:
-        try:
+        with refusing_crm():
             found = await pops.identify(actor, args.call, args.account, remember=args.remember)
-        except Exception as error:
-            raise command_error(error) or error from None
         return Identified(pops=list(found))
 
     async def dismiss(actor: Actor, args: DismissArgs) -> Dismissed:

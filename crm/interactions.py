@@ -27,6 +27,7 @@ from crm.accounts import ChangedMeanwhile as ChangedMeanwhile
 from crm.escalations import Escalation
 from crm.facts import InteractionClosed, InteractionIdentified, InteractionNoted
 from crm.paging import MOST, Page, WrongCursor, cursor_of, key_of
+from cti.database import AWAY
 from cti.facts import (
     CallCleared,
     CallConferenced,
@@ -414,7 +415,7 @@ class Interactions:
                         await self._hurry.wait()
             try:
                 await self._write()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 if not failures:
                     self.behind_since = datetime.now(UTC)
                     log.warning("interactions: no database", why=f"{type(error).__name__}: {error}"[:200])

@@ -11,7 +11,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from cti.agents import Agents, NotPossible
+from cti.agents import Agents
+from cti.command_refusals import refusing
 from cti.commands import CommandError, Commands
 from cti.facts import Fact
 from cti.people import Actor, Directory, Role
@@ -87,10 +88,8 @@ def add_agent_commands(
         async def handler(actor: Actor, given: A) -> AgentView:
             login = whose(actor, given, directory)
             now = datetime.now(UTC)
-            try:
+            with refusing():
                 publish(change(login, given, actor.login, now))
-            except NotPossible as error:
-                raise CommandError(error.code, str(error)) from None
             if op in ("agent.log_on", "agent.ready"):
                 wants_line(login)
             view = agents.view(login, now)

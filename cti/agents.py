@@ -36,6 +36,7 @@ from cti.facts import (
 )
 from cti.people import Agent, Directory
 from cti.reasons import CONTESTED, LINE_CLOSED, OTHER_WORK, PAUSED_AT_THE_PBX, NotAReason, Reason, Reasons
+from cti.refusals import Refused
 from cti.views import AgentView
 from cti.wrap_up import LONGEST_EXTENSION as LONGEST_EXTENSION
 from cti.wrap_up import Disposition, Worked, Wrapping, WrapUps, begin
@@ -47,12 +48,8 @@ SKEW = 5.0
 """Seconds by which Asterisk's clock may differ from ours before wrap-up is counted by ours."""
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """The change cannot be made now; the message says why, for the person who asked."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

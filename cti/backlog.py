@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
 
+import asyncpg
 import structlog
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -52,3 +58,40 @@ class Backlog:
         except TimeoutError:
             return False
         return True
+
+
+class InTurn(Generic[T]):
+    """Writes one thing after the other, in the order given; while the database is away they wait, at most `most` of them:
+    beyond that the oldest is lost. One that the database refuses for what it is must not keep the others back."""
+
+    def __init__(self, what: str, write: Callable[[T], Awaitable[object]], *, most: int) -> None:
+        self._what = what
+        self._write = write
+        self._due: deque[T] = deque(maxlen=most)
+        self._backlog = Backlog(what)
+
+    def put(self, thing: T) -> None:
+        """To be written."""
+        self._due.append(thing)
+        self._backlog.more()
+
+    async def run(self) -> None:
+        """Writes, until cancelled."""
+        while True:
+            if not self._due:
+                await self._backlog.idle()
+            thing = self._due[0]
+            try:
+                await self._write(thing)
+            except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+                log.error(f"one of {self._what} cannot be written", why=type(error).__name__)
+            except Exception as error:
+                await self._backlog.failed(type(error).__name__)
+                continue
+            self._backlog.succeeded()
+            if self._due and self._due[0] is thing:
+                self._due.popleft()
+
+    async def flush(self, timeout: float = 5.0) -> bool:
+        """Waits until everything is written; False if it is not after `timeout` seconds."""
+        return await self._backlog.flush(timeout)

@@ -46,6 +46,10 @@ class DatabaseUnavailable(Exception):
         self.passing = passing
 
 
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError)
+"""What a database raises that cannot do what was asked now: TimeoutError is an OSError."""
+
+
 class MigrationFailed(Exception):
     """The schema cannot be brought up to date; files applied before stay, the failing one changed nothing."""
 

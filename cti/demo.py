@@ -49,7 +49,6 @@ from cti.watch import Login, Watch, websocket_url
 USUAL_PORT = 8600
 PORTS_TRIED = 40
 DATABASE = "cti_demo"
-OWN_VARIABLES = frozenset({"CTI_HOME", "CTI_ASTERISK", "CTI_ASTERISK_DEBS"})
 T = TypeVar("T")
 
 

@@ -15,18 +15,15 @@ import msgspec
 
 from cti.backlog import Backlog
 from cti.facts import AgentState, AgentStateChanged, Fact
+from cti.refusals import Refused
 from cti.supervision import HelpAccepted, HelpClosed, HelpRequested, HelpView
 
 if TYPE_CHECKING:
     from cti.database import Pool
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """It cannot be done now: a code for programs, a sentence that says why."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

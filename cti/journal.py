@@ -21,7 +21,7 @@ import structlog
 
 from cti import journal_store as store
 from cti.bus import Envelope
-from cti.database import DatabaseUnavailable, connect, connection, explain
+from cti.database import AWAY, DatabaseUnavailable, connect, connection, explain
 from cti.journal_ring import Ring
 from cti.journal_store import Fenced, Gap, Holder, JournalFact, JournalInUse, Past
 
@@ -42,7 +42,6 @@ _LONGEST_PAUSE = 2.0
 _WRITE_TIMEOUT = 20.0
 _READ_TIMEOUT = 5.0
 
-_OUTAGE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, DatabaseUnavailable)
 
 _REJECTED = (
     asyncpg.DataError,
@@ -294,7 +293,7 @@ class Journal:
                 return
             except Exception as error:
                 self._forget_connection()
-                if not isinstance(error, _OUTAGE):
+                if not isinstance(error, AWAY):
                     log.exception("journal writer failed")
                 self._set_connected(False, str(explain(error, self._dsn)))
                 with suppress(TimeoutError):
@@ -471,7 +470,7 @@ class Journal:
         up_to = self.seq
         try:
             frames = await self._collect(seq, up_to, frozenset(topics), limit)
-        except _OUTAGE as error:
+        except AWAY as error:
             log.warning("resume not possible", why=str(explain(error, self._dsn)))
             return None
         return None if frames is None or len(frames) > limit else Resumed(frames, up_to)
@@ -545,7 +544,7 @@ class Journal:
         try:
             async with asyncio.timeout(2 * _READ_TIMEOUT):
                 return await read(self._reader)
-        except _OUTAGE as error:
+        except AWAY as error:
             raise explain(error, self._dsn) from error
 
     async def expire(self, keep_days: int) -> tuple[int, int]:
@@ -561,7 +560,7 @@ class Journal:
                     "SELECT * FROM journal_expire((now() AT TIME ZONE 'UTC')::date - $1::int)", keep_days
                 )
                 kept = await store.kept_from(conn)
-        except _OUTAGE as error:
+        except AWAY as error:
             raise explain(error, self._dsn) from error
         assert row is not None
         self._past = replace(self._past, kept_from=kept)

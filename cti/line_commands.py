@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-import asyncpg
 from pydantic import Field
 
 from cti.agent_commands import ROLES, ForAgent, whose
 from cti.agents import Agents
+from cti.command_refusals import refusing
 from cti.commands import CommandError, Commands
 from cti.control.off_hook import OffHook
-from cti.database import DatabaseUnavailable
 from cti.people import Actor, Directory
 from cti.views import AgentView
-
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
 
 LIMIT = 15.0
 """Seconds for a command: a phone has 5 to ring."""
@@ -68,11 +65,8 @@ def add_line_commands(
             raise CommandError("wrong_state", f"{login} works {how} already")
         if off_hook.in_a_call(login):
             raise CommandError("wrong_state", "there is a call on the line: end it first")
-        try:
+        with refusing(away="the database is out of reach, nothing was changed: try again in a moment"):
             await choose(login, args.off_hook, actor.login)
-        except AWAY:
-            why = "the database is out of reach, nothing was changed: try again in a moment"
-            raise CommandError("database_unavailable", why) from None
         return view(login)
 
     more = {"result": AgentView, "roles": ROLES, "lane": "agent", "limit": LIMIT}

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated
 
-import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from cti.command_refusals import refusing
 from cti.commands import CommandError, Commands
-from cti.database import DatabaseUnavailable
 from cti.facts import Fact
-from cti.help_requests import HelpRequests, NotPossible
+from cti.help_requests import HelpRequests
 from cti.messages import Messages, NoSuchMessage, Unread
 from cti.people import Actor, Directory, Role
 from cti.plain_text import Plain
@@ -25,7 +24,6 @@ SENDERS = (Role.SUPERVISOR, Role.ADMIN, Role.INTEGRATION)
 LEADERS = (Role.SUPERVISOR, Role.ADMIN)
 AGENTS = (Role.AGENT, Role.SUPERVISOR)
 
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
 NOTHING_SENT = "the database is out of reach, nothing was kept or told: try again in a moment"
 
 
@@ -112,22 +110,20 @@ def add_message_commands(
     async def send(actor: Actor, args: SendArgs) -> Sent:
         agents = recipients(actor, args)
         try:
-            id, told = await messages.send(actor, agents, args.team, args.text, datetime.now(UTC))
+            with refusing(away=NOTHING_SENT):
+                id, told = await messages.send(actor, agents, args.team, args.text, datetime.now(UTC))
         except Unread as error:
             raise CommandError("too_many_unread", str(error)) from None
-        except AWAY:
-            raise CommandError("database_unavailable", NOTHING_SENT) from None
         publish(told)
         return Sent(message=id, agents=agents)
 
     async def read(actor: Actor, args: ReadArgs) -> None:
         try:
-            publish(await messages.read(actor.login, args.message, datetime.now(UTC)))
+            with refusing(away=NOTHING_SENT):
+                publish(await messages.read(actor.login, args.message, datetime.now(UTC)))
         except NoSuchMessage:
             why = "there is no such message for you, or you have read it"
             raise CommandError("no_such_message", why) from None
-        except AWAY:
-            raise CommandError("database_unavailable", NOTHING_SENT) from None
 
     async def ask(actor: Actor, args: HelpArgs) -> HelpView:
         if actor.login not in directory.agents:
@@ -136,14 +132,14 @@ def add_message_commands(
             raise CommandError("wrong_state", "log on first")
         if args.call is not None and actor.login not in agents_in(args.call):
             raise CommandError("not_your_call", "you are not in this call")
-        with _said():
+        with refusing():
             publish(help_requests.ask(actor.login, args.call, args.text, datetime.now(UTC)))
         view = help_requests.of(actor.login)
         assert view is not None
         return view
 
     def led(actor: Actor, id: str) -> HelpView:
-        with _said():
+        with refusing():
             view = help_requests.known(id)
         if not actor.is_admin and directory.team_of(view.agent) not in actor.teams:
             raise CommandError("not_your_agent", f"{view.agent} is not in a team of yours")
@@ -151,18 +147,18 @@ def add_message_commands(
 
     async def accept(actor: Actor, args: HelpNamed) -> HelpView:
         led(actor, args.help)
-        with _said():
+        with refusing():
             publish(help_requests.accept(args.help, actor.login, datetime.now(UTC)))
             return help_requests.known(args.help)
 
     async def close(actor: Actor, args: HelpNamed) -> None:
-        with _said():
+        with refusing():
             mine = help_requests.known(args.help).agent == actor.login
         if not mine:
             if actor.role is Role.AGENT:
                 raise CommandError("not_your_agent", "this is another's request")
             led(actor, args.help)
-        with _said():
+        with refusing():
             reason = "withdrawn" if mine else "closed"
             publish(help_requests.close(args.help, actor.login, reason, datetime.now(UTC)))
 
@@ -204,14 +200,3 @@ def add_message_commands(
         summary="A supervisor closes a request for help, an agent withdraws their own.",
         roles=(Role.AGENT, *LEADERS),
     )
-
-
-class _said:
-    """Refusals of the requests' book as refusals of the command."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _where: object) -> None:
-        if isinstance(error, NotPossible):
-            raise CommandError(error.code, str(error)) from None

@@ -78,3 +78,8 @@ def of_command_error(code: str, message: str) -> Problem:
     """Returns a command's error as a problem."""
     status = STATUS_OF_COMMAND_ERROR.get(code, 409)
     return Problem(status, code, message, headers={"Retry-After": "1"} if status in (429, 503) else None)
+
+
+def of_refusal(error: Exception) -> Problem:
+    """Returns what is refused as things are (`cti.refusals.Refused`) as a problem."""
+    return Problem(409, getattr(error, "code", "wrong_state"), str(error))

@@ -30,12 +30,12 @@ from crm.call_back_commands import add_call_back_commands
 from crm.call_backs import CallBacks, topics_of
 from crm.called_customer import customer_of
 from crm.commands import add_crm_commands
-from crm.escalations import Escalations
+from crm.escalations import escalations
 from crm.interactions import Interactions
 from crm.pop_url import PopUrl
 from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
-from crm.voicemails import VoicemailNotes
+from crm.voicemails import voicemail_notes
 from cti import audit, gauges, metrics, users
 from cti.access import Access
 from cti.agent_commands import add_agent_commands
@@ -461,8 +461,8 @@ class Server:
             is_away=lambda login: not self.agents.session(login, datetime.now(UTC)).logged_on,
             now=lambda: datetime.now(UTC),
         )
-        self.escalations = Escalations(lambda: self.database.pool)
-        self.voicemail_notes = VoicemailNotes(
+        self.escalations = escalations(lambda: self.database.pool)
+        self.voicemail_notes = voicemail_notes(
             lambda actor, text, call: self.interactions.add_note(actor, text, call=call)
         )
         self.pops = ScreenPops(
@@ -902,8 +902,8 @@ class Server:
             listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
-        listen(CallEscalated, self.escalations.hear)
-        listen(CallVoicemailLeft, self.voicemail_notes.hear)
+        listen(CallEscalated, self.escalations.put)
+        listen(CallVoicemailLeft, self.voicemail_notes.put)
         listen(PbxResynced, self._settle_interactions)
         listen(PbxResynced, self._ask_what_lists_do_not_tell)
         for kind in (PbxStatusChanged, PbxResynced):

@@ -17,13 +17,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import asyncpg
 import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from cti.database import DatabaseUnavailable, connection, explain
+from cti.database import AWAY, connection, explain
 from cti.people import Actor, Role
 from cti.users import actor_of
 
@@ -335,7 +334,7 @@ class Tokens:
                         self._listening.set()
                         pause = 0.1
                         await self._lost_or(conn, _RENEWED_EVERY)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, DatabaseUnavailable) as error:
+            except AWAY as error:
                 log.warning("not told of ended sessions", why=str(explain(error, self._dsn)))
             except Exception:
                 log.exception("listening for ended sessions failed")

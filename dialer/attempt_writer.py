@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import structlog
 
+from cti.database import AWAY
 from dialer import attempt_store
 from dialer.campaign_settings import CampaignSettings
 from dialer.live import Live
@@ -26,9 +27,6 @@ WRITE_EVERY = 0.2
 
 TRY_AGAIN = 1.0
 """Seconds after one that failed."""
-
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""What a database that is away raises."""
 
 
 class AttemptWriter:

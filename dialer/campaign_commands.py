@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cti.campaigns import OfferView
-from cti.commands import CommandError, Commands
+from cti.command_refusals import NOTHING_DONE, refusing
+from cti.commands import Commands
 from cti.people import Actor, Role
 from cti.plain_text import Plain
-from dialer.attempt_writer import AWAY
-from dialer.campaigns import NotPossible
 from dialer.preview import PreviewDesk
 
 AGENTS = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN)
@@ -48,13 +45,16 @@ def add_campaign_commands(commands: Commands, *, desk: PreviewDesk) -> None:
     """Registers `campaign.*`."""
 
     async def accept(actor: Actor, args: OnOffer) -> OfferView:
-        return await said(lambda: desk.accept(actor.login, args.offer))
+        with refusing(away=NOTHING_DONE):
+            return await desk.accept(actor.login, args.offer)
 
     async def skip(actor: Actor, args: Skipped) -> OfferView:
-        return await said(lambda: desk.skip(actor.login, args.offer, args.reason, later=args.later))
+        with refusing(away=NOTHING_DONE):
+            return await desk.skip(actor.login, args.offer, args.reason, later=args.later)
 
     async def following(actor: Actor, args: NextOf) -> OfferView:
-        return await said(lambda: desk.next(actor.login, args.campaign))
+        with refusing(away=NOTHING_DONE):
+            return await desk.next(actor.login, args.campaign)
 
     commands.add(
         "campaign.accept",
@@ -84,17 +84,3 @@ def add_campaign_commands(commands: Commands, *, desk: PreviewDesk) -> None:
         roles=AGENTS,
         lane="work",
     )
-
-
-async def said(do: Callable[[], Awaitable[OfferView]]) -> OfferView:
-    """What it gives; refusals as those of commands."""
-    try:
-        return await do()
-    except NotPossible as error:
-        raise CommandError(error.code, str(error)) from None
-    except asyncio.CancelledError:
-        raise
-    except AWAY:
-        raise CommandError(
-            "database_unavailable", "the database does not answer: nothing was done, try again in a moment"
-        ) from None

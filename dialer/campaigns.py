@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from cti.refusals import Refused
 from dialer.campaign_settings import DIALED_BY_ITSELF, Campaign, CampaignMode, CampaignSettings, CampaignState
 from routing.hours import DAYS, Span
 
@@ -44,12 +45,8 @@ FIXED_AT_WORK = frozenset({"mode", "profile", "queue", "team", "pbx", "amd"})
 """What cannot be changed while calls are under way: they were placed by it."""
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """A step or change cannot be made, and nothing was: a code for programs, a sentence that says what to do."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

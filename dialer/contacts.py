@@ -137,12 +137,6 @@ async def page(
     return [_view(row) for row in rows]
 
 
-async def of_number(db: Queryable, e164: str, limit: int = 100) -> list[ContactView]:
-    """Contacts of all lists with this number."""
-    rows = await db.fetch(_SELECT + "WHERE c.e164 = $1 ORDER BY c.id LIMIT $2", e164, limit)
-    return [_view(row) for row in rows]
-
-
 async def of_ids(db: Queryable, ids: Sequence[int]) -> list[ContactView]:
     """These contacts, in the order of their ids; those that are gone are left out."""
     return [_view(row) for row in await db.fetch(_SELECT + "WHERE c.id = ANY($1) ORDER BY c.id", list(ids))]

@@ -25,7 +25,7 @@ from dialer.columns import Guess, guess
 from dialer.lists import NotPossible, held, touched
 from dialer.rows import Bad, Contact, ImportSettings, RowReader
 from dialer.sheets import Format, Line, csv_line, read_csv
-from dialer.zones import StoredZoneGroups
+from dialer.zones import ZoneGroups
 
 if TYPE_CHECKING:
     from cti.database import Connection, Queryable
@@ -447,7 +447,7 @@ async def _work(
         )
         return
     batches = _batches(_parts(reader, view.id, asyncio.get_running_loop()), view, size)
-    groups = StoredZoneGroups(writer)
+    groups = ZoneGroups(writer)
     upcoming = asyncio.create_task(asyncio.to_thread(next, batches, None))
     done = view.done
     try:
@@ -508,9 +508,7 @@ def _batches(parts: Iterator[bytes], view: ImportView, size: int) -> Iterator[_B
         yield _Batch(contacts, bad, last, passed)
 
 
-async def _write(
-    writer: Connection, view: ImportView, batch: _Batch, groups: StoredZoneGroups, done: int
-) -> None:
+async def _write(writer: Connection, view: ImportView, batch: _Batch, groups: ZoneGroups, done: int) -> None:
     """Writes a batch and how far the import has come, in one transaction; raises _Stopped."""
     assert view.settings is not None
     ids = await groups.ids({contact.group for contact in batch.contacts})

@@ -365,13 +365,7 @@ def import_consents(
         await audit.record(db, _us(), "consent.imported", "dialer", {"kept": told.kept, "known": told.known})
         return told
 
-    told = _run(work)
-    if json:
-        show_json(told)
-        return
-    _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
-    for row in told.refused[:20]:
-        _print(f"  line {row.line}: {row.why}")
+    _show_taken_over(_run(work), "line", json=json)
 
 
 @consent.command("from-list")
@@ -401,13 +395,16 @@ def take_over_consents(
         await audit.record(db, _us(), "consent.imported", "dialer", detail)
         return told
 
-    told = _run(work)
+    _show_taken_over(_run(work), "contact", json=json)
+
+
+def _show_taken_over(told: Any, row_is: str, *, json: bool) -> None:
     if json:
         show_json(told)
         return
     _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
     for row in told.refused[:20]:
-        _print(f"  contact {row.line}: {row.why}")
+        _print(f"  {row_is} {row.line}: {row.why}")
 
 
 @consent.command("find")

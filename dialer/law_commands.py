@@ -10,7 +10,7 @@ import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from cti.commands import CommandError, Commands
-from cti.database import DatabaseUnavailable
+from cti.database import AWAY
 from cti.people import Actor, Role
 from cti.plain_text import Plain
 from dialer import do_not_call
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cti.database import Pool
 
 CallId = Annotated[str, StringConstraints(min_length=3, max_length=200)]
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError, TimeoutError)
 
 
 class Called(Protocol):

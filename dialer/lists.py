@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cti.frozen import Frozen
 from cti.people import Actor, Directory
 from cti.plain_text import Plain
+from cti.refusals import Refused
 from dialer.campaign_settings import CampaignSettings, Retried, RetryRule
 
 if TYPE_CHECKING:
@@ -44,12 +45,8 @@ class NameTaken(Exception):
     """Another list has this name."""
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """As things are it cannot be done; the message says why. `code` is for programs."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 # ------------------------------------------------------------------------------------------ settings of a list

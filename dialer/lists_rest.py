@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from cti import audit
 from cti.openapi import SUPERVISORS, Route
 from cti.people import Directory
-from cti.problems import Problem
+from cti.problems import Problem, of_refusal
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import Asked, Reply, Translate
 from dialer import contacts, imports, lists
@@ -583,7 +583,7 @@ TRANSLATE: dict[type[Exception], Translate] = {
         412, "changed_meanwhile", "somebody else has changed the list: read it again"
     ),
     lists.NameTaken: lambda error: Problem(409, "name_taken", str(error)),
-    lists.NotPossible: lambda error: Problem(409, getattr(error, "code", "wrong_state"), str(error)),
+    lists.NotPossible: of_refusal,
     NoGroup: lambda error: Problem(404, "not_found", str(error)),
     NotASheet: lambda error: Problem(422, "not_a_sheet", str(error)),
     WorkerFailed: lambda _error: Problem(

@@ -25,9 +25,6 @@ class Next:
 FINAL = frozenset({Outcome.CONNECTED})
 """Outcomes after which the contact is done, whatever the settings say."""
 
-OUR_OWN = frozenset({Outcome.CONGESTION, Outcome.FAILED, Outcome.CANCELLED})
-"""Outcomes that say nothing about who was called: the next try waits for hours and days all the same."""
-
 
 def alive(e164: str, others: Sequence[str], dead: Sequence[str]) -> list[str]:
     """The contact's numbers that may be dialed, its own first."""

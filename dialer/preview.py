@@ -19,6 +19,7 @@ import structlog
 
 from cti.campaigns import OfferAccepted, OfferEnded, OfferMade, OfferView
 from cti.commands import CommandError
+from cti.database import AWAY
 from cti.facts import (
     AgentState,
     AgentStateChanged,
@@ -35,7 +36,7 @@ from cti.facts import (
 from cti.tasks import again_and_again
 from cti.views import AgentView
 from dialer import attempt_store
-from dialer.attempt_writer import AWAY, AttemptWriter
+from dialer.attempt_writer import AttemptWriter
 from dialer.attempts import Told
 from dialer.campaign_settings import Campaign
 from dialer.campaigns import NotPossible

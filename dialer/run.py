@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from cti.ami_events import Record
+from cti.database import AWAY as DATABASE_AWAY
 from cti.facts import (
     AgentLineChanged,
     AgentOffHookChanged,
@@ -34,7 +35,6 @@ from cti.facts import (
     QueueMemberLeft,
 )
 from dialer import attempt_store
-from dialer.attempt_writer import AWAY as DATABASE_AWAY
 from dialer.attempt_writer import AttemptWriter
 from dialer.call_desk import CallDesk
 from dialer.campaign_settings import DIALED_BY_ITSELF, Campaign, CampaignLive, CampaignSettings

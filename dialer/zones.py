@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import available_timezones
 
 import phonenumbers
@@ -217,14 +217,7 @@ class Group(NamedTuple):
     zones: tuple[str, ...]
 
 
-class ZoneGroups(Protocol):
-    """Gives the id of a group's row."""
-
-    async def ids(self, groups: set[Group]) -> dict[Group, int]:
-        """The ids of all these groups; missing rows are made."""
-
-
-class StoredZoneGroups:
+class ZoneGroups:
     """The rows of `zone_groups`, read and made once each."""
 
     def __init__(self, db: Queryable) -> None:

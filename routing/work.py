@@ -12,6 +12,7 @@ import msgspec
 
 from cti.facts import AgentState
 from cti.other_work import WorkView
+from cti.refusals import Refused
 from routing.blending import Permit, Worker, works_for
 from routing.rules import Blending
 
@@ -50,12 +51,8 @@ TRANSITIONS: dict[str, dict[Step, str]] = {
 OPEN = frozenset({"waiting", "offered", "accepted"})
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """A step cannot be made: a code for programs, a sentence that says what to do."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 def move(item: WorkView, step: Step, at: datetime, **changes: object) -> WorkView:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from cti.command_refusals import NOTHING_DONE, refusing
 from cti.commands import CommandError, Commands
 from cti.other_work import WorkView
 from cti.people import Actor, Directory, Role
 from cti.plain_text import Plain
 from routing.desk import WorkDesk
-from routing.work import NotPossible
-
-AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a database that is away raises."""
 
 WORKERS = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN)
 LIMIT = 25.0
@@ -59,18 +53,22 @@ def add_work_commands(commands: Commands, *, desk: WorkDesk, directory: Director
         return agent
 
     async def accept(actor: Actor, args: OnWork) -> WorkView:
-        return await said(lambda: desk.accept(actor.login, args.work))
+        with refusing(away=NOTHING_DONE):
+            return await desk.accept(actor.login, args.work)
 
     async def decline(actor: Actor, args: OnWork) -> WorkView:
-        return await said(now(lambda: desk.decline(actor.login, args.work)))
+        with refusing(away=NOTHING_DONE):
+            return desk.decline(actor.login, args.work)
 
     async def complete(actor: Actor, args: Completed) -> WorkView:
         agent = whose(actor, args.agent)
-        return await said(now(lambda: desk.complete(agent, args.work, args.outcome)))
+        with refusing(away=NOTHING_DONE):
+            return desk.complete(agent, args.work, args.outcome)
 
     async def give_back(actor: Actor, args: OnWorkOf) -> WorkView:
         agent = whose(actor, args.agent)
-        return await said(now(lambda: desk.give_back(agent, args.work)))
+        with refusing(away=NOTHING_DONE):
+            return desk.give_back(agent, args.work)
 
     commands.add(
         "work.accept",
@@ -109,26 +107,3 @@ def add_work_commands(commands: Commands, *, desk: WorkDesk, directory: Director
         roles=WORKERS,
         lane="work",
     )
-
-
-def now(do: Callable[[], WorkView]) -> Callable[[], Awaitable[WorkView]]:
-    """What is done at once, as something to be awaited."""
-
-    async def run() -> WorkView:
-        return do()
-
-    return run
-
-
-async def said(do: Callable[[], Awaitable[WorkView]]) -> WorkView:
-    """What it gives; refusals as those of commands."""
-    try:
-        return await do()
-    except NotPossible as error:
-        raise CommandError(error.code, str(error)) from None
-    except asyncio.CancelledError:
-        raise
-    except AWAY:
-        raise CommandError(
-            "database_unavailable", "the database does not answer: nothing was done, try again in a moment"
-        ) from None

@@ -11,7 +11,7 @@ from cti.openapi import SUPERVISORS, Route
 from cti.other_work import BlendingView, WorkView
 from cti.people import Actor, Directory, Role
 from cti.plain_text import Plain
-from cti.problems import Problem
+from cti.problems import Problem, of_refusal
 from cti.rest.serving import Asked, Reply, Translate
 from routing.callback import may_be_called
 from routing.desk import WorkDesk
@@ -156,6 +156,6 @@ def routes(
 
 
 TRANSLATE: dict[type[Exception], Translate] = {
-    NotPossible: lambda error: Problem(409, getattr(error, "code", "wrong_state"), str(error)),
+    NotPossible: of_refusal,
 }
 """What is refused over REST, in its words; for `application(translate=...)`."""

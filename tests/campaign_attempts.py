@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,21 +13,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from cti.campaigns import CampaignSums
-from cti.database import connection, migrate
-from cti.embedded.postgres import Postgres
+from cti.database import connection
 
 if TYPE_CHECKING:
     from cti.database import Queryable
-
-
-@contextmanager
-def migrated(server: Postgres) -> Iterator[str]:
-    """The address of a database of its own with all tables."""
-    name = f"t_{os.urandom(6).hex()}"
-    url = server.create_database(name)
-    asyncio.run(migrate(url))
-    yield url
-    server.drop_database(name)
 
 
 @asynccontextmanager

@@ -157,12 +157,26 @@ def schema(postgres_server: Postgres) -> str:
     return "schema"
 
 
+@contextlib.contextmanager
+def copied(server: Postgres, schema: str) -> Iterator[str]:
+    """The address of a fresh copy of a database, dropped in the end whoever is still connected."""
+    name = f"t_{os.urandom(6).hex()}"
+    yield server.create_database(name, schema)
+    server.drop_database(name)
+
+
 @pytest.fixture
 def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
-    """The address of a fresh database with our tables, dropped after the test whoever is still connected."""
-    name = f"t_{os.urandom(6).hex()}"
-    yield postgres_server.create_database(name, schema)
-    postgres_server.drop_database(name)
+    """The address of a fresh database with our tables."""
+    with copied(postgres_server, schema) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def tables(postgres_server: Postgres, schema: str) -> Iterator[str]:
+    """The address of a database with our tables that a module's tests share: each begins by emptying what it uses."""
+    with copied(postgres_server, schema) as url:
+        yield url
 
 
 # ------------------------------------------------------------------------------------------ a call centre

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -13,8 +11,6 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from cti.database import migrate
-from cti.embedded.postgres import Postgres
 from dialer.candidate import Candidate
 from dialer.profiles import load
 from dialer.registers import load_edition
@@ -23,8 +19,6 @@ GB = load()["GB"]
 NUMBER = "+442079460151"
 NOON = datetime(2037, 11, 24, 12, 0, tzinfo=UTC)
 """A Tuesday, later than whatever the database's clock says."""
-
-_DATABASES: dict[Postgres, str] = {}
 
 
 class LawDesk:
@@ -80,13 +74,8 @@ class LawDesk:
 
 
 @asynccontextmanager
-async def law_desk(postgres: Postgres) -> AsyncIterator[LawDesk]:
-    """A desk with a clean database; all tests of a worker share one."""
-    if postgres not in _DATABASES:
-        dsn = await asyncio.to_thread(postgres.create_database, f"law_{os.urandom(6).hex()}")
-        await migrate(dsn)
-        _DATABASES[postgres] = dsn
-    dsn = _DATABASES[postgres]
+async def law_desk(dsn: str) -> AsyncIterator[LawDesk]:
+    """A desk with a database that has our tables, emptied."""
     async with asyncpg.create_pool(dsn, min_size=1, max_size=6, server_settings={"jit": "off"}) as pool:
         await pool.execute(
             """TRUNCATE campaigns, call_lists, list_contacts, zone_groups, attempts, do_not_call, do_not_call_editions,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +15,6 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from cti.embedded.postgres import Postgres
 from dialer import campaign_store as store
 from dialer.campaign_figures import By, CampaignFigures, csv_of, read, roll_up, sums
 from tests.campaign_attempts import (
@@ -26,7 +25,6 @@ from tests.campaign_attempts import (
     by_chance,
     counted,
     emptied,
-    migrated,
     write,
 )
 
@@ -36,13 +34,6 @@ if TYPE_CHECKING:
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
 WON = frozenset({"Sale"})
-
-
-@pytest.fixture(scope="module")
-def tables(postgres_server: Postgres) -> Iterator[str]:
-    """A database with all tables, one for this module."""
-    with migrated(postgres_server) as url:
-        yield url
 
 
 @pytest.fixture

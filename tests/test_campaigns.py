@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import asyncpg
 import pytest
 
-from cti.embedded.postgres import Postgres
 from dialer import campaign_store as store
 from dialer.campaign_settings import CampaignState
 from dialer.campaigns import (
@@ -32,7 +31,7 @@ from dialer.campaigns import (
     told,
 )
 from routing.hours import Span
-from tests.campaign_attempts import Attempt, a_campaign, a_list, emptied, migrated, write
+from tests.campaign_attempts import Attempt, a_campaign, a_list, emptied, write
 
 if TYPE_CHECKING:
     Db = asyncpg.Connection[asyncpg.Record]
@@ -235,13 +234,6 @@ def test_a_schedule_is_told_in_a_line() -> None:
 
 
 # ------------------------------------------------------------------------------------------ the database
-
-
-@pytest.fixture(scope="module")
-def tables(postgres_server: Postgres) -> Iterator[str]:
-    """A database with all tables, one for this module."""
-    with migrated(postgres_server) as url:
-        yield url
 
 
 @pytest.fixture

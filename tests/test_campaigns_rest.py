@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,6 @@ from typer.testing import CliRunner
 import dialer.campaign_rest
 from cti.__main__ import app
 from cti.audience import Audience
-from cti.embedded.postgres import Postgres
 from cti.facts import AgentState, Fact
 from cti.people import Agent, Directory, QueueAssignment, Team
 from cti.views import AgentView
@@ -33,7 +32,7 @@ from dialer import profiles
 from dialer.campaign_desk import CampaignDesk, House, law_by
 from dialer.live_view import LiveView
 from dialer.plans import Plans
-from tests.campaign_attempts import a_list, added_up, by_chance, emptied, migrated, write
+from tests.campaign_attempts import a_list, added_up, by_chance, emptied, write
 from tests.web_stage import Stage
 
 NEW = {
@@ -170,13 +169,6 @@ async def office(url: str) -> AsyncIterator[Office]:
         async with stage.serve(web), aiohttp.ClientSession() as http:
             yield Office(stage, pool, desk, live, dials, clock, facts, http)
         await plans.close()
-
-
-@pytest.fixture(scope="module")
-def tables(postgres_server: Postgres) -> Iterator[str]:
-    """A database with all tables, one for this module."""
-    with migrated(postgres_server) as url:
-        yield url
 
 
 @pytest.fixture

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import pytest
 import pytest_asyncio
 
-from cti.embedded.postgres import Postgres
 from dialer.attempt_store import AttemptRow, write
 from dialer.campaign_settings import Campaign, CampaignSettings
 from dialer.candidate import Candidate
@@ -79,16 +76,9 @@ class World:
         return await self.pool.fetchrow("SELECT * FROM list_contacts WHERE e164 = $1", number)
 
 
-@pytest.fixture(scope="module")
-def house(postgres_server: Postgres, schema: str) -> Iterator[str]:
-    name = f"claims_{os.urandom(4).hex()}"
-    yield postgres_server.create_database(name, schema)
-    postgres_server.drop_database(name)
-
-
 @pytest_asyncio.fixture
-async def world(house: str) -> AsyncIterator[World]:
-    async with asyncpg.create_pool(house, min_size=1, max_size=12) as pool:
+async def world(tables: str) -> AsyncIterator[World]:
+    async with asyncpg.create_pool(tables, min_size=1, max_size=12) as pool:
         await pool.execute("TRUNCATE campaigns, call_lists, zone_groups CASCADE")
         mode: CampaignMode = "progressive"
         id = await pool.fetchval(

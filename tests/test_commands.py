@@ -45,7 +45,9 @@ class Switch:
         commands = Commands(audit=self.audit, clock=lambda: self.now, **limits)
         commands.add("call.hold", Hold, self.hold, summary="Holds a call.", limit=60)
         commands.add("call.lane", Hold, self.hold, summary="Holds in order.", lane="calls", limit=60)
-        commands.add("call.brief", Hold, self.hold, summary="Holds, but not for long.", lane="calls", limit=0.3)
+        commands.add(
+            "call.brief", Hold, self.hold, summary="Holds, but not for long.", lane="calls", limit=0.3
+        )
         commands.add("call.look", Hold, self.hold, summary="Looks.", changes=False)
         commands.add("queue.close", NoArgs, self.close, summary="Closes.", roles={Role.ADMIN})
         return commands

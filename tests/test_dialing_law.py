@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cti.embedded.postgres import Postgres
 from dialer import do_not_call
 from dialer.consent_files import import_file
 from dialer.consent_lists import NoSuchList, take_over
@@ -31,8 +30,8 @@ US = PROFILES["US"]
 
 
 @pytest.fixture
-async def desk(postgres_server: Postgres) -> AsyncIterator[LawDesk]:
-    async with law_desk(postgres_server) as desk:
+async def desk(tables: str) -> AsyncIterator[LawDesk]:
+    async with law_desk(tables) as desk:
         yield desk
 
 

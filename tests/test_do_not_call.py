@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cti.embedded.postgres import Postgres
 from dialer import do_not_call
 from dialer.consents import Word, WrongConsent, record, words_of
 from dialer.do_not_call import NoSuchEntry, WrongEntry
@@ -19,8 +18,8 @@ from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
 
 
 @pytest.fixture
-async def desk(postgres_server: Postgres) -> AsyncIterator[LawDesk]:
-    async with law_desk(postgres_server) as desk:
+async def desk(tables: str) -> AsyncIterator[LawDesk]:
+    async with law_desk(tables) as desk:
         yield desk
 
 

@@ -24,7 +24,7 @@ from dialer.imports import ImportView
 from dialer.lists import NewList, NotPossible
 from dialer.rows import ImportSettings
 from dialer.sheets import csv_line
-from dialer.zones import Group, Places, StoredZoneGroups
+from dialer.zones import Group, Places, ZoneGroups
 from tests.list_files import gb, sheet, started, upload
 from tests.test_sheets import workbook
 
@@ -422,7 +422,7 @@ async def test_an_import_is_started_once_and_old_files_are_let_go_of(pool: Pool,
 
 async def test_zone_groups_are_made_once_by_whoever_is_first(pool: Pool) -> None:
     groups = {Group("GB", "", ("Europe/London",)), Group("DE", "BY", ("Europe/Berlin",)), Group("", "", ())}
-    found = await asyncio.gather(*(StoredZoneGroups(pool).ids(groups) for _ in range(4)))
+    found = await asyncio.gather(*(ZoneGroups(pool).ids(groups) for _ in range(4)))
     assert all(one == found[0] for one in found)
     assert await pool.fetchval("SELECT count(*) FROM zone_groups") == 3
 

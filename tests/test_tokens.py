@@ -3,9 +3,8 @@
 import asyncio
 import base64
 import json
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,7 +18,6 @@ from joserfc.jwk import OctKey, RSAKey
 
 from cti import users
 from cti.database import Database
-from cti.embedded.postgres import Postgres
 from cti.passwords import Passwords
 from cti.people import Actor, Role
 from cti.tokens import Access, Revoked, TokenExpired, TokenInvalid, Tokens, signing_key
@@ -44,17 +42,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="module")
-def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
-    name = f"tokens_{os.urandom(6).hex()}"
-    yield postgres_server.create_database(name, schema)
-    postgres_server.drop_database(name)
-
-
 @pytest.fixture
-async def pool(migrated: str) -> AsyncIterator[Any]:
+async def pool(tables: str) -> AsyncIterator[Any]:
     """A pool on tables with one user, sue."""
-    db = Database(migrated)
+    db = Database(tables)
     await db.open()
     await db.pool.execute("TRUNCATE users, teams, secrets CASCADE")
     passwords = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
@@ -68,8 +59,8 @@ async def pool(migrated: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def tokens(migrated: str, pool: Any, clock: Clock) -> AsyncIterator[Tokens]:
-    made = Tokens(migrated, pool, key=KEY, now=clock)
+async def tokens(tables: str, pool: Any, clock: Clock) -> AsyncIterator[Tokens]:
+    made = Tokens(tables, pool, key=KEY, now=clock)
     yield made
     await made.close()
 
@@ -376,11 +367,11 @@ async def test_logging_out_ends_one_session_and_an_administrator_ends_all(tokens
 
 
 async def test_what_ended_while_the_connection_was_lost_is_learnt_afterwards(
-    migrated: str, tokens: Tokens, pool: Any, clock: Clock
+    tables: str, tokens: Tokens, pool: Any, clock: Clock
 ) -> None:
     await tokens.start()
     pair = await tokens.begin(SUE)
-    conn = await asyncpg.connect(migrated)
+    conn = await asyncpg.connect(tables)
     async with conn.transaction():
         await conn.execute("SET LOCAL session_replication_role = replica")  # no trigger: the notice is lost
         await conn.execute("UPDATE sessions SET revoked = now()")
@@ -394,11 +385,11 @@ async def test_what_ended_while_the_connection_was_lost_is_learnt_afterwards(
 
 
 async def test_a_server_that_starts_later_knows_what_has_ended(
-    migrated: str, tokens: Tokens, pool: Any
+    tables: str, tokens: Tokens, pool: Any
 ) -> None:
     pair = await tokens.begin(SUE)
     await tokens.revoke(pair.sid)
-    later = Tokens(migrated, pool, key=KEY)
+    later = Tokens(tables, pool, key=KEY)
     assert not refused(later, pair.access)
     await later.start()
     assert refused(later, pair.access)

@@ -1,8 +1,7 @@
 """Users, log-in and API keys on a real PostgreSQL."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +14,6 @@ from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Session
 from cti.api_keys import create_api_key, list_api_keys, revoke_api_key, verify_api_key
 from cti.database import Database
-from cti.embedded.postgres import Postgres
 from cti.facts import AgentState
 from cti.login import Buckets, LogIn, Refused, place_of
 from cti.passwords import BadInput, Busy, Passwords
@@ -27,23 +25,16 @@ RIGHT = "correct horse battery"
 OFFICE = "192.0.2.7"
 
 
-@pytest.fixture(scope="module")
-def migrated(postgres_server: Postgres, schema: str) -> Iterator[str]:
-    name = f"users_{os.urandom(6).hex()}"
-    yield postgres_server.create_database(name, schema)
-    postgres_server.drop_database(name)
-
-
 @pytest.fixture
-async def pool(migrated: str) -> AsyncIterator[Any]:
+async def pool(tables: str) -> AsyncIterator[Any]:
     """A pool on empty tables."""
-    conn = await asyncpg.connect(migrated)
+    conn = await asyncpg.connect(tables)
     await conn.execute(
         "SET session_replication_role = replica"
     )  # past the trigger that guards the audit trail
     await conn.execute("TRUNCATE users, teams, login_failures, api_keys, audit CASCADE")
     await conn.close()
-    db = Database(migrated, size=8)
+    db = Database(tables, size=8)
     await db.open()
     yield db.pool
     await db.close()

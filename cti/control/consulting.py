@@ -87,10 +87,7 @@ class Consulting(Steps):
             return "back" if apart and me is CONNECTED and other is CONNECTED else None
 
         came = await self._find_out(port, act.call, look, RINGS)
-        if came == "gone":
-            raise CommandError("caller_gone", "the caller hung up meanwhile")
-        if came == "left":
-            raise CommandError("not_confirmed", "your phone hung up meanwhile")
+        _both_there(came)
         if came == "back":
             raise CommandError(
                 "target_not_reached", f"{queue} takes nobody now; you talk with the caller again"
@@ -127,10 +124,7 @@ class Consulting(Steps):
         came = await self._find_out(act.port, act.call, look, RINGS)
         if came == "rings":
             return
-        if came == "gone":
-            raise CommandError("caller_gone", "the caller hung up meanwhile")
-        if came == "left":
-            raise CommandError("not_confirmed", "your phone hung up meanwhile")
+        _both_there(came)
         if came == "back":
             raise CommandError(
                 "target_not_reached", f"{target.exten} could not be reached; you talk with the caller again"
@@ -237,3 +231,11 @@ class Consulting(Steps):
         self._mark(act, self._channel(act, now.customer), partner=NOBODY, then="")
         await self._write(act)
         return self._answer(act)
+
+
+def _both_there(came: str | None) -> None:
+    """Raises CommandError where one of the two who talked has hung up: `gone` is the caller, `left` the agent."""
+    if came == "gone":
+        raise CommandError("caller_gone", "the caller hung up meanwhile")
+    if came == "left":
+        raise CommandError("not_confirmed", "your phone hung up meanwhile")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cti.facts import CallView, ConnectionState, ConnectionView
+from cti.refusals import Refused
 
 ALERTING, CONNECTED, FAIL, HOLD, INITIATED, QUEUED = (
     ConnectionState.ALERTING,
@@ -17,12 +18,8 @@ ALERTING, CONNECTED, FAIL, HOLD, INITIATED, QUEUED = (
 )
 
 
-class NotPossible(Exception):
+class NotPossible(Refused):
     """A wish cannot be fulfilled: a code for programs and a sentence that says what to do."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
 
 
 class Phase(StrEnum):

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from uuid import uuid4
 
+from cti.command_refusals import refusing
 from cti.commands import CommandError
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Phase, scene, state_of
 from cti.control.ports import CallAnswer, InBrowser, Port
@@ -47,10 +48,8 @@ class Ringing(Talking):
             )
             if busy is not None:
                 raise CommandError("wrong_state", "you are in a call: end it, or consult somebody in it")
-            try:
+            with refusing():
                 target = await self._sought(port, find)
-            except NotPossible as error:
-                raise CommandError(error.code, str(error)) from None
             id = f"cti-{uuid4().hex}"
             call = f"{pbx}:{id}"
             shown = port.caller_id(agent, target.exten)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cti.ami import AmiError
+from cti.command_refusals import refusing
 from cti.commands import CommandError
 from cti.control.acting import Acting
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
@@ -179,12 +180,10 @@ class Steps(Acting):
             if now is None:
                 raise CommandError("not_your_call", f"{agent} is not in this call")
             act = Act(port, call, agent, now)
-            try:
+            with refusing():
                 if wish is not None:
                     require(wish, now)
                 yield act
-            except NotPossible as error:
-                raise CommandError(error.code, str(error)) from None
 
     def _in_browser(self, act: Act) -> InBrowser | None:
         """The phones in the browser, if the agent is in this call with theirs."""

@@ -12,9 +12,6 @@ from cti.embedded.asterisk import AsteriskInstance, Installation
 from cti.embedded.place import CHECKOUT, free_ports
 
 CONFIGURATION = CHECKOUT / "asterisk-config"
-DESK_PHONES = tuple(str(extension) for extension in range(1101, 1113))
-"""Extensions of the agents' phones that the world plays; as queue members: `PJSIP/1101`."""
-
 _RTP_WIDTH = 3000
 
 

@@ -21,7 +21,6 @@ from cti.simulator.plan import Caller, Plan, Span
 
 NOT_IN_USE, IN_USE, INVALID, UNAVAILABLE, RINGING = 1, 2, 4, 5, 6
 DEVICE_STATES = {NOT_IN_USE: "NOT_INUSE", IN_USE: "INUSE", RINGING: "RINGING", UNAVAILABLE: "UNAVAILABLE"}
-CAUSES = {0: "Unknown", 16: "Normal Clearing", 17: "User busy", 19: "User alerting, no answer"}
 
 
 class Refused(Exception):
