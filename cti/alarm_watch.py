@@ -50,6 +50,7 @@ class AlarmWatch:
         self._level_at = -LEVELS
         self._kept: dict[str, Kept] = {}
         self._news = asyncio.Event()
+        self._keeping = asyncio.Lock()
 
     def _level_of(self, queue: str) -> float | None:
         return self._level.get(queue)
@@ -74,6 +75,10 @@ class AlarmWatch:
 
     async def keep(self) -> None:
         """Writes down what is raised as it is now, if that has changed; raises what the database raises."""
+        async with self._keeping:  # an older state must not be written over a newer one
+            await self._keep()
+
+    async def _keep(self) -> None:
         now = {
             view.id: Kept(
                 id=view.id,

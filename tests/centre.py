@@ -194,18 +194,17 @@ class Screen:
         if resume:
             hello["resume"] = {"epoch": self.welcome["epoch"], "seq": self.seq}
         await self._socket.send_json(hello)
-        self._reader = asyncio.create_task(self._read(self._socket))
-        await self._until(
-            lambda: any(frame["type"] == "welcome" for _, frame in self.frames[before:]) or None,
-            within,
-            "welcome",
-        )
+        reader = self._reader = asyncio.create_task(self._read(self._socket))
+
+        def came(kind: str) -> bool | None:
+            if any(frame["type"] == kind for _, frame in self.frames[before:]):
+                return True
+            assert not reader.done(), f"{self.login}: no {kind}, closed: {self.close_code}"
+            return None
+
+        await self._until(lambda: came("welcome"), within, "welcome")
         if not self.welcome["resumed"]:
-            await self._until(
-                lambda: any(frame["type"] == "snapshot" for _, frame in self.frames[before:]) or None,
-                within,
-                "snapshot",
-            )
+            await self._until(lambda: came("snapshot"), within, "snapshot")
         return self.welcome
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -26,6 +27,9 @@ from tests.folders import quick_folder
 
 if TYPE_CHECKING:
     from tests.centre import Centre
+
+hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is not a wrong answer
+hypothesis.settings.load_profile("house")
 
 NO_ASTERISK = "NO REAL ASTERISK: "
 NO_SIPP = "NO SIPP: "

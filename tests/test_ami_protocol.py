@@ -136,7 +136,7 @@ TRACE = from_asterisk("02_inbound_answered_agent_hangup")
 TRACE_NAMES = names_in(TRACE)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_a_recorded_call_is_the_same_in_any_chunks(data: st.DataObject) -> None:
     cuts = data.draw(st.lists(st.integers(0, len(TRACE)), max_size=60).map(sorted))
@@ -151,7 +151,7 @@ async def test_a_recorded_call_is_the_same_in_any_chunks(data: st.DataObject) ->
     )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(step=st.integers(1, 4000))
 async def test_list_rows_are_told_from_live_events_in_any_chunks(step: int) -> None:
     line = Line(keep_all([b"Newchannel", b"QueueMember"])).open()
@@ -236,7 +236,7 @@ async def test_an_event_whose_name_is_not_first_is_still_found() -> None:
     assert len(line.records) == 1
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(
     parts=st.lists(
         st.one_of(

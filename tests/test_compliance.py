@@ -286,7 +286,7 @@ def naive(profile: Profile, country: str, region: str, zones: tuple[str, ...], a
     return bool(zones)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     profile=st.sampled_from(sorted(PROFILES.values(), key=lambda p: p.name)),
     zones=st.lists(st.sampled_from(ZONES), max_size=3, unique=True).map(tuple),
@@ -309,7 +309,7 @@ def test_no_verdict_allows_a_call_outside_hours_anywhere(
         assert not naive(profile, where, "", zones, verdict.not_before - timedelta(seconds=1))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     edges=st.lists(edge, min_size=2, max_size=4, unique=True).map(sorted),
     zones=st.lists(st.sampled_from(ZONES), min_size=1, max_size=2, unique=True).map(tuple),

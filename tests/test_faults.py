@@ -137,16 +137,15 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
         assert (await ben.ask("agent.log_on", ready=True))["state"] == "ready"
         await centre.member("ben")
         second = await centre.call(number=customer["e164"])
-        began = time.monotonic()
-        pop = (await ben.wait_for("pop.shown", within=3))["data"]["view"]
-        assert time.monotonic() - began < 1.5
+        pop = (await ben.wait_for("pop.shown"))["data"]["view"]
+        assert how == "stopped" or pop["lookup"] == "pending", "the pop does not wait for the database"
         assert (pop["e164"], pop["candidates"]) == (customer["e164"], [])
-        await ben.wait_for("call.established", agent="ben", within=2)
+        await ben.wait_for("call.established", agent="ben")
         await ben.until(
             lambda: [p["lookup"] for p in ben.picture.pops.values()] == ["unavailable"], what="unavailable"
         )
         # every screen says so
-        await anna.wait_for("database.status_changed", within=15)
+        await anna.wait_for("database.status_changed", within=60)
         assert not anna.picture.database["up"]
         assert "notes" in anna.picture.database["why"]
         # what is typed into a call is kept, and said not to be written yet
@@ -163,7 +162,7 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
             assert refused.value.code == "database_unavailable", command
         status, problem = await centre.rest("GET", f"/api/v1/accounts/{customer['id']}", "anna")
         assert (status, problem["code"]) == (503, "unavailable")
-        await centre.eventually(lambda: not centre.server.database.healthy, what="noticed", within=15)
+        await centre.eventually(lambda: not centre.server.database.healthy, what="noticed", within=60)
         status, text = await centre.health()
         assert status == 503
         assert "database" in text
@@ -616,7 +615,7 @@ async def test_tokens_that_have_expired_or_are_no_good_let_nobody_in(centre: Cen
         screen = Screen(centre.url, "anna", token)
         centre.screens.append(screen)
         with pytest.raises(AssertionError, match="closed: 4401"):
-            await screen.connect(within=0.5)
+            await screen.connect()
         async with (
             aiohttp.ClientSession() as http,
             http.get(centre.url + "/api/v1/state", headers={"Authorization": f"Bearer {token}"}) as answer,
@@ -626,5 +625,5 @@ async def test_tokens_that_have_expired_or_are_no_good_let_nobody_in(centre: Cen
     screen = Screen(centre.url, "anna", ending)
     centre.screens.append(screen)
     await screen.connect()
-    assert screen.all("token_expiring") or await screen.wait_for("token_expiring", within=3)
+    assert screen.all("token_expiring") or await screen.wait_for("token_expiring")
     assert await screen.gone() == 4401  # it was not renewed

@@ -117,7 +117,7 @@ def test_facts_are_described_in_their_own_words_and_named_once() -> None:
 def test_every_fact_published_is_as_described(kind: type[Fact]) -> None:
     check = validator(kind.TYPE)
 
-    @settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(max_examples=8, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(st.from_type(kind))
     def conforms(fact: Fact) -> None:
         frame, _ = serialise(7, fact)

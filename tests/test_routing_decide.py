@@ -212,7 +212,7 @@ def test_a_closed_calendar_says_when_it_opens() -> None:
     st.integers(0, 1439),
     st.integers(1, 1440),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_at_the_next_opening_it_is_open_and_before_it_is_not(
     at: datetime, zone: str, start: int, end: int
 ) -> None:
@@ -577,7 +577,7 @@ CUSTOMERS = st.none() | st.builds(
     st.integers(0, 6),
     st.sampled_from([None, *AGENTS.values()]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_there_always_is_a_decision_that_the_dialplan_can_take(
     document: dict[str, Any],
     who: Customer | None,

@@ -263,7 +263,7 @@ def test_a_pop_without_a_customer_says_why(changed: dict[str, Any], shown: str) 
 
 
 @given(text=st.text(max_size=60), width=st.integers(40, 180), height=st.integers(8, 50))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_text_from_outside_stays_text(text: str, width: int, height: int) -> None:
     hostile = HOSTILE + text
     what = picture(
