@@ -23,11 +23,11 @@ from benchmarks.machine import machine
 from cti.database import migrate
 from cti.embedded.place import remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
-from dialer.campaign_settings import Campaign, CampaignSettings
+from dialer.calling.claims import Claims
 from dialer.candidate import Candidate
-from dialer.claims import Claims
-from dialer.known import check_all
-from dialer.profiles import Attempts, Profile, load
+from dialer.law.known import check_all
+from dialer.law.profiles import Attempts, Profile, load
+from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from cti.database import migrate
 from cti.embedded.place import remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
 from dialer.candidate import Candidate
-from dialer.do_not_call import registers_with
-from dialer.known import check_all
-from dialer.profiles import load
-from dialer.registers import load_edition
+from dialer.law.do_not_call import registers_with
+from dialer.law.known import check_all
+from dialer.law.profiles import load
+from dialer.law.registers import load_edition
 
 USED = 312
 """Numbers listed of ten thousand, where any are: as in the United States."""

@@ -35,10 +35,11 @@ from cti import logs
 from cti.database import connection, migrate
 from cti.embedded.place import remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
-from dialer import imports, lists
+from dialer import lists
+from dialer.call_lists import imports
+from dialer.call_lists.rows import ImportSettings, NumberReader
+from dialer.call_lists.sheets import PART, Sniffer
 from dialer.lists import NewList
-from dialer.rows import ImportSettings, NumberReader
-from dialer.sheets import PART, Sniffer
 
 FIRST = ("Anna", "Jürgen", "Zoë", "François", "Łukasz", "María", "Giulia", "Sanne", "Peter", "Ingrid")
 LAST = ("Müller", "Smith", "Dupont", "Kowalski", "García", "Rossi", "de Vries", "O'Neill", "Groß", "Novak")
@@ -117,7 +118,7 @@ async def imported(dsn: str, rows: int, bad: float) -> dict[str, Any]:
         await imports.start(db, id, made.id, settings)
     uploaded = time.monotonic() - began
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dialer.import_worker", "run", str(id),
+        sys.executable, "-m", "dialer.call_lists.import_worker", "run", str(id),
         env={**os.environ, "CTI_DATABASE_URL": dsn}, stdout=subprocess.PIPE,
     )  # fmt: skip
     answer, _ = await worker.communicate()

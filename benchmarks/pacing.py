@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine, percentile
-from dialer.other_pacing import AverageAdapt, FixedRatio, Progressive
+from dialer.forecasting.other_pacing import AverageAdapt, FixedRatio, Progressive
 from dialer.pacing import Mode, Pacing, PacingConfig
 from dialer.simulation import Duration, Outcome, Paces, Simulation, Traffic
 

@@ -12,9 +12,9 @@ import typer
 from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, show_json
 from cti.figures.cli import figures
 from cti.user_cli import people
-from dialer.campaign_cli import campaigns
-from dialer.law_cli import dialer
-from dialer.list_cli import lists
+from dialer.call_lists.cli import lists
+from dialer.law.cli import dialer
+from dialer.management.cli import campaigns
 
 if TYPE_CHECKING:
     from cti.doctor import Report

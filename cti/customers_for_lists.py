@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from crm import target_groups
-from dialer.target_group import NoGroup, TargetRow
+from dialer.call_lists.target_group import NoGroup, TargetRow
 
 if TYPE_CHECKING:
     from cti.database import Pool
 
 
 class CustomersForLists:
-    """A `dialer.target_group.TargetGroups` on the customers' tables. Consent is not the customers' side's to know: it is
-    asked for when a call is decided on."""
+    """A `dialer.call_lists.target_group.TargetGroups` on the customers' tables. Consent is not the customers' side's to
+    know: it is asked for when a call is decided on."""
 
     def __init__(self, pool: Callable[[], Pool]) -> None:
         self._pool = pool

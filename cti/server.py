@@ -123,11 +123,11 @@ from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
 from dialer import dialing
-from dialer import imports as list_imports
+from dialer.call_lists import imports as list_imports
+from dialer.calling.live import OF_ATTEMPTS
+from dialer.calling.switchboard import PbxPort
 from dialer.dialing import Around, Dialing
-from dialer.law_commands import add_law_commands
-from dialer.live import OF_ATTEMPTS
-from dialer.switchboard import PbxPort
+from dialer.law.commands import add_law_commands
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk

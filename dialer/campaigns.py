@@ -10,7 +10,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from cti.refusals import Refused
-from dialer.campaign_settings import DIALED_BY_ITSELF, Campaign, CampaignMode, CampaignSettings, CampaignState
+from dialer.management.settings import (
+    DIALED_BY_ITSELF,
+    Campaign,
+    CampaignMode,
+    CampaignSettings,
+    CampaignState,
+)
 from routing.hours import DAYS, Span
 
 

@@ -1,7 +1,7 @@
 """Compliance: whether a call may be placed, decided in one place, at the last moment, rule by rule. Pure.
 
-What must be known of the contacts is read for a whole batch by `dialer/known.py`. The same verdict, with all its steps, is
-what an attempt keeps as evidence and what "why was it (not) called" shows.
+What must be known of the contacts is read for a whole batch by `dialer/law/known.py`. The same verdict, with all its steps,
+is what an attempt keeps as evidence and what "why was it (not) called" shows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from dialer.calling_hours import Hours, UnknownZone, hours_at, opens_next
 from dialer.candidate import Candidate
-from dialer.profiles import Attempts, Profile
+from dialer.law.calling_hours import Hours, UnknownZone, hours_at, opens_next
+from dialer.law.profiles import Attempts, Profile
 from dialer.verdict import Step, Verdict
 
 HOUSE = "do-not-call list of this call centre"

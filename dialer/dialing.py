@@ -21,27 +21,30 @@ from cti.openapi import Route
 from cti.people import Directory
 from cti.rest.serving import Translate
 from cti.settings import DialerSettings
-from dialer import campaign_figures, campaign_rest, law_rest, lists_rest
-from dialer.before_launch import by_law
-from dialer.campaign_commands import add_campaign_commands
-from dialer.campaign_desk import CampaignDesk, House, law_by
+from dialer.call_lists import rest as lists_rest
+from dialer.call_lists.before_launch import by_law
+from dialer.call_lists.import_desk import ImportDesk
+from dialer.call_lists.quotas import keep_looking as keep_quotas
+from dialer.calling.claims import Claims
+from dialer.calling.commands import add_campaign_commands
+from dialer.calling.preview import OF_CALLS, PreviewDesk
+from dialer.calling.run import OF_CAMPAIGNS, Dialer
+from dialer.calling.switchboard import AgentsPort, PbxPort
+from dialer.calling.trunks import CallerIds, TrunkPlan, Trunks
 from dialer.campaigns import pbx_of
-from dialer.claims import Claims
-from dialer.import_desk import ImportDesk
-from dialer.known import check_all
-from dialer.law_desk import LawDesk
-from dialer.live_view import LiveView
-from dialer.plans import Plans
-from dialer.preview import OF_CALLS, PreviewDesk
-from dialer.profiles import load as load_profiles
-from dialer.quotas import keep_looking as keep_quotas
-from dialer.run import OF_CAMPAIGNS, Dialer
-from dialer.switchboard import AgentsPort, PbxPort
-from dialer.trunks import CallerIds, TrunkPlan, Trunks
+from dialer.forecasting.plans import Plans
+from dialer.law import rest as law_rest
+from dialer.law.desk import LawDesk
+from dialer.law.known import check_all
+from dialer.law.profiles import load as load_profiles
+from dialer.management import figures as campaign_figures
+from dialer.management import rest as campaign_rest
+from dialer.management.desk import CampaignDesk, House, law_by
+from dialer.management.live_view import LiveView
 
 if TYPE_CHECKING:
     from cti.database import Pool
-    from dialer.target_group import TargetGroups
+    from dialer.call_lists.target_group import TargetGroups
 
 TRANSLATE: dict[type[Exception], Translate] = {
     **campaign_rest.TRANSLATE,

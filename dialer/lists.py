@@ -1,4 +1,4 @@
-"""Call lists: what a list is, and lists in the database. Their contacts: dialer/contacts.py; their files: dialer/imports.py.
+"""Call lists: what a list is, and lists in the database. Their contacts and files: `dialer/call_lists/`.
 
 Every change names the version it was made from; whoever comes second is told to read again. What is undone, merged or
 deleted here are contacts; attempts are evidence and stay.
@@ -16,7 +16,7 @@ from cti.frozen import Frozen
 from cti.people import Actor, Directory
 from cti.plain_text import Plain
 from cti.refusals import Refused
-from dialer.campaign_settings import CampaignSettings, Retried, RetryRule
+from dialer.management.settings import CampaignSettings, Retried, RetryRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

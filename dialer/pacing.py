@@ -20,9 +20,9 @@ from itertools import takewhile
 from math import exp, inf, sqrt
 from typing import Any, Literal
 
-from dialer.budget import Budget
-from dialer.forecast import Forecast
-from dialer.outlook import AHEAD, Outlook
+from dialer.forecasting.budget import Budget
+from dialer.forecasting.forecast import Forecast
+from dialer.forecasting.outlook import AHEAD, Outlook
 
 Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
 

@@ -20,8 +20,8 @@ import asyncpg
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import give, remove_folder
 from cti.embedded.postgres import Postgres
-from dialer.campaign_settings import CampaignLive
-from dialer.profiles import SHIPPED
+from dialer.law.profiles import SHIPPED
+from dialer.management.settings import CampaignLive
 from tests.centre import Centre, Screen, centre_of
 from tests.folders import quick_folder
 

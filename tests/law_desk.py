@@ -12,8 +12,8 @@ import asyncpg
 import msgspec
 
 from dialer.candidate import Candidate
-from dialer.profiles import load
-from dialer.registers import load_edition
+from dialer.law.profiles import load
+from dialer.law.registers import load_edition
 
 GB = load()["GB"]
 NUMBER = "+442079460151"

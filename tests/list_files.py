@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dialer import imports, lists
-from dialer.imports import ImportView
+from dialer import lists
+from dialer.call_lists import imports
+from dialer.call_lists.imports import ImportView
+from dialer.call_lists.rows import ImportSettings
+from dialer.call_lists.sheets import Sniffer
 from dialer.lists import NewList
-from dialer.rows import ImportSettings
-from dialer.sheets import Sniffer
 
 if TYPE_CHECKING:
     from cti.database import Queryable

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialer.attempts import ALIVE, Attempt, Outcome, Stage, Told
-from dialer.campaign_settings import CampaignSettings
-from dialer.outcomes import after, number_of_turn
+from dialer.calling.outcomes import after, number_of_turn
+from dialer.management.settings import CampaignSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 BEGIN = [(Told.SENT, 0.0, ""), (Told.APPEARED, 0.1, "")]

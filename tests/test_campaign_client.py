@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dialer.campaign_client import RefusedByServer, at
-from dialer.campaign_screen import follow
+from dialer.management.client import RefusedByServer, at
+from dialer.management.screen import follow
 
 NOW = {
     "at": "2026-11-22T08:00:00Z",

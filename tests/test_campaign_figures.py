@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from dialer import campaign_store as store
-from dialer.campaign_figures import By, CampaignFigures, csv_of, read, roll_up, sums
+from dialer.management import store
+from dialer.management.figures import By, CampaignFigures, csv_of, read, roll_up, sums
 from tests.campaign_attempts import (
     Attempt,
     a_campaign,

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from dialer.campaign_settings import CampaignSettings
+from dialer.management.settings import CampaignSettings
 
 
 def test_nothing_said_is_a_campaign() -> None:

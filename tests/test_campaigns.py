@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, get_args
 import asyncpg
 import pytest
 
-from dialer import campaign_store as store
-from dialer.campaign_settings import CampaignState
 from dialer.campaigns import (
     AT_WORK,
     TRANSITIONS,
@@ -30,6 +28,8 @@ from dialer.campaigns import (
     steps_of,
     told,
 )
+from dialer.management import store
+from dialer.management.settings import CampaignState
 from routing.hours import Span
 from tests.campaign_attempts import Attempt, a_campaign, a_list, emptied, write
 

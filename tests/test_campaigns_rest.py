@@ -22,16 +22,16 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-import dialer.campaign_rest
+import dialer.management.rest
 from cti.__main__ import app
 from cti.audience import Audience
 from cti.facts import AgentState, Fact
 from cti.people import Agent, Directory, QueueAssignment, Team
 from cti.views import AgentView
-from dialer import profiles
-from dialer.campaign_desk import CampaignDesk, House, law_by
-from dialer.live_view import LiveView
-from dialer.plans import Plans
+from dialer.forecasting.plans import Plans
+from dialer.law import profiles
+from dialer.management.desk import CampaignDesk, House, law_by
+from dialer.management.live_view import LiveView
 from tests.campaign_attempts import a_list, added_up, by_chance, emptied, write
 from tests.web_stage import Stage
 
@@ -160,11 +160,11 @@ async def office(url: str) -> AsyncIterator[Office]:
         plans = Plans(now=clock)
         stage = Stage()
         web = stage.app(
-            *dialer.campaign_rest.routes(
+            *dialer.management.rest.routes(
                 pool=lambda: pool, desk=desk, live=live, plans=plans, directory=directory, law=law,
                 zone="America/New_York", now=clock,
             ),
-            translate=dialer.campaign_rest.TRANSLATE,
+            translate=dialer.management.rest.TRANSLATE,
         )  # fmt: skip
         async with stage.serve(web), aiohttp.ClientSession() as http:
             yield Office(stage, pool, desk, live, dials, clock, facts, http)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest_asyncio
 
-from dialer.attempt_store import AttemptRow, write
-from dialer.campaign_settings import Campaign, CampaignSettings
+from dialer.calling.attempt_store import AttemptRow, write
+from dialer.calling.claims import ANYBODY, TAKE, Claims, Lease
 from dialer.candidate import Candidate
-from dialer.claims import ANYBODY, TAKE, Claims, Lease
+from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Step, Verdict
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
-    from dialer.campaign_settings import CampaignMode
+    from dialer.management.settings import CampaignMode
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 YES = Verdict(steps=(Step(rule="hours", ok=True, says="open", source="test"),), consent="c-1")

@@ -10,10 +10,10 @@ from phonenumbers import PhoneNumberFormat
 from phonenumbers.timezone import time_zones_for_number
 
 from cti.numbers import Kind, read_caller
-from dialer import words
-from dialer.columns import field_key, guess
-from dialer.rows import NumberReader
-from dialer.zones import Places
+from dialer.call_lists import words
+from dialer.call_lists.columns import field_key, guess
+from dialer.call_lists.rows import NumberReader
+from dialer.call_lists.zones import Places
 
 TABLES: dict[str, tuple[str, str, str, list[str]]] = {
     "en": ("GB", "First name;Surname;Mobile number;Country;Time zone;Customer no;Opt-in",

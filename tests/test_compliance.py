@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialer.calling_hours import UnknownZone, holidays_of, hours_at, opens_next
 from dialer.candidate import Candidate
 from dialer.compliance import ConsentState, Known, Listed, OpenGroups, ZoneGroup, judge, open_groups
-from dialer.profiles import Attempts, Profile, load, spans_of
+from dialer.law.calling_hours import UnknownZone, holidays_of, hours_at, opens_next
+from dialer.law.profiles import Attempts, Profile, load, spans_of
 from dialer.verdict import Verdict
 
 PROFILES = load()

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import dialer.run
+import dialer.calling.run
 from cti.facts import Fact
-from dialer.campaign_settings import CampaignLive
-from dialer.run import Dialer
+from dialer.calling.run import Dialer
+from dialer.management.settings import CampaignLive
 from tests.centre import Centre
 from tests.dialer_house import (
     CALLER_IDS,
@@ -161,7 +161,7 @@ async def test_the_clock_jumps(centre: Centre, monkeypatch: pytest.MonkeyPatch) 
             return datetime.now(tz) + timedelta(hours=2)
 
     with monkeypatch.context() as jump:
-        jump.setattr(dialer.run, "datetime", Jumped)
+        jump.setattr(dialer.calling.run, "datetime", Jumped)
         await shows(centre, id, lambda view: view.held == "clock", "held for the clock")
         await shows(centre, id, lambda view: view.connected == 1 and not view.calls, "talked")
         assert len(await attempts(centre, id)) == 1

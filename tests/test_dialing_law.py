@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialer import do_not_call
-from dialer.consent_files import import_file
-from dialer.consent_lists import NoSuchList, take_over
-from dialer.consents import Word, WrongConsent, record, words_of
-from dialer.evidence import AttemptEvidence, attempts_of, heading, written
-from dialer.known import check_all
-from dialer.ledger import COUNTED, Abandonment, Sum, abandonment, stand, sum_hours
-from dialer.profiles import load
-from dialer.why import why
+from dialer.law import do_not_call
+from dialer.law.consent_files import import_file
+from dialer.law.consent_lists import NoSuchList, take_over
+from dialer.law.consents import Word, WrongConsent, record, words_of
+from dialer.law.evidence import AttemptEvidence, attempts_of, heading, written
+from dialer.law.known import check_all
+from dialer.law.ledger import COUNTED, Abandonment, Sum, abandonment, stand, sum_hours
+from dialer.law.profiles import load
+from dialer.law.why import why
 from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
 
 PROFILES = load()

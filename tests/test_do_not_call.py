@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from dialer import do_not_call
-from dialer.consents import Word, WrongConsent, record, words_of
-from dialer.do_not_call import NoSuchEntry, WrongEntry
-from dialer.known import KNOWN, NEVER_ENDING, NoSuchCampaign, check_all, known_for
-from dialer.registers import Lines, WrongRegister
+from dialer.law import do_not_call
+from dialer.law.consents import Word, WrongConsent, record, words_of
+from dialer.law.do_not_call import NoSuchEntry, WrongEntry
+from dialer.law.known import KNOWN, NEVER_ENDING, NoSuchCampaign, check_all, known_for
+from dialer.law.registers import Lines, WrongRegister
 from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
 
 

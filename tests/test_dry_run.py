@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dialer.dry_run import (
+from dialer.forecasting.dry_run import (
     USUAL_ANSWER,
     Between,
     History,

@@ -9,8 +9,8 @@ import pytest
 
 from cti.facts import AgentState
 from cti.views import AgentView
-from dialer.campaign_settings import Campaign, CampaignSettings
-from dialer.hands import Hands, eligible, takes_calls
+from dialer.calling.hands import Hands, eligible, takes_calls
+from dialer.management.settings import Campaign, CampaignSettings
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

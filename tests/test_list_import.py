@@ -18,13 +18,14 @@ from pydantic import ValidationError
 
 from cti.database import Database, DatabaseUnavailable
 from cti.embedded.postgres import Postgres
-from dialer import imports, lists
-from dialer.import_desk import ImportDesk
-from dialer.imports import ImportView
+from dialer import lists
+from dialer.call_lists import imports
+from dialer.call_lists.import_desk import ImportDesk
+from dialer.call_lists.imports import ImportView
+from dialer.call_lists.rows import ImportSettings
+from dialer.call_lists.sheets import csv_line
+from dialer.call_lists.zones import Group, Places, ZoneGroups
 from dialer.lists import NewList, NotPossible
-from dialer.rows import ImportSettings
-from dialer.sheets import csv_line
-from dialer.zones import Group, Places, ZoneGroups
 from tests.list_files import gb, sheet, started, upload
 from tests.test_sheets import workbook
 
@@ -193,7 +194,7 @@ async def test_a_killed_process_loses_and_doubles_nothing(pool: Pool, migrated: 
     rows = 8_000
     view = await started(pool, sheet(0, rows), part=50_000)
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dialer.import_worker", "run", str(view.id),
+        sys.executable, "-m", "dialer.call_lists.import_worker", "run", str(view.id),
         env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     async with asyncio.timeout(100):
@@ -279,8 +280,8 @@ async def test_a_full_disk_is_waited_for(pool: Pool, migrated: str) -> None:
 async def test_a_process_that_always_breaks_down_is_given_up_and_harms_no_other(
     pool: Pool, migrated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dialer.import_desk.MOST_CRASHES", 1)
-    monkeypatch.setattr("dialer.import_desk.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("dialer.call_lists.import_desk.MOST_CRASHES", 1)
+    monkeypatch.setattr("dialer.call_lists.import_desk.LONGEST_PAUSE", 0.05)
     broken, whole = await started(pool, sheet(0, 10), "broken"), await started(pool, sheet(0, 10), "whole")
     await pool.execute("UPDATE list_imports SET format = '{\"kind\": 5}' WHERE id = $1", broken.id)
     desk = ImportDesk(lambda: pool, migrated, every=0.05)
@@ -355,7 +356,7 @@ async def test_a_workbook_is_unpacked_by_a_process_of_its_own(
     for n, place in enumerate(range(0, len(content), 300)):
         await imports.add_part(pool, id, n, content[place : place + 300])
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "dialer.import_worker", "unpack", str(id),
+        sys.executable, "-m", "dialer.call_lists.import_worker", "unpack", str(id),
         env={**os.environ, "CTI_DATABASE_URL": migrated}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     told, _ = await worker.communicate()

@@ -21,14 +21,16 @@ from cti.customers_for_lists import CustomersForLists
 from cti.database import Database
 from cti.openapi import SUPERVISORS, Route
 from cti.people import Actor, Agent, Directory, Role, Team
-from dialer import contacts, imports, lists, lists_rest
-from dialer.before_launch import before_launch, by_law, contacts_of
-from dialer.campaign_settings import CampaignSettings, RetryRule
-from dialer.contacts import ContactFilter
-from dialer.import_desk import ImportDesk
+from dialer import lists
+from dialer.call_lists import contacts, imports
+from dialer.call_lists import rest as lists_rest
+from dialer.call_lists.before_launch import before_launch, by_law, contacts_of
+from dialer.call_lists.contacts import ContactFilter
+from dialer.call_lists.import_desk import ImportDesk
+from dialer.call_lists.quotas import look
+from dialer.law.profiles import load
 from dialer.lists import Assigned, ListEdit, ListSettings, NewList, Quota, may_call, oversees
-from dialer.profiles import load
-from dialer.quotas import look
+from dialer.management.settings import CampaignSettings, RetryRule
 from tests.list_files import gb, sheet, started
 from tests.test_sheets import workbook
 from tests.web_stage import Stage, Ticket

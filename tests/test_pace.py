@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dialer.attempts import Outcome, Told
-from dialer.campaign_settings import Campaign, CampaignSettings
-from dialer.law_desk import LawDesk
-from dialer.live import Live, new_attempt
-from dialer.pace import Pace
-from dialer.profiles import load
+from dialer.calling.live import Live, new_attempt
+from dialer.calling.pace import Pace
+from dialer.law.desk import LawDesk
+from dialer.law.profiles import load
+from dialer.management.settings import Campaign, CampaignSettings
 from tests.dialer_house import lenient_profile
 from tests.test_hands import agent
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialer.estimates import Hazard, Level
-from dialer.outlook import AHEAD, Moments, Outlook, tail
+from dialer.forecasting.estimates import Hazard, Level
+from dialer.forecasting.outlook import AHEAD, Moments, Outlook, tail
 from dialer.pacing import Pacing, PacingConfig
 from dialer.simulation import Duration, Outcome, Simulation, Traffic
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialer.campaign_settings import CampaignSettings
-from dialer.profiles import (
+from dialer.law.profiles import (
     DAYS,
     SHIPPED,
     Profile,
@@ -22,6 +21,7 @@ from dialer.profiles import (
     spans_of,
     tighten,
 )
+from dialer.management.settings import CampaignSettings
 
 PROFILES = load()
 NAMES = sorted(PROFILES)

@@ -10,10 +10,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dialer import consents, do_not_call
-from dialer.consents import Word
-from dialer.registers import load_edition
-from dialer.reopening import reopen
+from dialer.law import consents, do_not_call
+from dialer.law.consents import Word
+from dialer.law.registers import load_edition
+from dialer.law.reopening import reopen
 
 ADA, BOB = "+442079460151", "+442079460152"
 
@@ -85,7 +85,7 @@ async def test_all_when_a_register_has_a_new_edition(db: Any, migrated: str) -> 
 
 
 async def test_those_of_one_campaign_however_many(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dialer.reopening.PORTION", 1)
+    monkeypatch.setattr("dialer.law.reopening.PORTION", 1)
     spring = await db.fetchval("SELECT id FROM campaigns WHERE name = 'spring'")
     assert await reopen(db, campaign=spring) == 2
     assert await opened(db) == [("spring", "C1"), ("spring", "C2")]

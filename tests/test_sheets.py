@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
-from dialer.sheets import (
+from dialer.call_lists.sheets import (
     LONGEST_LINE,
     MOST_COLUMNS,
     Format,
@@ -232,7 +232,7 @@ def test_workbooks_that_cannot_be_read_say_what_to_do(
     (tmp_path / "half.xlsx").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(NotASheet, match="damaged"):
         open_workbook(tmp_path / "half.xlsx")
-    monkeypatch.setattr("dialer.sheets.LARGEST_WORKBOOK", 10_000)
+    monkeypatch.setattr("dialer.call_lists.sheets.LARGEST_WORKBOOK", 10_000)
     workbook(tmp_path / "bomb.xlsx", {"a": [["0"] * 100] * 100})
     with pytest.raises(NotASheet, match="too large"):
         open_workbook(tmp_path / "bomb.xlsx")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dialer.other_pacing import AverageAdapt, FixedRatio, Progressive
+from dialer.forecasting.other_pacing import AverageAdapt, FixedRatio, Progressive
 from dialer.simulation import Duration, Outcome, Simulation, Traffic
 
 EXACT = 1e-9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dialer.trunks import FAILS, RESTS, CallerIds, TrunkPlan, Trunks
+from dialer.calling.trunks import FAILS, RESTS, CallerIds, TrunkPlan, Trunks
 
 
 def trunks(*plans: dict[str, object]) -> Trunks:

@@ -1,0 +1,249 @@
+"""Before a launch: which contacts of a list can be called and which not, and why, counted by reason, with those of each.
+
+What the list itself knows is counted exactly. What the law says of each contact (do-not-call lists, consent, calling hours,
+attempts of the last days) is asked of compliance, for the first contacts in the order in which they would be called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+from pydantic import ValidationError
+
+from cti.frozen import Frozen
+from dialer.call_lists.contacts import ContactView, of_ids
+from dialer.candidate import Candidate, candidate_of
+from dialer.compliance import judge
+from dialer.law.known import known_for
+from dialer.law.profiles import Profile
+from dialer.law.why import profile_of
+from dialer.lists import ListView, read
+from dialer.management.settings import CampaignSettings
+from dialer.verdict import Verdict
+
+if TYPE_CHECKING:
+    from cti.database import Queryable
+
+Judge = Callable[[int, Sequence[Candidate]], Awaitable[Sequence[Verdict]]]
+"""What the law says of candidates, in their order, if a campaign (its id) were to call them now."""
+
+
+def by_law(db: Callable[[], Queryable], profiles: Callable[[], Mapping[str, Profile]]) -> Judge:
+    """Compliance as it would decide now, with each campaign's own profile; nobody is claimed by the question."""
+
+    async def verdicts(campaign: int, candidates: Sequence[Candidate]) -> Sequence[Verdict]:
+        row = await db().fetchrow("SELECT profile, settings FROM campaigns WHERE id = $1", campaign)
+        if row is None:
+            return []
+        profile = profile_of(profiles(), row["profile"], row["settings"])
+        now = datetime.now(UTC)
+        known = await known_for(db(), candidates, campaign, now)
+        return [judge(profile, one, known[one.contact], now) for one in candidates]
+
+    return verdicts
+
+
+MOST_ASKED = 20_000
+"""Contacts that compliance is asked about, where nothing else is said."""
+
+_AT_ONCE = 1000
+
+SAYS = {
+    "callable": "can be called",
+    "later": "can be called later: a retry or a promise is due then",
+    "no_zone": "nobody knows in which time zone the number rings: not called automatically",
+    "in_hand": "is being called",
+    "done": "has been reached",
+    "attempts_used_up": "all attempts are used up",
+    "blocked": "must not be called",
+    "skipped": "an agent did not want to call",
+}
+
+
+class LaunchReason(Frozen, frozen=True, kw_only=True):
+    """Why so many can or cannot be called. `code`: callable, later, no_zone, in_hand, done, attempts_used_up, blocked,
+    skipped; `row:...` for rows of files that were not taken (bad_number, duplicate, ...); `law:...` for its rules."""
+
+    code: str
+    says: str
+    count: int
+
+
+class BeforeLaunch(Frozen, frozen=True, kw_only=True):
+    """How a list stands. So many `can` be called now, or `later`; compliance was asked about `asked` contacts, `whole` if
+    that is all that could be called. `hindrances`: what keeps the list itself from being called."""
+
+    list: int
+    at: datetime
+    total: int
+    can: int
+    later: int
+    asked: int
+    whole: bool
+    hindrances: tuple[str, ...]
+    reasons: tuple[LaunchReason, ...]
+
+
+_CODE = """CASE WHEN c.state = 'in_hand' THEN 'in_hand' WHEN c.state = 'done' THEN 'done'
+    WHEN c.state = 'blocked' THEN 'blocked' WHEN c.state = 'skipped' THEN 'skipped'
+    WHEN c.state = 'exhausted' OR c.attempts >= $2 THEN 'attempts_used_up'
+    WHEN g.zones = '{}' THEN 'no_zone' WHEN c.not_before > now() THEN 'later' ELSE 'callable' END"""
+
+
+async def before_launch(
+    db: Queryable, id: int, law: Judge | None = None, *, most: int = MOST_ASKED
+) -> BeforeLaunch:
+    """How a list stands; raises NoList. Without a campaign, or without `law`, the law is not asked."""
+    found = await read(db, id)
+    limit = await _limit(db, found)
+    rows = await db.fetch(
+        f"""SELECT {_CODE} AS code, CASE WHEN c.state = 'blocked' THEN c.why ELSE '' END AS why, count(*) AS n
+            FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group WHERE c.list_id = $1 GROUP BY 1, 2""",  # noqa: S608
+        *(id, limit),
+        timeout=120,
+    )
+    counts = {(row["code"], row["why"]): row["n"] for row in rows}
+    reasons = [
+        LaunchReason(code=code, says=f"{SAYS[code]}: {why}" if why else SAYS[code], count=n)
+        for (code, why), n in counts.items()
+    ]
+    reasons += [
+        LaunchReason(code=f"row:{row['code']}", says=row["says"], count=row["n"])
+        for row in await db.fetch(
+            """SELECT b.code, min(b.says) AS says, count(*) AS n
+               FROM list_bad_rows b JOIN list_imports i ON i.id = b.import_id
+               WHERE i.list_id = $1 AND i.state <> 'undone' GROUP BY 1""",
+            id,
+            timeout=120,
+        )
+    ]
+    can, asked = counts.get(("callable", ""), 0), 0
+    refused: dict[str, LaunchReason] = {}
+    if law is not None and found.campaign is not None:
+        asked, refused = await _refusals(db, found, limit, law, most)
+    lawful = sum(one.count for one in refused.values())
+    reasons = [
+        LaunchReason(code=one.code, says=one.says, count=one.count - lawful)
+        if one.code == "callable"
+        else one
+        for one in [*reasons, *refused.values()]
+    ]
+    order = ["callable", "later"]
+    reasons.sort(key=lambda one: (one.code not in order, -one.count, one.code))
+    return BeforeLaunch(
+        list=id,
+        at=datetime.now(UTC),
+        total=found.total,
+        can=can - lawful,
+        later=counts.get(("later", ""), 0),
+        asked=asked,
+        whole=asked >= can,
+        hindrances=_hindrances(found),
+        reasons=tuple(one for one in reasons if one.count),
+    )
+
+
+def _hindrances(found: ListView) -> tuple[str, ...]:
+    told = []
+    if not found.active:
+        told.append("the list is not active")
+    if found.campaign is None:
+        told.append("the list belongs to no campaign")
+    if found.quota_until is not None and found.quota_until > datetime.now(UTC):
+        told.append("a quota of the list is reached")
+    return tuple(told)
+
+
+async def _limit(db: Queryable, found: ListView) -> int:
+    kept = (
+        await db.fetchval("SELECT settings FROM campaigns WHERE id = $1", found.campaign)
+        if found.campaign
+        else "{}"
+    )
+    try:
+        campaign = CampaignSettings.model_validate(msgspec.json.decode(kept or "{}"))
+    except ValidationError:
+        campaign = CampaignSettings()
+    return found.settings.over(campaign).max_attempts
+
+
+async def _candidates(db: Queryable, found: ListView, limit: int, after: int, most: int) -> list[Candidate]:
+    """The next contacts that could be called but for the law."""
+    rows = await db.fetch(
+        """SELECT c.*, g.country, g.region, g.zones, $5::integer AS list_version
+           FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
+           WHERE c.list_id = $1 AND c.id > $2 AND c.state = 'open' AND c.attempts < $3 AND g.zones <> '{}'
+               AND c.not_before <= now() ORDER BY c.list_id, c.id LIMIT $4""",
+        *(found.id, after, limit, most, found.version),
+        timeout=120,
+    )
+    return [candidate_of(row, row["e164"]) for row in rows]
+
+
+async def _refusals(
+    db: Queryable, found: ListView, limit: int, law: Judge, most: int
+) -> tuple[int, dict[str, LaunchReason]]:
+    assert found.campaign is not None
+    asked, after = 0, 0
+    refused: dict[str, LaunchReason] = {}
+    while asked < most and (some := await _candidates(db, found, limit, after, min(_AT_ONCE, most - asked))):
+        for verdict in await law(found.campaign, some):
+            if verdict.allowed:
+                continue
+            code = f"law:{_rule(verdict)}"
+            known = refused.get(code)
+            count = known.count + 1 if known else 1
+            refused[code] = LaunchReason(
+                code=code, says=known.says if known else verdict.why_not, count=count
+            )
+        asked, after = asked + len(some), some[-1].contact
+    return asked, refused
+
+
+def _rule(verdict: Verdict) -> str:
+    return next((step.rule for step in verdict.steps if not step.ok), "")
+
+
+async def contacts_of(
+    db: Queryable, id: int, code: str, law: Judge | None = None, *, after: int = 0, limit: int = 100
+) -> list[ContactView]:
+    """Contacts of a list that a reason holds for, those with an id above `after`; none for `row:...`, whose rows are with
+    the import."""
+    found = await read(db, id)
+    attempts = await _limit(db, found)
+    if code.startswith("law:"):
+        ids = await _refused(db, found, attempts, code.removeprefix("law:"), law, after, limit)
+    elif code in SAYS:
+        rows = await db.fetch(
+            f"""SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
+                WHERE c.list_id = $1 AND c.id > $4 AND {_CODE} = $3 ORDER BY c.list_id, c.id LIMIT $5""",  # noqa: S608
+            *(id, attempts, code, after, limit),
+            timeout=120,
+        )
+        ids = [row["id"] for row in rows]
+    else:
+        ids = []
+    return await of_ids(db, ids)
+
+
+async def _refused(
+    db: Queryable, found: ListView, attempts: int, rule: str, law: Judge | None, after: int, limit: int
+) -> list[int]:
+    if law is None or found.campaign is None:
+        return []
+    ids: list[int] = []
+    asked = 0
+    while asked < MOST_ASKED and (some := await _candidates(db, found, attempts, after, _AT_ONCE)):
+        verdicts = await law(found.campaign, some)
+        ids += [
+            one.contact
+            for one, verdict in zip(some, verdicts, strict=True)
+            if not verdict.allowed and _rule(verdict) == rule
+        ]
+        if len(ids) >= limit:
+            break
+        asked, after = asked + len(some), some[-1].contact
+    return ids[:limit]

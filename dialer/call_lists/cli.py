@@ -1,0 +1,804 @@
+"""`cti lists`: call lists on the command line: import, look through, merge, split, undo. Its parts are imported late."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from cti.console import WRONG_USE, Json, database_url, fail, settings, show_json
+
+if TYPE_CHECKING:
+    from cti.database import Connection
+    from cti.people import Actor
+    from dialer.call_lists.columns import Guess
+    from dialer.call_lists.imports import ImportView, PreviewRow
+    from dialer.call_lists.rows import ImportSettings
+    from dialer.call_lists.sheets import Format, Line
+    from dialer.lists import ListView
+
+T = TypeVar("T")
+
+lists = typer.Typer(
+    help="Call lists: import files, look through, merge, split, undo; docs/call-lists.md.",
+    rich_markup_mode=None,
+)
+
+List = Annotated[str, typer.Argument(metavar="LIST", help="The list: its name or number.")]
+Import = Annotated[int, typer.Argument(metavar="IMPORT", min=1, help="The import's number.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@lists.callback(invoke_without_command=True)
+def overview(ctx: typer.Context, json: Json = False) -> None:
+    """Call lists: import files, look through, merge, split, undo; docs/call-lists.md.
+
+    Without a command: all lists.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from cti.terminal_text import columns
+    from dialer.lists import all_lists
+
+    async def work(db: Connection) -> list[ListView]:
+        found: list[ListView] = []
+        while part := await all_lists(db, after=found[-1].name if found else "", limit=500):
+            found += part
+        return found
+
+    found = _run(work)
+    if json:
+        _json([_plain(view) for view in found])
+    elif not found:
+        _say("There are no lists yet: cti lists import FILE --list NAME")
+    else:
+        table = [("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY")]
+        table += [
+            (
+                *(str(one.id), one.name, "active" if one.active else "inactive", f"{one.total:,}"),
+                *(f"{one.contacts.get('open', 0):,}", str(one.campaign or "-"), str(one.priority)),
+            )
+            for one in found
+        ]
+        _say("\n".join(columns(table)))
+
+
+# ------------------------------------------------------------------------------------------------------ importing
+
+
+@lists.command("import")
+def import_file(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="CSV or Excel (.xlsx).")],
+    into: Annotated[str, typer.Option("--list", help="Into this list; it is made if it is not there.")],
+    country: Annotated[
+        str, typer.Option(help="Country of numbers without a country code: two letters, like GB.")
+    ] = "",
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="COLUMN=FIELD, the column by its name or number; may be repeated. Fields: phone, name, "
+            "first_name, last_name, person, country, region, zone, language, priority, data:KEY, none."
+        ),
+    ] = None,
+    sheet: Annotated[
+        str, typer.Option(help="This sheet of a workbook; else the first that is not empty.")
+    ] = "",
+    duplicates: Annotated[
+        str,
+        typer.Option(
+            help="Numbers of this list count as there already (list), or of active lists, or all; or keep."
+        ),
+    ] = "list",
+    no_header: Annotated[bool, typer.Option("--no-header", help="The first row is a contact.")] = False,
+    language: Annotated[str, typer.Option(help="Language of contacts whose row names none, like de.")] = "",
+    zone: Annotated[
+        str, typer.Option(help="Time zone of contacts whose row names none, instead of the number's.")
+    ] = "",
+    priority: Annotated[
+        int, typer.Option(min=0, max=100, help="Priority of contacts whose row names none.")
+    ] = 0,
+    anywhere: Annotated[
+        bool,
+        typer.Option("--anywhere", help="Numbers that may be mobile may lie in every zone of their country."),
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Import a file into a list: shows what it would become, asks, then goes on to the end.
+
+    Example: cti lists import may.xlsx --list "May" --country GB --map "Tel. 2=phone"
+    """
+    from dialer.call_lists.sheets import NotASheet
+
+    url = database_url()
+    where = (country or _home()).upper()
+    given = {
+        "language": language,
+        "zone": zone,
+        "priority": priority,
+        "anywhere": anywhere,
+        "duplicates": duplicates,
+    }
+    try:
+        how, parts, size = _opened(file, sheet, ctx.call_on_close)
+        lines = _first(parts(), how)
+    except NotASheet as error:
+        fail(f"{file.name}: {error}.")
+    except (FileNotFoundError, IsADirectoryError):
+        fail(f"{file} is no file.", WRONG_USE)
+    guess, wanted = _settings(lines, where, map or [], no_header, given)
+    if not json or not yes:
+        _preview(file, how, guess, wanted, lines)
+    if not yes:
+        if not sys.stdin.isatty():
+            fail("nothing was imported: say --yes, or answer at a terminal.", WRONG_USE)
+        if not typer.confirm(f"Import into {into}?", err=True):
+            fail("nothing was imported.")
+    id = _run(lambda db: _uploaded(db, file.name, how, parts, size, into, wanted))
+    _go_on(url, id, json)
+
+
+@lists.command()
+def resume(
+    number: Annotated[int | None, typer.Argument(metavar="[IMPORT]", help="Which; else all.")] = None,
+    json: Json = False,
+) -> None:
+    """Go on with imports that were broken off. A running server does so by itself."""
+    from dialer.call_lists import imports
+
+    url = database_url()
+    found = [number] if number is not None else _run(imports.waiting)
+    if not found:
+        _say("No import waits to be gone on with.")
+    for id in found:
+        _go_on(url, id, json)
+
+
+@lists.command("imports")
+def list_imports(
+    name: Annotated[str | None, typer.Argument(metavar="[LIST]", help="Only into this list.")] = None,
+    json: Json = False,
+) -> None:
+    """Show imports, the newest first."""
+    from cti.terminal_text import columns
+    from dialer.call_lists import imports
+
+    async def work(db: Connection) -> Any:
+        return await imports.of_list(db, await _find(db, name) if name else None)
+
+    found = _run(work)
+    if json:
+        _json([_plain(view) for view in found])
+        return
+    table = [("NUMBER", "FILE", "STATE", "ADDED", "NOT TAKEN", "DUPLICATES", "WHEN", "BY")]
+    for one in found:
+        when = one.created.strftime("%Y-%m-%d %H:%M")
+        counts = (f"{one.added:,}", f"{one.bad:,}", f"{one.duplicates:,}")
+        table.append((str(one.id), one.file, one.state, *counts, when, one.created_by))
+    _say("\n".join(columns(table)) if found else "There are none.")
+
+
+@lists.command("bad-rows")
+def bad_rows(
+    number: Import,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Into this file; else shown.")] = None,
+    code: Annotated[str | None, typer.Option(help="Only rows of this code, like bad_number.")] = None,
+    json: Json = False,
+) -> None:
+    """Give back the rows that were not taken, as CSV with the reason: repair them and import that file."""
+    from cti import audit
+    from dialer.call_lists import imports
+
+    async def work(db: Connection) -> Any:
+        view = await imports.read(db, number)
+        await audit.record(db, _us(), "list_import.bad_rows_read", str(number))
+        if json:
+            return await imports.bad_rows(db, number, limit=1_000_000, code=code)
+        with output.open("wb") if output else _Standard() as to:
+            async for part in imports.bad_rows_csv(db, view, code=code):
+                to.write(part)
+        return view
+
+    found = _run(work)
+    if json:
+        _json([_plain(row) for row in found])
+    elif output:
+        _say(f"{output}: {found.bad:,} rows.")
+
+
+@lists.command()
+def undo(number: Import, yes: Yes = False, json: Json = False) -> None:
+    """Take the contacts of an import out again; those that have been called stay."""
+    from cti import audit
+    from dialer.call_lists import imports
+
+    async def about(db: Connection) -> ImportView:
+        return await imports.read(db, number)
+
+    view = _run(about)
+    _sure(yes, f"Take out what came with {view.file} ({view.added:,} contacts)?")
+
+    async def work(db: Connection) -> ImportView:
+        async with db.transaction():
+            if view.state == "running":
+                await imports.cancel(db, number)
+            undone = await imports.undo(db, number, _us().login)
+            await audit.record(
+                db,
+                _us(),
+                "list_import.undone",
+                str(number),
+                {"removed": undone.removed, "stayed": undone.stayed},
+            )
+        return undone
+
+    done = _run(work)
+    if json:
+        _json(_plain(done))
+        return
+    _say(f"{done.removed:,} contacts are gone.")
+    if done.stayed:
+        _say(f"{done.stayed:,} stay: they have been called, or are being called now.")
+
+
+# ------------------------------------------------------------------------------------------------------ lists
+
+
+@lists.command()
+def create(name: Annotated[str, typer.Argument(help="What the list is called.")], json: Json = False) -> None:
+    """Make an empty list."""
+    from cti import audit
+    from dialer.lists import NewList
+    from dialer.lists import create as make
+
+    new = _valid(NewList, name=name)
+
+    async def work(db: Connection) -> ListView:
+        async with db.transaction():
+            await audit.record(db, _us(), "list.created", new.name)
+            return await make(db, new, _us().login)
+
+    made = _run(work)
+    if json:
+        _json(_plain(made))
+    else:
+        _say(f"List {made.name} is there, number {made.id}.")
+
+
+@lists.command()
+def show(name: List, json: Json = False) -> None:
+    """Show a list: how it stands, and who can be called, who not, and why."""
+    from dialer.call_lists.before_launch import before_launch, by_law
+    from dialer.law.profiles import load
+    from dialer.lists import read
+
+    folder = settings().dialer.profiles
+
+    async def work(db: Connection) -> Any:
+        id = await _find(db, name)
+        profiles = load(*([Path(folder)] if folder else []))
+        return await read(db, id), await before_launch(db, id, by_law(lambda: db, lambda: profiles))
+
+    one, told = _run(work)
+    if json:
+        _json({**_plain(one), "before_launch": _plain(told)})
+        return
+    _say(
+        f"{one.name} (number {one.id}, version {one.version}): {one.total:,} contacts, priority {one.priority}"
+    )
+    for hindrance in told.hindrances:
+        _say(f"  not called: {hindrance}")
+    for reason in told.reasons:
+        _say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
+    if not told.whole and told.asked:
+        _say(f"  (the law was asked about the first {told.asked:,})")
+
+
+@lists.command("set")
+def change(
+    name: List,
+    rename: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    campaign: Annotated[
+        str | None, typer.Option(help='The campaign that calls it, by name or number; "" for none.')
+    ] = None,
+    active: Annotated[bool | None, typer.Option("--active/--inactive", help="Whether it is called.")] = None,
+    priority: Annotated[int | None, typer.Option(min=0, max=100, help="Higher is called first.")] = None,
+    script: Annotated[Path | None, typer.Option(help="File with the agents' script.")] = None,
+    team: Annotated[list[str] | None, typer.Option(help="Assigned to this team; may be repeated.")] = None,
+    agent: Annotated[list[str] | None, typer.Option(help="Assigned to this agent; may be repeated.")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option(help="Assigned to this department; may be repeated.")
+    ] = None,
+    position: Annotated[
+        list[str] | None, typer.Option(help="Assigned to this position; may be repeated.")
+    ] = None,
+    to_all: Annotated[bool, typer.Option("--to-all", help="Assigned to everybody of the campaign.")] = False,
+    max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Attempts to one contact.")] = None,
+    json: Json = False,
+) -> None:
+    """Change what is given of a list. Who it is assigned to replaces those of before."""
+    from cti import audit
+    from dialer.lists import Assigned, ListEdit, read
+    from dialer.lists import change as write
+
+    given: dict[str, Any] = {
+        field: value
+        for field, value in (("name", rename), ("active", active), ("priority", priority))
+        if value is not None
+    }
+    if script is not None:
+        try:
+            given["script"] = script.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            fail(f"the script cannot be read from {script}: {error}.", WRONG_USE)
+
+    async def work(db: Connection) -> ListView:
+        async with db.transaction():
+            now = await read(db, await _find(db, name))
+            if campaign is not None:
+                given["campaign"] = await _campaign(db, campaign) if campaign else None
+            if to_all or team or agent or unit or position or max_attempts is not None:
+                new = now.settings.model_copy()
+                if to_all or team or agent or unit or position:
+                    new.assigned = _valid(
+                        Assigned,
+                        teams=team or [],
+                        agents=agent or [],
+                        units=unit or [],
+                        positions=position or [],
+                    )
+                new.max_attempts = max_attempts or new.max_attempts
+                given["settings"] = new
+            edit = _valid(ListEdit, **given)
+            await audit.record(db, _us(), "list.changed", str(now.id), {"fields": sorted(given)})
+            return await write(db, now.id, edit, version=now.version, by=_us().login)
+
+    changed = _run(work)
+    if json:
+        _json(_plain(changed))
+    else:
+        _say(f"Changed {changed.name}.")
+
+
+@lists.command()
+def merge(
+    name: List,
+    others: Annotated[
+        list[str], typer.Argument(metavar="OTHERS...", help="Lists that go into it and are gone then.")
+    ],
+    keep_duplicates: Annotated[
+        bool, typer.Option("--keep-duplicates", help="The same number may be there twice.")
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Merge other lists into one; of contacts with the same number the best stays."""
+    from dialer.call_lists import contacts
+
+    _sure(yes, f"Merge {', '.join(others)} into {name}?")
+
+    async def work(db: Connection, by: str) -> Any:
+        target = await _find(db, name)
+        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", target)
+        sources = [await _find(db, other) for other in others]
+        return target, await contacts.merge(
+            db, target, sources, version=version, by=by, duplicates=keep_duplicates
+        )
+
+    moved = _changed("list.merged", work)
+    _told(moved, json, f"{moved.moved:,} contacts moved, {moved.removed:,} duplicates removed.")
+
+
+@lists.command()
+def split(
+    name: List,
+    parts: Annotated[int | None, typer.Option(min=2, max=50, help="Into so many of the same size.")] = None,
+    into: Annotated[str | None, typer.Option(help="What fits --where into a new list of this name.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="state=, outcome=, country=, language=, zone=, q= (text), data:KEY=; all must fit."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Split a list evenly, or move what fits into a new one."""
+    from dialer.call_lists import contacts
+    from dialer.call_lists.contacts import ContactFilter
+
+    if (parts is None) == (into is None) or (into is None) != (not where):
+        fail("say --parts N, or --into NAME with --where FIELD=VALUE.", WRONG_USE)
+    fits: dict[str, Any] = {"data": {}}
+    for one in where or []:
+        field, equals, value = one.partition("=")
+        if not equals:
+            fail(f"--where {one}: say FIELD=VALUE.", WRONG_USE)
+        if field.startswith("data:"):
+            fits["data"][field.removeprefix("data:")] = value
+        else:
+            fits[field] = value
+    wanted = _valid(ContactFilter, **fits)
+
+    async def work(db: Connection, by: str) -> Any:
+        id = await _find(db, name)
+        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
+        if parts is not None:
+            return id, await contacts.split_evenly(db, id, parts, version=version, by=by)
+        return id, await contacts.split_off(db, id, wanted, str(into), version=version, by=by)
+
+    moved = _changed("list.split", work)
+    _told(moved, json, f"{moved.moved:,} contacts moved into {len(moved.lists)} new list(s).")
+
+
+@lists.command()
+def dedupe(
+    names: Annotated[list[str], typer.Argument(metavar="LISTS...", help="Taken together.")],
+    same: Annotated[str, typer.Option(help="The same number, or person (customer number).")] = "number",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Remove duplicates within and across lists; the best contact stays."""
+    from dialer.call_lists import contacts
+
+    if same not in ("number", "person"):
+        fail("--same is number or person.", WRONG_USE)
+    _sure(yes, f"Remove duplicates within {', '.join(names)}?")
+
+    async def work(db: Connection, by: str) -> Any:
+        ids = [await _find(db, name) for name in names]
+        how: Any = same
+        return ids[0], await contacts.dedupe(db, ids, same=how, by=by)
+
+    moved = _changed("list.deduped", work)
+    _told(moved, json, f"{moved.removed:,} duplicates removed.")
+
+
+@lists.command()
+def delete(name: List, yes: Yes = False) -> None:
+    """Delete a list with its contacts; attempts stay as evidence."""
+    from dialer.lists import delete as remove
+
+    _sure(yes, f"Delete {name} with all its contacts?")
+
+    async def work(db: Connection, by: str) -> Any:
+        id = await _find(db, name)
+        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
+        return id, await remove(db, id, version=version)
+
+    gone = _changed("list.deleted", work)
+    _say(f"{name} and its {gone:,} contacts are gone.")
+
+
+# ------------------------------------------------------------------------------------------------ parts of an import
+
+
+def _home() -> str:
+    """The country of the first PBX in the settings; fails where there is none."""
+    pbxs = settings().pbx
+    if not pbxs:
+        fail("say the country of numbers without a country code: --country GB.", WRONG_USE)
+    return next(iter(pbxs.values())).region
+
+
+def _opened(
+    file: Path, sheet: str, at_end: Callable[[Callable[[], None]], object]
+) -> tuple[Format, Callable[[], Iterator[bytes]], int]:
+    """How the file is written, its parts as CSV (again and again), and its size in bytes. Raises NotASheet, OSError."""
+    import tempfile
+
+    from dialer.call_lists.imports import LARGEST_FILE, OURS
+    from dialer.call_lists.sheets import PART, NotASheet, Sniffer, as_csv, open_workbook
+
+    sniffer = Sniffer()
+    for part in _parts(file):
+        sniffer.feed(part)
+    if sniffer.size > LARGEST_FILE:
+        raise NotASheet(f"a file holds at most {LARGEST_FILE >> 20} MiB: split it")
+    if not sniffer.is_workbook:
+        return sniffer.format, lambda: _parts(file), sniffer.size
+    how, rows = open_workbook(file, sheet)
+    unpacked = tempfile.TemporaryFile(prefix="cti-lists-")  # noqa: SIM115
+    at_end(unpacked.close)
+    size = sum(unpacked.write(part) for part in as_csv(rows))
+
+    def again() -> Iterator[bytes]:
+        unpacked.seek(0)
+        while part := unpacked.read(PART):
+            yield part
+
+    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets), again, size
+
+
+def _parts(file: Path) -> Iterator[bytes]:
+    from dialer.call_lists.sheets import PART
+
+    with file.open("rb") as opened:
+        while part := opened.read(PART):
+            yield part
+
+
+def _first(parts: Iterator[bytes], how: Format) -> list[Line]:
+    from dialer.call_lists.imports import first_rows
+
+    return first_rows(parts, how)
+
+
+def _settings(
+    lines: Any, country: str, maps: Any, no_header: bool, given: dict[str, Any]
+) -> tuple[Guess, ImportSettings]:
+    from dialer.call_lists.columns import guess
+    from dialer.call_lists.rows import ImportSettings
+
+    found = guess([line.cells for line in lines if not line.broken], country)
+    header = found.header and not no_header
+    names = [cell.strip() for cell in lines[0].cells] if lines and header else []
+    chosen = [*found.columns]
+    for one in maps:
+        column, equals, field = one.rpartition("=")
+        if not equals:
+            fail(f"--map {one}: say COLUMN=FIELD.", WRONG_USE)
+        place = names.index(column) if column in names else int(column) - 1 if column.isdecimal() else -1
+        if not 0 <= place < len(chosen):
+            fail(
+                f"--map {one}: there is no column {column}; there are {', '.join(names) or len(chosen)}.",
+                WRONG_USE,
+            )
+        wanted = "" if field == "none" else field
+        if wanted != "phone":
+            chosen = ["" if other == wanted else other for other in chosen]
+        chosen[place] = wanted
+    if "phone" not in chosen:
+        fail("no column looks like a phone number: say which, --map COLUMN=phone.", WRONG_USE)
+    return found, _valid(ImportSettings, columns=chosen, header=header, country=country, **given)
+
+
+def _preview(file: Path, how: Format, guess: Guess, wanted: ImportSettings, lines: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from cti.terminal_text import plain
+    from dialer.call_lists.imports import preview
+
+    console = Console(stderr=True, highlight=False)
+    told = f"sheet {how.sheet}" if how.sheet else f"{how.encoding}, separator {how.separator!r}"
+    console.print(
+        f"{plain(file.name)}: {told}; numbers without a country code are {wanted.country}'s", markup=False
+    )
+    names = list(lines[0].cells) if wanted.header and lines else []
+    meaning = Table("column", "is", box=box.SIMPLE)
+    for n, column in enumerate(wanted.columns):
+        meaning.add_row(plain(names[n] if n < len(names) else f"{n + 1}", 40), column or "(left out)")
+    console.print(meaning)
+    shown = Table("row", "number", "name", "where", "more, or why not", box=box.SIMPLE)
+    rows = preview(lines, wanted, 10)
+    for row in rows:
+        shown.add_row(*_preview_row(row))
+    console.print(shown)
+    bad = sum(bool(row.why_not) for row in preview(lines, wanted, 200))
+    if bad:
+        seen = min(200, len(lines) - wanted.header)
+        console.print(f"Of the first {seen} rows {bad} would not be taken; they are kept with the reason.")
+
+
+def _preview_row(row: PreviewRow) -> tuple[str, ...]:
+    from rich.markup import escape
+
+    from cti.terminal_text import plain
+
+    if row.why_not:
+        return (str(row.row), "-", "", "", "[red]" + escape(plain(row.why_not, 60)) + "[/red]")
+    more = ", ".join(f"{key} {value}" for key, value in row.data.items())
+    zones = row.zones[0] if len(row.zones) == 1 else f"{len(row.zones)} zones" if row.zones else "no zone"
+    return (
+        str(row.row),
+        row.number,
+        escape(plain(row.name, 30)),
+        f"{row.country} {zones}",
+        escape(plain(more, 60)),
+    )
+
+
+async def _uploaded(
+    db: Connection,
+    name: str,
+    how: Format,
+    parts: Callable[[], Iterator[bytes]],
+    size: int,
+    list_name: str,
+    wanted: Any,
+) -> int:
+    from cti import audit
+    from dialer.call_lists import imports
+    from dialer.lists import NewList, by_name, create
+
+    new = _valid(NewList, name=list_name)
+    id = await imports.begin(db, name, _us().login)
+    for number, part in enumerate(parts()):
+        await imports.add_part(db, id, number, part)
+    await imports.uploaded(db, id, how, size)
+    async with db.transaction():
+        target = await by_name(db, new.name)
+        if target is None:
+            target = (await create(db, new, _us().login)).id
+        await imports.start(db, id, target, wanted)
+        await audit.record(db, _us(), "list_import.started", str(id), {"file": name, "list": target})
+    return id
+
+
+def _go_on(url: str, id: int, json: bool) -> None:
+    """Works on an import to its end, with a bar; fails with how to go on if it is broken off."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from cti import logs
+    from cti.database import DatabaseUnavailable
+    from dialer.call_lists import imports
+
+    logs.none()
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            shown = bar.add_task("importing", total=1.0)
+
+            def told(view: ImportView) -> None:
+                bar.update(
+                    shown, completed=view.share, description=f"{view.added:,} added, {view.bad:,} not taken"
+                )
+
+            done = asyncio.run(imports.run(url, id, told))
+            bar.update(shown, completed=1.0)
+    except imports.Busy:
+        fail(f"a server or another command is working on import {id}: cti lists imports shows how far it is.")
+    except imports.NoImport:
+        fail(f"there is no import {id}: cti lists imports shows them.", WRONG_USE)
+    except DatabaseUnavailable as error:
+        fail(f"{error} Nothing is lost: go on with cti lists resume {id}")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ncti: stopped; go on with cti lists resume {id}\n")
+        raise
+    if json:
+        _json(_plain(done))
+    else:
+        _say(f"{done.added:,} contacts added (import {done.id}).")
+        if done.bad:
+            twice = f", {done.duplicates:,} of them duplicates" if done.duplicates else ""
+            _say(f"{done.bad:,} rows were not taken{twice}: cti lists bad-rows {done.id} -o repair.csv")
+    if done.state != "done":
+        fail(f"the import is {done.state}: {done.why or 'somebody has ended it'}")
+
+
+# ------------------------------------------------------------------------------------------------ what all share
+
+
+class _Standard:
+    """The standard output as bytes."""
+
+    def __enter__(self) -> Any:
+        sys.stdout.flush()
+        return getattr(sys.stdout, "buffer", None) or self
+
+    def write(self, part: bytes) -> None:
+        sys.stdout.write(part.decode())
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.flush()
+
+
+def _run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
+    import asyncio
+
+    from cti import logs
+    from cti.database import connection
+    from dialer.call_lists.imports import NoImport
+    from dialer.lists import ChangedMeanwhile, NameTaken, NoList, NotPossible
+
+    logs.none()
+
+    async def within() -> T:
+        async with connection(database_url(), name="cti lists", jit="off") as db:
+            return await work(db)
+
+    try:
+        return asyncio.run(within())
+    except NoList as error:
+        fail(f"there is no list {error}: cti lists shows them.", WRONG_USE)
+    except NoImport:
+        fail("there is no such import: cti lists imports shows them.", WRONG_USE)
+    except ChangedMeanwhile:
+        fail("somebody else is changing this list: try again.")
+    except (NameTaken, NotPossible) as error:
+        fail(f"{error}.")
+
+
+def _changed(action: str, work: Callable[[Connection, str], Coroutine[Any, Any, Any]]) -> Any:
+    """Does work that gives the list and what came of it, in one transaction with its line in the audit trail."""
+    from cti import audit
+
+    async def within(db: Connection) -> Any:
+        async with db.transaction():
+            id, told = await work(db, _us().login)
+            await audit.record(db, _us(), action, str(id))
+        return told
+
+    return _run(within)
+
+
+async def _find(db: Connection, name: str) -> int:
+    """The list of this name, or of this number where none is called so; raises NoList."""
+    from dialer.lists import NoList, by_name
+
+    found = await by_name(db, name)
+    if found is None and name.isdecimal() and len(name) < 19:
+        found = await db.fetchval("SELECT id FROM call_lists WHERE id = $1", int(name))
+    if found is None:
+        raise NoList(name)
+    return int(found)
+
+
+async def _campaign(db: Connection, name: str) -> int:
+    from dialer.lists import NotPossible
+
+    found = await db.fetchval("SELECT id FROM campaigns WHERE name = $1", name)
+    if found is None and name.isdecimal() and len(name) < 19:
+        found = await db.fetchval("SELECT id FROM campaigns WHERE id = $1", int(name))
+    if found is None:
+        raise NotPossible("no_campaign", f"there is no campaign {name}")
+    return int(found)
+
+
+def _valid(kind: Callable[..., T], **values: Any) -> T:
+    from pydantic import ValidationError
+
+    from cti.commands import sentence
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        fail(f"{sentence(error)}.", WRONG_USE)
+
+
+def _us() -> Actor:
+    """Who works at the server's own command line."""
+    from cti.people import Actor, Role
+
+    return Actor(login="cti", name="command line", role=Role.ADMIN, via="system")
+
+
+def _sure(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail("nothing was changed: say --yes, or answer at a terminal.", WRONG_USE)
+    if not typer.confirm(question, err=True):
+        fail("nothing was changed.")
+
+
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    from cti.hub import pack
+
+    return msgspec.json.decode(pack(value))
+
+
+def _json(value: Any) -> None:
+    show_json(value)
+
+
+def _told(value: Any, json: bool, sentence: str) -> None:
+    if json:
+        _json(_plain(value))
+    else:
+        _say(sentence)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")

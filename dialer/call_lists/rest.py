@@ -1,0 +1,597 @@
+"""REST routes of call lists: lists, their contacts, files that are imported, and what is to be known before a launch.
+
+For supervisors and administrators. A supervisor sees lists that are assigned to a team or an agent of theirs, or to nobody
+yet. Whatever changes contacts, and every download of rows with personal data, is in the audit trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from cti import audit
+from cti.openapi import SUPERVISORS, Route
+from cti.people import Directory
+from cti.problems import Problem, of_refusal
+from cti.rest.pages import Page, Paging, decode, encode
+from cti.rest.serving import Asked, Reply, Translate
+from dialer import lists
+from dialer.call_lists import contacts, imports
+from dialer.call_lists.before_launch import BeforeLaunch, Judge, before_launch, contacts_of
+from dialer.call_lists.columns import Guess
+from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved
+from dialer.call_lists.import_desk import ImportDesk, WorkerFailed
+from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
+from dialer.call_lists.rows import Country, ImportSettings
+from dialer.call_lists.sheets import PART, NotASheet, Sniffer
+from dialer.call_lists.target_group import NoGroup, TargetGroups, rows_of_group
+from dialer.lists import STRICT, ListEdit, ListView, Name, NewList
+from dialer.management.settings import Retried
+
+if TYPE_CHECKING:
+    from cti.database import Pool, PoolConnection
+
+Id = Annotated[int, Field(ge=1, lt=1 << 63)]
+
+
+class OneList(BaseModel):
+    """The list that the address names."""
+
+    list: Id
+
+
+class OneReason(OneList):
+    """A list, and a reason as `before-launch` names it."""
+
+    reason: Annotated[str, StringConstraints(pattern=r"^[a-z_]+(:[a-z_]+)?$", max_length=60)]
+
+
+class OneImport(BaseModel):
+    """The import that the address names."""
+
+    id: Id
+
+
+class ListsAsked(Paging):
+    """Which lists."""
+
+    campaign: Id | None = None
+
+
+class ContactSearch(ContactFilter):
+    """Which contacts: all that fit everything given; and which part of them."""
+
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+
+
+class MergeAsked(BaseModel):
+    """Lists to be merged into this one. `duplicates`: contacts with the same number all stay."""
+
+    model_config = STRICT
+
+    lists: list[Id] = Field(min_length=1, max_length=contacts.MOST_LISTS)
+    duplicates: bool = False
+
+
+class SplitAsked(BaseModel):
+    """Into so many `parts` of the same size, or what fits a filter into a new list of this `name`."""
+
+    model_config = STRICT
+
+    parts: int | None = Field(default=None, ge=2, le=contacts.MOST_PARTS)
+    name: Name | None = None
+    filter: ContactFilter | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> SplitAsked:
+        if (self.parts is None) == (self.filter is None) or (self.filter is None) != (self.name is None):
+            raise ValueError("say parts, or filter and name")
+        return self
+
+
+class DedupeAsked(BaseModel):
+    """Within these lists taken together; the `same` number or person."""
+
+    model_config = STRICT
+
+    lists: list[Id] = Field(min_length=1, max_length=contacts.MOST_LISTS)
+    same: Literal["number", "person"] = "number"
+
+
+class RecycleAsked(BaseModel):
+    """Used-up contacts whose last attempt ended so are called again."""
+
+    model_config = STRICT
+
+    outcomes: list[Retried] = Field(min_length=1, max_length=20)
+
+
+class Recycled(BaseModel):
+    """How many contacts are open again."""
+
+    opened: int
+
+
+class UploadAsked(BaseModel):
+    """What the file is called, the country of numbers without a country code, and which sheet of a workbook."""
+
+    model_config = STRICT
+
+    file: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    country: Country
+    sheet: Annotated[str, StringConstraints(max_length=100)] = ""
+
+
+class Uploaded(BaseModel):
+    """A file that is there: what its columns probably mean, `settings` to start with (null if no column looks like a phone
+    number), and what would become of its first rows."""
+
+    about: ImportView
+    guess: Guess
+    settings: ImportSettings | None
+    preview: list[PreviewRow]
+
+
+class PreviewAsked(BaseModel):
+    """What would become of the first rows with these settings."""
+
+    model_config = STRICT
+
+    settings: ImportSettings
+
+
+class Preview(BaseModel):
+    """What would become of the first rows."""
+
+    items: list[PreviewRow]
+
+
+class StartAsked(BaseModel):
+    """Into which list: an existing one, or a new one of this name."""
+
+    model_config = STRICT
+
+    list: Id | None = None
+    name: Name | None = None
+    settings: ImportSettings
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> StartAsked:
+        if (self.list is None) == (self.name is None):
+            raise ValueError("say list, or name")
+        return self
+
+
+class FromGroup(BaseModel):
+    """A target group of customers to be imported, into an existing list or a new one."""
+
+    model_config = STRICT
+
+    group: Id
+    list: Id | None = None
+    name: Name | None = None
+    country: Country
+    duplicates: Literal["list", "active", "all", "keep"] = "list"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> FromGroup:
+        if (self.list is None) == (self.name is None):
+            raise ValueError("say list, or name")
+        return self
+
+
+class ImportsAsked(Paging):
+    """Which imports."""
+
+    list: Id | None = None
+
+
+class BadRowsAsked(Paging):
+    """Which rows: all, or those of one code."""
+
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] | None = None
+
+
+class BadRowsCsv(BaseModel):
+    """Which rows: all, or those of one code."""
+
+    model_config = STRICT
+
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")] | None = None
+
+
+def routes(
+    *,
+    pool: Callable[[], Pool],
+    directory: Directory,
+    desk: ImportDesk,
+    law: Judge | None = None,
+    target_groups: TargetGroups | None = None,
+    largest: int = imports.LARGEST_FILE,
+) -> list[Route]:
+    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts; `target_groups`: customers by
+    a saved query."""
+
+    @asynccontextmanager
+    async def trailed(
+        asked: Asked, action: str, target: str, detail: dict[str, Any]
+    ) -> AsyncIterator[PoolConnection]:
+        async with pool().acquire(timeout=5) as db, db.transaction():
+            yield db
+            await audit.record(db, asked.who, action, target, detail, asked.request.remote)
+
+    def sees(asked: Asked, found: ListView) -> bool:
+        return lists.oversees(asked.who, found.settings.assigned, directory)
+
+    async def one(asked: Asked, id: int) -> ListView:
+        found = await lists.read(pool(), id)
+        if not sees(asked, found):
+            raise lists.NoList
+        return found
+
+    async def many(asked: Asked, ids: list[int]) -> None:
+        for id in ids:
+            await one(asked, id)
+
+    def version(asked: Asked) -> int:
+        match = asked.match or ""
+        if not match.isdecimal() or len(match) > 9:
+            raise lists.ChangedMeanwhile
+        return int(match)
+
+    # ------------------------------------------------------------------------------------------ lists
+
+    async def list_all(asked: Asked) -> dict[str, Any]:
+        wanted: ListsAsked = asked.query
+        after = decode(wanted.cursor, str) if wanted.cursor else ""
+        found = await lists.all_lists(pool(), after=after, limit=wanted.limit + 1, campaign=wanted.campaign)
+        part = found[: wanted.limit]
+        more = encode(part[-1].name) if len(found) > len(part) else None
+        return {"items": [view for view in part if sees(asked, view)], "next": more}
+
+    async def list_create(asked: Asked) -> Reply:
+        new: NewList = asked.body
+        if not lists.oversees(asked.who, new.settings.assigned, directory):
+            raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody yet")
+        async with trailed(asked, "list.created", new.name, {}) as db:
+            made = await lists.create(db, new, asked.who.login)
+        return Reply(value=made, version=made.version, headers={"Location": f"/api/v1/lists/{made.id}"})
+
+    async def list_read(asked: Asked) -> Reply:
+        found = await one(asked, asked.params.list)
+        return Reply(value=found, version=found.version)
+
+    async def list_change(asked: Asked) -> Reply:
+        edit: ListEdit = asked.body
+        await one(asked, asked.params.list)
+        if edit.settings is not None and not lists.oversees(asked.who, edit.settings.assigned, directory):
+            raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
+        fields = {"fields": sorted(edit.model_fields_set)}
+        async with trailed(asked, "list.changed", str(asked.params.list), fields) as db:
+            changed = await lists.change(
+                db, asked.params.list, edit, version=version(asked), by=asked.who.login
+            )
+        return Reply(value=changed, version=changed.version)
+
+    async def list_delete(asked: Asked) -> None:
+        found = await one(asked, asked.params.list)
+        detail: dict[str, Any] = {"name": found.name}
+        async with trailed(asked, "list.deleted", str(found.id), detail) as db:
+            detail["contacts"] = await lists.delete(db, found.id, version=version(asked))
+
+    async def list_contacts(asked: Asked) -> dict[str, Any]:
+        wanted: ContactSearch = asked.body
+        await one(asked, asked.params.list)
+        after = decode(wanted.cursor, int) if wanted.cursor else 0
+        fits = ContactFilter(**wanted.model_dump(exclude={"limit", "cursor"}))
+        found = await contacts.page(pool(), asked.params.list, fits, after=after, limit=wanted.limit + 1)
+        return _page(found, wanted.limit, lambda row: row.id)
+
+    async def list_merge(asked: Asked) -> Moved:
+        wanted: MergeAsked = asked.body
+        await many(asked, [asked.params.list, *wanted.lists])
+        async with trailed(asked, "list.merged", str(asked.params.list), {"lists": wanted.lists}) as db:
+            return await contacts.merge(
+                db,
+                asked.params.list,
+                wanted.lists,
+                version=version(asked),
+                by=asked.who.login,
+                duplicates=wanted.duplicates,
+            )
+
+    async def list_split(asked: Asked) -> Moved:
+        wanted: SplitAsked = asked.body
+        id, by = asked.params.list, asked.who.login
+        await one(asked, id)
+        detail: dict[str, Any] = {"parts": wanted.parts, "name": wanted.name}
+        async with trailed(asked, "list.split", str(id), detail) as db:
+            if wanted.parts is not None:
+                moved = await contacts.split_evenly(db, id, wanted.parts, version=version(asked), by=by)
+            else:
+                assert wanted.filter is not None
+                assert wanted.name is not None
+                moved = await contacts.split_off(
+                    db, id, wanted.filter, wanted.name, version=version(asked), by=by
+                )
+            detail |= {"moved": moved.moved, "lists": list(moved.lists)}
+        return moved
+
+    async def list_dedupe(asked: Asked) -> Moved:
+        wanted: DedupeAsked = asked.body
+        await many(asked, wanted.lists)
+        detail: dict[str, Any] = {"lists": wanted.lists, "same": wanted.same}
+        async with trailed(asked, "list.deduped", str(wanted.lists[0]), detail) as db:
+            moved = await contacts.dedupe(db, wanted.lists, same=wanted.same, by=asked.who.login)
+            detail["removed"] = moved.removed
+        return moved
+
+    async def list_recycle(asked: Asked) -> Recycled:
+        wanted: RecycleAsked = asked.body
+        id = asked.params.list
+        await one(asked, id)
+        detail: dict[str, Any] = {"outcomes": wanted.outcomes}
+        async with trailed(asked, "list.recycled", str(id), detail) as db:
+            opened = await contacts.recycle(
+                db, id, wanted.outcomes, version=version(asked), by=asked.who.login
+            )
+            detail["opened"] = opened
+        return Recycled(opened=opened)
+
+    async def list_launch(asked: Asked) -> BeforeLaunch:
+        await one(asked, asked.params.list)
+        return await before_launch(pool(), asked.params.list, law)
+
+    async def list_reason(asked: Asked) -> dict[str, Any]:
+        wanted: Paging = asked.query
+        await one(asked, asked.params.list)
+        after = decode(wanted.cursor, int) if wanted.cursor else 0
+        found = await contacts_of(
+            pool(), asked.params.list, asked.params.reason, law, after=after, limit=wanted.limit + 1
+        )
+        return _page(found, wanted.limit, lambda row: row.id)
+
+    # ---------------------------------------------------------------------------------------- imports
+
+    async def import_of(asked: Asked) -> ImportView:
+        view = await imports.read(pool(), asked.params.id)
+        if view.list is None:
+            if not asked.who.is_admin and view.created_by != asked.who.login:
+                raise NoImport
+        elif not sees(asked, await lists.read(pool(), view.list)):
+            raise NoImport
+        return view
+
+    async def import_all(asked: Asked) -> dict[str, Any]:
+        wanted: ImportsAsked = asked.query
+        if wanted.list is not None:
+            await one(asked, wanted.list)
+        elif not asked.who.is_admin:
+            raise Problem(422, "bad_value", "list: say of which list")
+        before = decode(wanted.cursor, int) if wanted.cursor else None
+        found = await imports.of_list(pool(), wanted.list, before=before, limit=wanted.limit + 1)
+        return _page(found, wanted.limit, lambda row: row.id)
+
+    async def import_upload(asked: Asked) -> Reply:
+        wanted: UploadAsked = asked.query
+        id = await imports.begin(pool(), wanted.file, asked.who.login)
+        try:
+            view = await _received(asked, id, wanted)
+            shown = await _shown(view, wanted.country)
+            detail = {"file": wanted.file, "bytes": view.bytes}
+            await audit.record(
+                pool(), asked.who, "list_import.uploaded", str(id), detail, asked.request.remote
+            )
+        except BaseException:
+            await imports.forget(pool(), id)
+            raise
+        return Reply(value=shown, headers={"Location": f"/api/v1/list-imports/{id}"})
+
+    async def _received(asked: Asked, id: int, wanted: UploadAsked) -> ImportView:
+        sniffer, part, waiting = Sniffer(), 0, bytearray()
+        async for chunk in asked.request.content.iter_any():
+            waiting += chunk
+            if sniffer.size + len(waiting) > largest:
+                raise Problem(413, "too_large", f"a file holds at most {largest >> 20} MiB: split it")
+            while len(waiting) >= PART:
+                content, waiting = bytes(waiting[:PART]), waiting[PART:]
+                sniffer.feed(content)
+                await imports.add_part(pool(), id, part, content)
+                part += 1
+        if waiting:
+            sniffer.feed(bytes(waiting))
+            await imports.add_part(pool(), id, part, bytes(waiting))
+        how, size = sniffer.format, sniffer.size
+        if sniffer.is_workbook:
+            how, size = await desk.unpack(id, wanted.sheet)
+        return await imports.uploaded(pool(), id, how, size)
+
+    async def _shown(view: ImportView, country: str) -> Uploaded:
+        lines = await imports.sample(pool(), view)
+        guessed, settings = imports.guess_settings(lines, country)
+        rows = imports.preview(lines, settings) if settings else []
+        return Uploaded(about=view, guess=guessed, settings=settings, preview=rows)
+
+    async def import_preview(asked: Asked) -> Preview:
+        wanted: PreviewAsked = asked.body
+        view = await import_of(asked)
+        if view.state != "ready":
+            raise lists.NotPossible(
+                "wrong_state", f"this import is {view.state}: its file is no longer looked at"
+            )
+        return Preview(items=imports.preview(await imports.sample(pool(), view), wanted.settings))
+
+    async def import_start(asked: Asked) -> Reply:
+        wanted: StartAsked = asked.body
+        view = await import_of(asked)
+        if wanted.list is not None:
+            await one(asked, wanted.list)
+        detail = {"file": view.file, "columns": wanted.settings.columns, "country": wanted.settings.country}
+        async with trailed(asked, "list_import.started", str(view.id), detail) as db:
+            target = await _target(db, asked, wanted.list, wanted.name)
+            view = await imports.start(db, view.id, target, wanted.settings)
+        desk.wake()
+        return Reply(value=view, status=202)
+
+    async def _target(db: PoolConnection, asked: Asked, id: int | None, name: str | None) -> int:
+        if id is not None:
+            return id
+        assert name is not None
+        return (await lists.create(db, NewList(name=name), asked.who.login)).id
+
+    async def import_group(asked: Asked) -> Reply:
+        wanted: FromGroup = asked.body
+        if target_groups is None:
+            raise Problem(503, "unavailable", "there are no target groups on this server")
+        if wanted.list is not None:
+            await one(asked, wanted.list)
+        rows, columns, name = await rows_of_group(target_groups, wanted.group)
+        id = await imports.begin(pool(), f"target group {name}", asked.who.login)
+        try:
+            size = 0
+            part = 0
+            async for content in rows:
+                await imports.add_part(pool(), id, part, content)
+                size, part = size + len(content), part + 1
+            await imports.uploaded(pool(), id, imports.OURS, size)
+            settings = ImportSettings(
+                columns=columns, country=wanted.country, duplicates=wanted.duplicates, header=True
+            )
+            async with trailed(asked, "list_import.started", str(id), {"group": wanted.group}) as db:
+                target = await _target(db, asked, wanted.list, wanted.name)
+                view = await imports.start(db, id, target, settings)
+        except BaseException:
+            await imports.forget(pool(), id)
+            raise
+        desk.wake()
+        return Reply(value=view, status=202)
+
+    async def import_cancel(asked: Asked) -> ImportView:
+        view = await import_of(asked)
+        async with trailed(asked, "list_import.cancelled", str(view.id), {}) as db:
+            return await imports.cancel(db, view.id)
+
+    async def import_undo(asked: Asked) -> ImportView:
+        view = await import_of(asked)
+        detail: dict[str, Any] = {}
+        async with trailed(asked, "list_import.undone", str(view.id), detail) as db:
+            undone = await imports.undo(db, view.id, asked.who.login)
+            detail |= {"removed": undone.removed, "stayed": undone.stayed}
+        return undone
+
+    async def bad_rows(asked: Asked) -> dict[str, Any]:
+        wanted: BadRowsAsked = asked.query
+        view = await import_of(asked)
+        after = decode(wanted.cursor, int) if wanted.cursor else 0
+        found = await imports.bad_rows(pool(), view.id, after=after, limit=wanted.limit + 1, code=wanted.code)
+        return _page(found, wanted.limit, lambda row: row.row)
+
+    async def bad_rows_csv(asked: Asked) -> web.StreamResponse:
+        wanted: BadRowsCsv = asked.query
+        view = await import_of(asked)
+        await audit.record(
+            pool(), asked.who, "list_import.bad_rows_read", str(view.id), {}, asked.request.remote
+        )
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/csv; charset=utf-8",
+                "Content-Disposition": f'attachment; filename="import-{view.id}-not-taken.csv"',
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-store",
+            }
+        )
+        await response.prepare(asked.request)
+        if asked.request.method != "HEAD":
+            async for part in imports.bad_rows_csv(pool(), view, code=wanted.code):
+                await response.write(part)
+        await response.write_eof()
+        return response
+
+    base, files, away = "/api/v1/lists", "/api/v1/list-imports", frozenset({503})
+
+    def route(
+        method: str, path: str, handler: Callable[[Asked], Awaitable[Any]], summary: str, **more: Any
+    ) -> Route:
+        tag = "Imports of lists" if path.startswith(files) else "Lists"
+        more = {"roles": SUPERVISORS, "errors": away, **more}
+        return Route(method=method, path=path, handler=handler, summary=summary, tag=tag, **more)
+
+    of_list, of_import = {"params": OneList}, {"params": OneImport}
+    conflict = {"errors": away | {409}, "versioned": True}
+    return [
+        route("GET", base, list_all, "Call lists, by name.", query=ListsAsked, result=Page[ListView]),
+        route(
+            "POST", base, list_create, "A new list, empty.", body=NewList, result=ListView, status=201, idempotent=True
+        ),
+        route("POST", base + "/dedupe", list_dedupe, "Removes duplicates within and across lists.", body=DedupeAsked,
+              result=Moved, errors=away | {404}),
+        route("GET", base + "/{list}", list_read, "One list, its state as counts.", result=ListView, **of_list),
+        route("PATCH", base + "/{list}", list_change, "Changes a list: name, campaign, priority, script, settings.",
+              body=ListEdit, result=ListView, **of_list, **conflict),
+        route("DELETE", base + "/{list}", list_delete, "Deletes a list with its contacts; attempts stay.", status=204,
+              **of_list, **conflict),
+        route("POST", base + "/{list}/contacts/search", list_contacts, "Its contacts that fit.", body=ContactSearch,
+              result=Page[ContactView], **of_list),
+        route("POST", base + "/{list}/merge", list_merge, "Merges other lists into this one.", body=MergeAsked,
+              result=Moved, **of_list, **conflict),
+        route("POST", base + "/{list}/split", list_split, "Splits a list evenly, or what fits a filter off.",
+              body=SplitAsked, result=Moved, **of_list, **conflict),
+        route("POST", base + "/{list}/recycle", list_recycle, "Calls used-up contacts again.", body=RecycleAsked,
+              result=Recycled, **of_list, **conflict),
+        route("GET", base + "/{list}/before-launch", list_launch, "Who can be called, who not, and why.",
+              result=BeforeLaunch, **of_list),
+        route("GET", base + "/{list}/before-launch/{reason}", list_reason, "The contacts that a reason holds for.",
+              params=OneReason, query=Paging, result=Page[ContactView]),
+        route("GET", files, import_all, "Imports, the newest first.", query=ImportsAsked, result=Page[ImportView],
+              errors=away | {404}),
+        route("POST", files, import_upload, "Sends a file, CSV or Excel, as it is: what it holds, and a preview.",
+              query=UploadAsked, takes="application/octet-stream", result=Uploaded, status=201),
+        route("POST", files + "/from-target-group", import_group, "Imports a target group of customers.",
+              body=FromGroup, result=ImportView, status=202, errors=away | {404}),
+        route("GET", files + "/{id}", import_of, "One import and how far it is.", result=ImportView,
+              **of_import),
+        route("POST", files + "/{id}/preview", import_preview, "The first rows with other settings.",
+              body=PreviewAsked, result=Preview, **of_import),
+        route("POST", files + "/{id}/start", import_start, "Starts the import.", body=StartAsked, result=ImportView,
+              status=202, **of_import),
+        route("POST", files + "/{id}/cancel", import_cancel, "Ends it where it is; undo takes out what is in.",
+              result=ImportView, **of_import),
+        route("POST", files + "/{id}/undo", import_undo, "Takes its contacts out again, but who has been called.",
+              result=ImportView, **of_import),
+        route("GET", files + "/{id}/bad-rows", bad_rows, "Rows that were not taken, and why.", query=BadRowsAsked,
+              result=Page[BadRow], **of_import),
+        route("GET", files + "/{id}/bad-rows.csv", bad_rows_csv, "The same to be repaired and imported again.",
+              query=BadRowsCsv, raw="text/csv", **of_import),
+    ]  # fmt: skip
+
+
+def _page(found: list[Any], limit: int, key: Callable[[Any], int]) -> dict[str, Any]:
+    part = found[:limit]
+    return {"items": part, "next": encode(key(part[-1])) if len(found) > len(part) else None}
+
+
+TRANSLATE: dict[type[Exception], Translate] = {
+    lists.NoList: lambda _error: Problem(
+        404, "not_found", "there is no such list, or it is not one of yours"
+    ),
+    NoImport: lambda _error: Problem(404, "not_found", "there is no such import, or it is not one of yours"),
+    lists.ChangedMeanwhile: lambda _error: Problem(
+        412, "changed_meanwhile", "somebody else has changed the list: read it again"
+    ),
+    lists.NameTaken: lambda error: Problem(409, "name_taken", str(error)),
+    lists.NotPossible: of_refusal,
+    NoGroup: lambda error: Problem(404, "not_found", str(error)),
+    NotASheet: lambda error: Problem(422, "not_a_sheet", str(error)),
+    WorkerFailed: lambda _error: Problem(
+        503, "unavailable", "the file could not be read just now: try again"
+    ),
+}
+"""What is refused over REST, in its words; for `application(translate=...)`."""
+
+
+__all__ = ["TRANSLATE", "Key", "routes"]

@@ -1,0 +1,1 @@
+"""A campaign under way: contacts claimed, calls placed and followed, agents given to them, outcomes written."""

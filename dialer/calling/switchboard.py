@@ -1,0 +1,82 @@
+"""What the dialer needs of a PBX and of the agents: narrow ports, and the headers of an Originate. No I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cti.facts import CallView
+from cti.views import AgentView
+from dialer.management.settings import Campaign
+
+LOOK_SHORT_OF = 1.1
+"""Seconds before the end of the wait at which the dialplan tries the queue by itself: a queue waits whole seconds."""
+
+HEARD_BEFORE = 0.8
+"""Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
+
+LEAST_AFTER_AMD = 0.3
+"""Seconds left to find an agent after AMD, where it took the whole wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PbxPort:
+    """One PBX. `usable`: its state is known and its events come in time; `up`: its state is known. `calls`: ids of the
+    channels of calls that exist. `view`: a call by its id."""
+
+    name: str
+    originate: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, str]]]
+    send: Callable[[str, Mapping[str, str]], Awaitable[Mapping[str, str]]]
+    up: Callable[[], bool]
+    usable: Callable[[], bool]
+    view: Callable[[str], CallView | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsPort:
+    """The agents. `connect` gives an answered call to an open line: `OffHook.connect`; what it cannot is a CommandError."""
+
+    all: Callable[[], Iterable[AgentView]]
+    view: Callable[[str], AgentView | None]
+    team_name: Callable[[str | None], str]
+    teams_of_queue: Callable[[str], Iterable[str]]
+    connect: Callable[[str, str], Awaitable[object]]
+
+
+def originate_headers(
+    campaign: Campaign, *, attempt: str, channel: str, caller_id: str, off_hook: bool
+) -> dict[str, Any]:
+    """The Originate of an attempt. All that the dialplan must know rides on the channel: it goes on without this server.
+
+    `off_hook`: agents with open lines are at work; otherwise who answers goes to the queue at once.
+    """
+    s = campaign.settings
+    queue = s.queue.partition(":")[2]
+    wait = s.answer_wait_s
+    alone = campaign.mode == "agentless"
+    then = "message" if alone else "wait" if off_hook or not queue else "noamd"
+    look = max(0.0, wait - LOOK_SHORT_OF) if queue else wait
+    variables = {
+        "CTI_ATTEMPT": attempt,
+        "CTI_WAIT": f"{wait:g}",
+        "CTI_LOOK": f"{look:g}",
+        "CTI_QUEUE": "" if alone else queue,
+        "CTI_NEXT": then,
+        "CTI_AMD_WAIT": f"{max(LEAST_AFTER_AMD, wait - HEARD_BEFORE):g}" if s.amd else "",
+        "CTI_MESSAGE": s.message or "",
+        "CTI_OPT_OUT": s.opt_out_key if s.message else "",
+        "CTI_DROP": "1" if s.amd and s.amd_drop_message else "",
+    }
+    headers: dict[str, Any] = {
+        "Channel": channel,
+        "Context": "cti-dialer",
+        "Exten": "amd" if s.amd else then,
+        "Priority": "1",
+        "Timeout": str(int(s.ring_timeout_s * 1000)),
+        "ChannelId": attempt,
+        "Variable": [f"{name}={value}" for name, value in variables.items() if value],
+    }
+    if caller_id:
+        headers["CallerID"] = f"<{caller_id}>"
+    return headers

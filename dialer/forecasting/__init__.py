@@ -1,0 +1,1 @@
+"""What will happen: estimates from calls and agents for pacing, and dry runs of campaigns."""

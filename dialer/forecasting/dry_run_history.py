@@ -1,0 +1,92 @@
+"""What a dry run rests on: how the contacts of a campaign's lists have answered so far, how long agents talked and wrote
+up, and who is left to be called."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from dialer.forecasting.dry_run import History
+
+if TYPE_CHECKING:
+    from cti.database import Queryable
+
+LOOKS_BACK = timedelta(days=90)
+
+
+async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: datetime) -> History:
+    """The last 90 days: of all campaigns that called the lists this campaign has now, and of its own. Talk and wrap-up by
+    its queue's agents where no calls of its own tell."""
+    lists = [
+        row["id"] for row in await db.fetch("SELECT id FROM call_lists WHERE campaign_id = $1", campaign)
+    ]
+    campaigns = [
+        campaign,
+        *(
+            row["campaign_id"]
+            for row in await db.fetch(
+                """SELECT DISTINCT campaign_id FROM campaign_sums
+                    WHERE list_id = ANY ($1::bigint[]) AND campaign_id <> $2""",
+                *(lists, campaign),
+            )
+        ),
+    ]
+    rows = await db.fetch(
+        """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour,
+                  sum(s.attempts) FILTER (WHERE s.outcome <> '')::bigint AS tried, sum(s.answered)::bigint AS answered,
+                  sum(s.live)::bigint AS live, sum(s.connected)::bigint AS connected, sum(s.answer_ms) AS answer_ms,
+                  sum(s.talk_ms) AS talk_ms, sum(s.talk_squares) AS squares
+             FROM campaign_read($1, $2, $3) s
+            WHERE s.campaign_id = $4 OR s.list_id = ANY ($6::bigint[])
+            GROUP BY 1""",
+        *(campaigns, now - LOOKS_BACK, now + timedelta(days=1), campaign, zone, lists),
+    )
+    tried, answered = [0] * 24, [0] * 24
+    live = connected = answer_ms = talk_ms = 0
+    squares = 0.0
+    for row in rows:
+        tried[row["hour"]], answered[row["hour"]] = row["tried"] or 0, row["answered"]
+        live, connected = live + row["live"], connected + row["connected"]
+        answer_ms, talk_ms = answer_ms + row["answer_ms"], talk_ms + row["talk_ms"]
+        squares += row["squares"]
+    picked_up = sum(answered)
+    talk, spread = 90.0, 0.9
+    if connected:
+        talk = max(1.0, talk_ms / 1000 / connected)
+        spread = sqrt(max(squares / connected - talk * talk, 0.0)) / talk if connected > 20 else 0.9
+    wrap = await db.fetchrow(
+        """SELECT coalesce(sum(handled), 0)::bigint AS handled, coalesce(sum(wrap_up), 0)::bigint AS wrap_up,
+                  coalesce(sum(talk), 0)::bigint AS talk
+             FROM figures_queues WHERE queue = $1 AND slot >= $2""",
+        *(queue, now - LOOKS_BACK),
+    )
+    assert wrap is not None
+    handled = wrap["handled"]
+    if not connected and handled:
+        connected, talk = min(handled, 200), max(1.0, wrap["talk"] / 1e6 / handled)
+    return History(
+        tried=tuple(tried),
+        answered=tuple(answered),
+        live=live,
+        to_answer=max(0.5, answer_ms / 1000 / picked_up) if picked_up else 9.0,
+        to_answer_of=picked_up,
+        talk=talk,
+        talk_spread=spread,
+        talk_of=connected,
+        wrap=max(0.5, wrap["wrap_up"] / 1e6 / handled) if handled else 20.0,
+        wrap_of=handled,
+    )
+
+
+async def contacts_of(db: Queryable, campaign: int, max_attempts: int) -> tuple[int, ...]:
+    """How many of the contacts that may still be called, on active lists, have had 0, 1, 2… attempts."""
+    rows = await db.fetch(
+        """SELECT c.attempts, count(*) AS n FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
+            WHERE l.campaign_id = $1 AND l.active AND c.state IN ('open', 'in_hand') AND c.attempts < $2 GROUP BY 1""",
+        *(campaign, max_attempts),
+    )
+    found = [0] * max_attempts
+    for row in rows:
+        found[row["attempts"]] = row["n"]
+    return tuple(found)

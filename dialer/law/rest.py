@@ -1,0 +1,511 @@
+"""REST routes of the dialer's law: profiles, do-not-call, consents, abandonment, evidence, why a number was (not) called.
+
+Numbers never stand in an address (addresses end up in logs): what is asked about goes in a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from cti import audit
+from cti.frozen import Frozen
+from cti.numbers import read_caller
+from cti.openapi import SUPERVISORS, Route
+from cti.plain_text import Plain
+from cti.problems import Problem
+from cti.rest.pages import Page, Paging, decode, encode
+from cti.rest.serving import SECURITY_HEADERS, Asked, Translate
+from dialer.law import consents, do_not_call, evidence
+from dialer.law.consents import Channel, ConsentWord, Word, WrongConsent
+from dialer.law.do_not_call import DoNotCallEntry, NoSuchEntry, RegisterEdition, WrongEntry
+from dialer.law.evidence import Form
+from dialer.law.known import NoSuchCampaign
+from dialer.law.ledger import Abandonment, abandonment
+from dialer.law.profiles import Profile, TooLoose, rules_told, tighten
+from dialer.law.reopening import reopen
+from dialer.law.why import NoProfile, NumberWhy, profile_of, why
+from dialer.management.settings import CampaignSettings
+
+if TYPE_CHECKING:
+    from cti.database import Pool, PoolConnection
+
+Id = Annotated[int, Field(ge=1, lt=1 << 62)]
+Number = Annotated[
+    str, Field(min_length=1, max_length=64, description="+442079460151, or as written in `region`")
+]
+Region = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 country of national numbers")]
+Short = Annotated[Plain, Field(max_length=300)]
+
+
+class RuleView(Frozen, frozen=True, gc=False, kw_only=True):
+    """One rule of a profile. `says`: in plain words with its numbers. `checked` false: confirm with your counsel. `by`: law,
+    or campaign where a campaign has set a tighter one."""
+
+    rule: str
+    says: str
+    source: str
+    as_of: date
+    checked: bool
+    confirm: str
+    by: str
+
+
+class ProfileView(Frozen, frozen=True, gc=False, kw_only=True):
+    """A country profile. `countries`: ISO 3166 codes it is for, empty for any; `revised`: when it was last gone through."""
+
+    name: str
+    title: str
+    countries: list[str]
+    revised: date
+    notes: list[str]
+    rules: list[RuleView]
+
+
+def profile_view(profile: Profile) -> ProfileView:
+    """Returns a profile as it is shown."""
+    return ProfileView(
+        name=profile.name,
+        title=profile.title,
+        countries=list(profile.countries),
+        revised=profile.revised,
+        notes=list(profile.notes),
+        rules=[
+            RuleView(
+                rule=section,
+                says=says,
+                source=rule.source,
+                as_of=rule.as_of,
+                checked=rule.checked,
+                confirm="" if rule.checked else "confirm with your counsel",
+                by=rule.by,
+            )
+            for section, says, rule in rules_told(profile)
+        ],
+    )
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ProfileNamed(BaseModel):
+    """The profile that the address names."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{1,39}$")]
+
+
+class ProfileTried(_Body):
+    """Settings of a campaign that is to work by the profile."""
+
+    settings: CampaignSettings
+
+
+class EntryNamed(BaseModel):
+    """The entry that the address names."""
+
+    id: Id
+
+
+class CampaignNamed(BaseModel):
+    """The campaign that the address names."""
+
+    campaign: Id
+
+
+class NumberFound(_Body):
+    """A number."""
+
+    number: Number
+    region: Region | None = None
+
+
+class NumberListed(NumberFound):
+    """A number that is not to be called: everywhere, for one company, or in one campaign. Without an end: for ever."""
+
+    scope: Literal["everywhere", "company", "campaign"] = "everywhere"
+    company: Annotated[Plain, Field(max_length=100)] = ""
+    campaign: Id | None = None
+    reason: Short = ""
+    expires: AwareDatetime | None = None
+
+
+class Removed(_Body):
+    """Why an entry is taken back; it is kept on record."""
+
+    why: Annotated[Plain, Field(min_length=1, max_length=300)]
+
+
+class NumberOnLists(BaseModel):
+    """Where a number is listed: our own entries there ever were, and the registers that hold it now."""
+
+    number: str
+    entries: list[DoNotCallEntry]
+    registers: list[RegisterEdition]
+
+
+class ConsentSaid(_Body):
+    """Consent given or withdrawn, by a number, a person (all their numbers), or both. `purpose` "" withdraws for all."""
+
+    number: Number | None = None
+    region: Region | None = None
+    person: Annotated[Plain, Field(max_length=80)] = ""
+    channel: Channel = "call"
+    purpose: Annotated[Plain, Field(max_length=60)] = "marketing"
+    given: bool
+    source: Annotated[Plain, Field(min_length=1, max_length=200)]
+    evidence: Annotated[Plain, Field(max_length=2000)] = ""
+    at: AwareDatetime | None = Field(default=None, description="when it was said; now if left out")
+
+
+class ConsentsAsked(_Body):
+    """Whose consents."""
+
+    number: Number | None = None
+    region: Region | None = None
+    person: Annotated[Plain, Field(max_length=80)] = ""
+
+
+class ConsentKept(BaseModel):
+    """`kept` false: the same word was on record before."""
+
+    kept: bool
+
+
+class Rechecked(BaseModel):
+    """How many blocked contacts are open again."""
+
+    contacts: int
+
+
+class WhyAsked(NumberFound):
+    """A number, and the moment that is asked about: now if left out."""
+
+    at: AwareDatetime | None = None
+
+
+class EvidenceAsked(BaseModel):
+    """Attempts of a time, by when they were written; all if left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: AwareDatetime | None = None
+    before: AwareDatetime | None = None
+
+
+def routes(
+    *,
+    pool: Callable[[], Pool],
+    profiles: Callable[[], Mapping[str, Profile]],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Route]:
+    """Returns the routes: for supervisors and administrators; what changes something is audited with it."""
+
+    async def profile_list(_asked: Asked) -> Any:
+        return {"items": [profile_view(profile) for _, profile in sorted(profiles().items())], "next": None}
+
+    def named(name: str) -> Profile:
+        profile = profiles().get(name)
+        if profile is None:
+            raise Problem(
+                404, "not_found", f"there is no profile of this name, only {', '.join(sorted(profiles()))}"
+            )
+        return profile
+
+    async def profile_read(asked: Asked) -> ProfileView:
+        return profile_view(named(asked.params.name))
+
+    async def profile_try(asked: Asked) -> ProfileView:
+        return profile_view(tighten(named(asked.params.name), asked.body.settings))
+
+    async def entry_list(asked: Asked) -> dict[str, Any]:
+        wanted: Paging = asked.query
+        before = decode(wanted.cursor, int) if wanted.cursor else None
+        found = await do_not_call.entries(pool(), before=before, limit=wanted.limit + 1)
+        part = found[: wanted.limit]
+        return {"items": part, "next": encode(part[-1].id) if len(found) > len(part) else None}
+
+    async def entry_add(asked: Asked) -> DoNotCallEntry:
+        wanted: NumberListed = asked.body
+        number = number_of(wanted.number, wanted.region)
+        detail: dict[str, Any] = {
+            "scope": wanted.scope,
+            "company": wanted.company,
+            "campaign": wanted.campaign,
+        }
+        async with _trailed(asked, "do_not_call.added", detail) as db:
+            entry = await do_not_call.add(
+                db,
+                number=number,
+                scope=wanted.scope,
+                company=wanted.company,
+                campaign=wanted.campaign,
+                reason=wanted.reason,
+                expires=_sane(wanted.expires, "expires"),
+                by=asked.who.login,
+            )
+            detail["entry"] = entry.id
+        return entry
+
+    async def entry_remove(asked: Asked) -> DoNotCallEntry:
+        detail: dict[str, Any] = {"entry": asked.params.id, "why": asked.body.why}
+        async with _trailed(asked, "do_not_call.removed", detail) as db:
+            return await do_not_call.remove(db, asked.params.id, by=asked.who.login, why=asked.body.why)
+
+    async def entry_find(asked: Asked) -> NumberOnLists:
+        number = number_of(asked.body.number, asked.body.region)
+        return NumberOnLists(
+            number=number,
+            entries=await do_not_call.entries_of(pool(), number),
+            registers=await do_not_call.registers_with(pool(), number),
+        )
+
+    async def register_list(_asked: Asked) -> Any:
+        return {"items": await do_not_call.editions(pool()), "next": None}
+
+    async def consent_add(asked: Asked) -> ConsentKept:
+        said: ConsentSaid = asked.body
+        word = Word(
+            number=number_of(said.number, said.region) if said.number else "",
+            person=said.person,
+            channel=said.channel,
+            purpose=said.purpose,
+            given=said.given,
+            source=said.source,
+            evidence=said.evidence,
+            at=_sane(said.at, "at") or now(),
+        )
+        detail: dict[str, Any] = {"channel": word.channel, "purpose": word.purpose, "given": word.given}
+        async with _trailed(asked, "consent.recorded", detail) as db:
+            kept = await consents.record(db, [word], by=asked.who.login)
+            detail["consents"] = kept
+        return ConsentKept(kept=bool(kept))
+
+    async def consent_find(asked: Asked) -> Any:
+        wanted: ConsentsAsked = asked.body
+        if not wanted.number and not wanted.person:
+            raise Problem(422, "bad_value", "say whose consents: number or person")
+        number = number_of(wanted.number, wanted.region) if wanted.number else ""
+        return {"items": await consents.words_of(pool(), number=number, person=wanted.person), "next": None}
+
+    async def asked_why(asked: Asked) -> NumberWhy:
+        wanted: WhyAsked = asked.body
+        moment = now()
+        at = _sane(wanted.at, "at") or moment
+        return await why(pool(), number_of(wanted.number, wanted.region), at, moment, profiles=profiles)
+
+    async def stands(asked: Asked) -> Abandonment:
+        row = await _campaign(asked.params.campaign)
+        profile = profile_of(profiles(), row["profile"], row["settings"])
+        return await abandonment(pool(), row["id"], profile, now())
+
+    async def look_again(asked: Asked) -> Rechecked:
+        row = await _campaign(asked.params.campaign)
+        opened = await reopen(pool(), campaign=row["id"])
+        detail = {"campaign": row["id"], "contacts": opened}
+        await audit.record(pool(), asked.who, "campaign.rechecked", "dialer", detail, asked.request.remote)
+        return Rechecked(contacts=opened)
+
+    async def _campaign(id: int) -> Any:
+        row = await pool().fetchrow("SELECT id, name, profile, settings FROM campaigns WHERE id = $1", id)
+        if row is None:
+            raise NoSuchCampaign("there is no such campaign")
+        return row
+
+    def exported(form: Form, kind: str) -> Callable[[Asked], Awaitable[web.StreamResponse]]:
+        async def export(asked: Asked) -> web.StreamResponse:
+            wanted: EvidenceAsked = asked.query
+            since, before = _sane(wanted.since, "since"), _sane(wanted.before, "before")
+            campaign = await _campaign(asked.params.campaign)
+            detail = {"since": since, "before": before, "form": form}
+            await audit.record(
+                pool(), asked.who, "evidence.exported", str(campaign["id"]), detail, asked.request.remote
+            )
+            name = f"evidence-{campaign['id']}.{form}"
+            headers = {**SECURITY_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+            response = web.StreamResponse(headers=headers)
+            response.content_type, response.charset = kind, "utf-8"
+            await response.prepare(asked.request)
+            if asked.request.method != "HEAD":
+                await response.write(evidence.heading(form))
+                async for portion in evidence.attempts_of(pool(), campaign["id"], since=since, before=before):
+                    await response.write(evidence.written(portion, form))
+            await response.write_eof()
+            return response
+
+        return export
+
+    @asynccontextmanager
+    async def _trailed(asked: Asked, action: str, detail: dict[str, Any]) -> AsyncIterator[PoolConnection]:
+        async with pool().acquire(timeout=5) as db, db.transaction():
+            yield db
+            await audit.record(db, asked.who, action, "dialer", detail, asked.request.remote)
+
+    tag, away = "Dialer: the law", frozenset({503})
+
+    def route(
+        method: str, path: str, handler: Callable[[Asked], Awaitable[Any]], summary: str, **more: Any
+    ) -> Route:
+        return Route(
+            method=method,
+            path=f"/api/v1{path}",
+            handler=handler,
+            summary=summary,
+            tag=tag,
+            **{"errors": away, "roles": SUPERVISORS, **more},
+        )
+
+    return [
+        route(
+            "GET",
+            "/dialer/profiles",
+            profile_list,
+            "Country profiles: each rule with its source and date.",
+            result=Page[ProfileView],
+        ),
+        route("GET", "/dialer/profiles/{name}", profile_read, "One profile.", params=ProfileNamed, result=ProfileView),
+        route(
+            "POST",
+            "/dialer/profiles/{name}/try",
+            profile_try,
+            "What a campaign with these settings would work by; refused where they are looser than the profile.",
+            params=ProfileNamed,
+            body=ProfileTried,
+            result=ProfileView,
+        ),
+        route(
+            "GET",
+            "/dialer/do-not-call",
+            entry_list,
+            "Our own do-not-call entries, the newest first.",
+            query=Paging,
+            result=Page[DoNotCallEntry],
+        ),
+        route(
+            "POST",
+            "/dialer/do-not-call",
+            entry_add,
+            "Puts a number on our own list: it is not called from the next moment on.",
+            body=NumberListed,
+            result=DoNotCallEntry,
+            status=201,
+            idempotent=True,
+        ),
+        route(
+            "POST",
+            "/dialer/do-not-call/find",
+            entry_find,
+            "Where a number is listed.",
+            body=NumberFound,
+            result=NumberOnLists,
+        ),
+        route(
+            "POST",
+            "/dialer/do-not-call/{id}/remove",
+            entry_remove,
+            "Takes an entry back; it stays on record.",
+            params=EntryNamed,
+            body=Removed,
+            result=DoNotCallEntry,
+        ),
+        route(
+            "GET",
+            "/dialer/registers",
+            register_list,
+            "Editions of national registers; `cti dialer register load` loads one.",
+            result=Page[RegisterEdition],
+        ),
+        route(
+            "POST",
+            "/dialer/consents",
+            consent_add,
+            "Keeps consent given or withdrawn; the last word counts.",
+            body=ConsentSaid,
+            result=ConsentKept,
+            status=201,
+            idempotent=True,
+        ),
+        route(
+            "POST",
+            "/dialer/consents/find",
+            consent_find,
+            "What was said of consent by a number or person, the newest first.",
+            body=ConsentsAsked,
+            result=Page[ConsentWord],
+        ),
+        route(
+            "POST",
+            "/dialer/why",
+            asked_why,
+            "Why a number was, is or is not called, step by step.",
+            body=WhyAsked,
+            result=NumberWhy,
+        ),
+        route(
+            "GET",
+            "/campaigns/{campaign}/abandonment",
+            stands,
+            "Abandoned calls over the legal window, and how many more may be lost until when.",
+            params=CampaignNamed,
+            result=Abandonment,
+            errors=frozenset({409, 503}),
+        ),
+        route(
+            "POST",
+            "/campaigns/{campaign}/recheck",
+            look_again,
+            "Opens the contacts that were blocked, after profile or settings changed: each is judged anew in its turn.",
+            params=CampaignNamed,
+            result=Rechecked,
+        ),
+        route(
+            "GET",
+            "/campaigns/{campaign}/evidence.csv",
+            exported("csv", "text/csv"),
+            "Every attempt, for a spreadsheet: times, waits, message, list version, consent, checks.",
+            params=CampaignNamed,
+            query=EvidenceAsked,
+            raw="text/csv",
+        ),
+        route(
+            "GET",
+            "/campaigns/{campaign}/evidence.jsonl",
+            exported("jsonl", "application/x-ndjson"),
+            "The same as lines of JSON.",
+            params=CampaignNamed,
+            query=EvidenceAsked,
+            raw="application/x-ndjson",
+        ),
+    ]  # fmt: skip
+
+
+def number_of(written: str, region: str | None) -> str:
+    """Returns a number in E.164. Raises WrongEntry."""
+    number = read_caller(written, region or "").e164
+    if number is None:
+        raise WrongEntry(
+            "number: no country has such a number; write it like +442079460151, or say the region"
+        )
+    return number
+
+
+def _sane(moment: datetime | None, name: str) -> datetime | None:
+    if moment is not None and not 1970 <= moment.year <= 9000:
+        raise Problem(422, "bad_value", f"{name}: say a year from 1970 to 9000")
+    return moment
+
+
+TRANSLATE: dict[type[Exception], Translate] = {
+    WrongEntry: lambda error: Problem(422, "bad_value", str(error)),
+    WrongConsent: lambda error: Problem(422, "bad_value", str(error)),
+    TooLoose: lambda error: Problem(422, "too_loose", str(error)),
+    NoSuchEntry: lambda error: Problem(404, "not_found", str(error)),
+    NoSuchCampaign: lambda error: Problem(404, "not_found", str(error)),
+    NoProfile: lambda error: Problem(409, "wrong_profile", str(error)),
+}
+"""What the dialer's own refusals are called over REST; for `application(translate=...)`."""

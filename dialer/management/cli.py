@@ -1,0 +1,461 @@
+"""`cti campaigns`: campaigns on the command line, over REST as anybody else's program would do it. Imports its parts when
+they are used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from cti.console import FAILED, WRONG_USE, Json, fail, show_json
+
+if TYPE_CHECKING:
+    from dialer.management.client import Server
+
+campaigns = typer.Typer(
+    help="Campaigns: make them, start and end them, watch them, plan them; docs/dialer.md is the way through.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Which = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name or its id.")]
+Url = Annotated[str, typer.Option(envvar="CTI_URL", help="The server.")]
+Who = Annotated[
+    str | None, typer.Option(envvar="CTI_LOGIN", help="Who asks; the password is asked for, or CTI_PASSWORD.")
+]
+HERE = "http://127.0.0.1:8600"
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting: --set queue=main:sales --set max_lines=50; values may be JSON. May be repeated.",
+    ),
+]
+Why = Annotated[str, typer.Option("--why", help="Why, for whoever reads the trail.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Answer as CSV, for spreadsheets.")]
+
+
+def run(url: str, login: str | None, work: Callable[[Server], Awaitable[Any]]) -> Any:
+    """Does something with the server; what it refuses ends the command with its sentence."""
+    import asyncio
+
+    from cti import logs
+    from cti.watch import LogInFailed
+    from dialer.management.client import RefusedByServer, at
+
+    logs.none()
+    if not url.startswith(("http://", "https://")):
+        fail(f"{url} is no address of a server: it begins with http:// or https://.", WRONG_USE)
+    key, given = os.environ.get("CTI_API_KEY"), os.environ.get("CTI_PASSWORD")
+    if key is None and (login is None or given is None):
+        if not sys.stdin.isatty():
+            fail("say who asks: CTI_API_KEY, or --login (CTI_LOGIN) and CTI_PASSWORD.", WRONG_USE)
+        login = login or str(typer.prompt("Login", err=True))
+        given = given or str(typer.prompt(f"Password of {login}", hide_input=True, err=True))
+
+    async def do() -> Any:
+        async with at(url.rstrip("/"), login or "", given or "", key) as server:
+            return await work(server)
+
+    try:
+        return asyncio.run(do())
+    except LogInFailed as failed:
+        fail(str(failed))
+    except RefusedByServer as refused:
+        _refused(refused.status, str(refused))
+
+
+def _refused(status: int, says: str) -> NoReturn:
+    parts = says.split("; ") if status == 409 else [says]
+    if len(parts) > 1:
+        fail("\n  - ".join(["it cannot be done:", *parts]), FAILED)
+    fail(says, WRONG_USE if status == 422 else FAILED)
+
+
+# ------------------------------------------------------------------------------------------------ seeing them
+
+
+@campaigns.command("list")
+def list_all(url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """List the campaigns, how they stand, and what comes next by schedule."""
+    from cti.terminal_text import columns
+
+    found = run(url, login, lambda server: server.all())
+    if json:
+        show_json(found)
+        return
+    if not found:
+        sys.stdout.write(
+            "There are no campaigns yet: cti campaigns create NAME --mode predictive --profile US …\n"
+        )
+        return
+    rows = [["id", "name", "state", "mode", "profile", "queue", "priority", "next"]]
+    rows += [
+        [
+            *(str(one["id"]), one["name"], one["state"], one["mode"], one["profile"]),
+            *(one["queue"] or one["team"] or "-", str(one["priority"])),
+            f"{one['next_step']} {one['next_at']}" if one["next_step"] else "-",
+        ]
+        for one in found
+    ]
+    _lines(columns(rows))
+
+
+@campaigns.command()
+def show(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Show a campaign: its settings, its schedule, how it stands."""
+    found = run(url, login, lambda server: server.one(campaign))
+    if json:
+        show_json(found)
+        return
+    view = found["view"]
+    lines = [
+        f"{view['name']} ({view['id']}): {view['state']} since {view['since']}, {view['why'] or 'never started'}",
+        f"mode {view['mode']}, profile {view['profile']}, priority {view['priority']}, version {view['version']}",
+        f"schedule: {found['schedule_told']}",
+        f"success: {', '.join(found['conversions']) or 'no disposition counts as one'}",
+        *(
+            f"{name} = {value}"
+            for name, value in sorted(found["settings"].items())
+            if value not in (None, "", [], {})
+        ),
+    ]
+    _lines(lines)
+
+
+# ------------------------------------------------------------------------------------------------ making and changing them
+
+
+@campaigns.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    mode: Annotated[
+        str,
+        typer.Option(help="manual, preview, progressive, power, predictive, predictive-strict or agentless."),
+    ],
+    profile: Annotated[str, typer.Option(help="The country profile whose law is kept: US, GB, FR …")],
+    settings: Set = None,
+    priority: Annotated[
+        int, typer.Option(min=0, max=100, help="Higher ones get agents and lines first.")
+    ] = 0,
+    success: Annotated[
+        list[str] | None, typer.Option(help="A disposition that counts as a success; may be repeated.")
+    ] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Make a campaign, a draft.
+
+    Example: cti campaigns create Spring --mode predictive --profile US --set queue=main:sales --set message=who-called
+    """
+    body = {
+        "name": name,
+        "mode": mode,
+        "profile": profile,
+        "priority": priority,
+        "settings": {name: value for name, value in _settings(settings).items() if value is not None},
+        "conversions": success or [],
+    }
+    made = run(url, login, lambda server: server.ask("POST", "/campaigns", body))
+    _done(
+        made,
+        json,
+        f"Made {name} ({made['view']['id']}), a draft. Give it a list, then: cti campaigns start {name}",
+    )
+
+
+@campaigns.command("set")
+def change(
+    campaign: Which,
+    settings: Annotated[
+        list[str], typer.Argument(metavar="NAME=VALUE...", help="name, mode, profile, priority or a setting.")
+    ],
+    success: Annotated[
+        list[str] | None, typer.Option(help="Dispositions that count as a success, in place of those before.")
+    ] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Change a campaign. What runs goes on by it.
+
+    Example: cti campaigns set Spring max_lines=40 ring_timeout_s=20 priority=10
+    """
+    given = _settings(settings)
+    body: dict[str, Any] = {}
+    for name in ("name", "mode", "profile", "priority"):
+        if name in given:
+            body[name] = given.pop(name)
+    if given:
+        body["settings"] = given
+    if success is not None:
+        body["conversions"] = success
+    changed = run(url, login, lambda server: server.change(campaign, "PATCH", "", body))
+    _done(changed, json, f"Changed {changed['view']['name']}, version {changed['view']['version']}.")
+
+
+@campaigns.command()
+def remove(campaign: Which, url: Url = HERE, login: Who = None) -> None:
+    """Remove a campaign that has called nobody."""
+    run(url, login, lambda server: server.change(campaign, "DELETE", "", None))
+    _lines([f"Removed {campaign}."])
+
+
+# ------------------------------------------------------------------------------------------------ starting and ending them
+
+
+def _step(campaign: str, step: str, why: str, url: str, login: str | None, json: bool) -> None:
+    async def do(server: Server) -> Any:
+        id = (await server.find(campaign))["id"]
+        return await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+
+    told = run(url, login, do)
+    _done(told, json, f"{told['view']['name']} is {told['view']['state']}.")
+
+
+@campaigns.command()
+def start(campaign: Which, why: Why = "", url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Start a campaign, or go on with it. Says all that is in the way."""
+    _step(campaign, "start", why, url, login, json)
+
+
+@campaigns.command()
+def pause(campaign: Which, why: Why = "", url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Place no new calls; those under way go on."""
+    _step(campaign, "pause", why, url, login, json)
+
+
+@campaigns.command()
+def drain(campaign: Which, why: Why = "", url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Place no new calls, and stop when the last one is over."""
+    _step(campaign, "drain", why, url, login, json)
+
+
+@campaigns.command()
+def stop(campaign: Which, why: Why = "", url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """End a campaign: no new calls, and those that ring are given up."""
+    _step(campaign, "stop", why, url, login, json)
+
+
+@campaigns.command()
+def schedule(
+    campaign: Which,
+    hours: Annotated[
+        list[str] | None, typer.Option(help="09:00-12:30, when it runs by itself; may be repeated.")
+    ] = None,
+    days: Annotated[str, typer.Option(help="mon,tue,wed,thu,fri,sat,sun")] = "mon,tue,wed,thu,fri",
+    zone: Annotated[str | None, typer.Option(help="Time zone: Europe/London.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="Not before this day: 2026-11-23.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Not after this day; it drains then.")] = None,
+    at_end: Annotated[str, typer.Option(help="pause, drain or stop at the end of the hours.")] = "pause",
+    off: Annotated[bool, typer.Option("--off", help="No schedule any more.")] = False,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Say when the server starts and ends the campaign by itself; without hours, show it."""
+    if off:
+        told = run(url, login, lambda server: server.change(campaign, "DELETE", "/schedule", None))
+    elif not hours:
+        told = run(url, login, lambda server: server.one(campaign))
+    else:
+        if zone is None:
+            fail("say in which time zone: --zone Europe/London.", WRONG_USE)
+        body = {
+            "zone": zone,
+            "days": days.split(","),
+            "hours": hours,
+            "first": first,
+            "last": last,
+            "at_end": at_end,
+        }
+        told = run(url, login, lambda server: server.change(campaign, "PUT", "/schedule", body))
+    coming = told["view"]
+    then = f"; next: {coming['next_step']} {coming['next_at']}" if coming["next_step"] else ""
+    _done(told, json, f"Schedule of {coming['name']}: {told['schedule_told']}{then}")
+
+
+# ------------------------------------------------------------------------------------------------ how they go
+
+
+@campaigns.command()
+def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Say why a campaign dials as it does, or what keeps it from starting."""
+
+    async def ask(server: Server) -> dict[str, Any]:
+        id = (await server.find(campaign))["id"]
+        now = await server.ask("GET", f"/campaigns/{id}/now")
+        found = await server.ask("GET", f"/campaigns/{id}/obstacles")
+        return {
+            "state": now["state"],
+            "why": now["why"],
+            "budget": now["budget"],
+            "obstacles": found["items"],
+        }
+
+    told = run(url, login, ask)
+    if json:
+        show_json(told)
+        return
+    lines = [f"{told['state']}: {told['why'] or 'never started'}", told["budget"]]
+    if told["obstacles"]:
+        lines += ["What keeps it from starting:", *(f"  - {one['says']}" for one in told["obstacles"])]
+    elif told["state"] not in ("running", "draining"):
+        lines.append("Nothing keeps it from starting.")
+    _lines(lines)
+
+
+@campaigns.command()
+def watch(
+    campaign: Which,
+    every: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    seconds: Annotated[
+        float | None, typer.Option("--for", min=0.1, help="End after so many seconds.")
+    ] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Annotated[bool, typer.Option("--json", help="Each look as one line of JSON.")] = False,
+) -> None:
+    """Watch how a campaign goes: agents, lines, calls, answers, abandonment against its budget, pace, list.
+
+    End with Ctrl-C.
+    """
+    import asyncio
+    import contextlib
+
+    from dialer.management.screen import follow
+
+    with contextlib.suppress(asyncio.CancelledError):
+        run(url, login, lambda server: follow(server, campaign, every=every, seconds=seconds, as_json=json))
+
+
+@campaigns.command()
+def report(
+    campaign: Annotated[
+        list[str] | None, typer.Argument(metavar="[CAMPAIGN]...", help="Names or ids; all if left out.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="total, hour, day, clock, attempt, list, agent, outcome or disposition.")
+    ] = "total",
+    first: Annotated[
+        str, typer.Option("--from", help="A day or moment: 2026-10-25, 2026-10-25T09:15.")
+    ] = "today",
+    last: Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")] = None,
+    tz: Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="Write a chart (SVG) to this file.")] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show what campaigns came to, beside one another."""
+    form = "csv" if csv else "svg" if chart is not None else "json"
+
+    async def ask(server: Server) -> Any:
+        query = (
+            {"by": by, "from": first, "format": form}
+            | ({"to": last} if last else {})
+            | ({"tz": tz} if tz else {})
+        )
+        if campaign:
+            query["campaign"] = ",".join([str((await server.find(one))["id"]) for one in campaign])
+        return await server.ask("GET", "/campaign_figures", query=query)
+
+    told = run(url, login, ask)
+    if chart is not None:
+        chart.write_text(told, encoding="utf-8")
+        _lines([f"Wrote {chart}."])
+    elif csv:
+        sys.stdout.write(told)
+    elif json:
+        show_json(told)
+    else:
+        from dialer.management.screen import table
+
+        _lines(table(told["items"]) or ["Nothing in that time."])
+
+
+@campaigns.command()
+def plan(
+    campaign: Which,
+    finish_by: Annotated[
+        str | None, typer.Option("--by", help="When it is to be through: 2026-11-27T17:00+01:00.")
+    ] = None,
+    abandonment: Annotated[float | None, typer.Option(help="Percent abandoned at most: 2.5.")] = None,
+    agents: Annotated[int | None, typer.Option(min=1, help="In place of all agents it has.")] = None,
+    hours: Annotated[
+        list[str] | None,
+        typer.Option(help="09:00-17:00, when they work (Monday to Friday); may be repeated."),
+    ] = None,
+    ring: Annotated[float | None, typer.Option(help="Seconds to ring.")] = None,
+    seconds: Annotated[float, typer.Option("--for", min=1, max=120, help="Seconds that it may take.")] = 30.0,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Dry run: what would come of it, from the list's own history, and what a change would make of it.
+
+    Exit code 1: the goal would not be met.
+    """
+    body: dict[str, Any] = {
+        "seconds": seconds,
+        "finish_by": finish_by,
+        "agents": agents,
+        "ring_timeout_s": ring,
+    }
+    if abandonment is not None:
+        body["abandonment"] = abandonment / 100
+    if hours:
+        if agents is None:
+            fail("with --hours say how many: --agents.", WRONG_USE)
+        body["rota"] = [{"hours": span, "agents": agents} for span in hours]
+    body = {name: value for name, value in body.items() if value is not None}
+    found = run(url, login, lambda server: server.plan(campaign, body))
+    if found["state"] != "done":
+        fail(found["why"] or found["state"])
+    answer = found["answer"]
+    if json:
+        show_json(found)
+    else:
+        _lines([*answer["says"], "", "From:", *(f"  {line}" for line in answer["basis"])])
+        if not answer["complete"]:
+            _lines(["  there was no time for all of it: say --for 60"])
+    if answer["holds"] is False:
+        raise typer.Exit(FAILED)
+
+
+# ------------------------------------------------------------------------------------------------ in and out
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    import msgspec
+
+    found: dict[str, Any] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            fail(f"{text!r}: write it as NAME=VALUE.", WRONG_USE)
+        try:
+            found[name] = None if value == "" else msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            found[name] = value
+        if name == "name":
+            found[name] = value
+    return found
+
+
+def _done(told: Any, json: bool, says: str) -> None:
+    if json:
+        show_json(told)
+    else:
+        _lines([says])
+
+
+def _lines(lines: list[str]) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")

@@ -1,0 +1,160 @@
+"""A campaign in a terminal: how it goes now, as a screen or a line for each look, and figures as a table."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from cti.terminal_text import columns, plain
+from cti.watch import LogInFailed
+
+Frame = dict[str, Any]
+STAGES = ("committed", "dialed", "ringing", "answered", "connected")
+
+
+class Asks(Protocol):
+    """Of a server, as much as is needed here (`dialer.management.client.Server`)."""
+
+    async def find(self, which: str) -> Frame:
+        """A campaign by name or id."""
+
+    async def ask(self, method: str, path: str) -> Any:
+        """One request."""
+
+
+async def follow(server: Any, which: str, *, every: float, seconds: float | None, as_json: bool) -> None:
+    """Shows how a campaign goes, again and again, until the time is over or the task is cancelled. While the server is away
+    it says so and waits."""
+    view = await server.find(which)
+    until = None if seconds is None else monotonic() + seconds
+    out = Console(highlight=False)
+    path = f"/campaigns/{view['id']}/now"
+    first = await server.ask("GET", path)
+    if as_json or not out.is_terminal:
+        now = first
+        while True:
+            told = msgspec.json.encode(now).decode() if as_json else line(view["name"], now)
+            sys.stdout.write(told + "\n")
+            sys.stdout.flush()
+            if until is not None and monotonic() + every > until:
+                return
+            await asyncio.sleep(every)
+            now = await _patiently(server, path, every, lambda why: sys.stderr.write(f"{why}\n"))
+    with Live(screen(view["name"], first), console=out, auto_refresh=False) as live:
+        while until is None or monotonic() + every <= until:
+            await asyncio.sleep(every)
+            now = await _patiently(
+                server, path, every, lambda why: live.update(Text(why, "bold white on red"), refresh=True)
+            )
+            live.update(screen(view["name"], now), refresh=True)
+
+
+async def _patiently(server: Any, path: str, every: float, tell: Callable[[str], object]) -> Frame:
+    while True:
+        try:
+            return dict(await server.ask("GET", path))
+        except LogInFailed as away:
+            if away.wrong:
+                raise
+            tell(f"{away} It is asked again.")
+            await asyncio.sleep(every)
+
+
+def line(name: str, now: Frame) -> str:
+    """One look in one line."""
+    agents, calls = _counted(now["agents"]), _counted(now["calls"])
+    return (
+        f"{now['at'][11:19]} {plain(name, 60)} {now['state']}: agents {agents or 'none'}; calls {calls or 'none'}; "
+        f"today {told(now['today'])}; {plain(now['budget'])}; {plain(now['why'])}"
+    )
+
+
+def screen(name: str, now: Frame) -> Group:
+    """One look as a screen."""
+    contacts = now["contacts"]
+    total = sum(count for state, count in contacts.items() if state != "untried")
+    left, untried = contacts.get("open", 0) + contacts.get("in_hand", 0), contacts.get("untried", 0)
+    through = f"{1 - left / total:.0%} through, {1 - untried / total:.0%} called" if total else "no contacts"
+    colour = {"running": "green", "draining": "yellow", "paused": "yellow"}.get(now["state"], "dim")
+    rows = [
+        ("agents", _counted(now["agents"]) or "nobody is logged on"),
+        ("calls", "  ".join(f"{stage} {now['calls'].get(stage, 0)}" for stage in STAGES)),
+        ("lines", f"{now['lines']} taken" + (f"; {_words(now['trunks'])}" if now["trunks"] else "")),
+        ("30 minutes", told(now["last_half_hour"])),
+        ("today", told(now["today"])),
+        ("budget", plain(now["budget"])),
+        ("pace", f"{now['pace']} calls asked for in a minute; {plain(now['why'])}"),
+        ("list", f"{through}; {_counted(contacts)}" if total else through),
+    ]
+    head = Text.assemble((plain(name, 60), "bold"), "  ", (now["state"], colour), f"  {now['at'][11:19]} UTC")
+    body = [Text.assemble((f"{title:11}", "dim"), text) for title, text in rows]
+    return Group(head, *body)
+
+
+def told(sums: Frame) -> str:
+    """Sums in words."""
+    over = max(sums["attempts"] - sums["in_flight"], sums["answered"])
+    rate = f"{sums['answered'] / over:.0%} answered" if over else "none over yet"
+    lost = f"{sums['abandoned'] / sums['live']:.1%}" if sums["live"] else "nobody"
+    return (
+        f"{sums['attempts']} calls, {rate}, {sums['connected']} talked, {sums['abandoned']} abandoned ({lost} of those who"
+        f" answered), {sums['conversions']} converted"
+    )
+
+
+def table(rows: Sequence[Frame]) -> list[str]:
+    """Figures in columns."""
+    if not rows:
+        return []
+    shown = [
+        [
+            "campaign",
+            "",
+            "calls",
+            "answered",
+            "talked",
+            "abandoned",
+            "of live",
+            "converted",
+            "talk s",
+            "wait s",
+        ]
+    ]
+    for row in rows:
+        sums = row["sums"]
+        shown.append(
+            [
+                *(
+                    row["name"],
+                    row["title"],
+                    str(sums["attempts"]),
+                    _share(row["answer_rate"]),
+                    str(sums["connected"]),
+                ),
+                *(str(sums["abandoned"]), _share(row["abandonment"], 1), _share(row["conversion"])),
+                *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
+            ]
+        )
+    return columns(shown)
+
+
+def _share(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}%}"
+
+
+def _counted(counts: Frame) -> str:
+    return ", ".join(
+        f"{count} {plain(name, 40).replace('_', ' ')}" for name, count in counts.items() if count
+    )
+
+
+def _words(told: Frame) -> str:
+    return ", ".join(f"{plain(name, 40)} {plain(says, 80)}" for name, says in told.items())
