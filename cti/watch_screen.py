@@ -39,6 +39,12 @@ POP_STATES: dict[str, tuple[str, str, int]] = {
     "ended": ("over", "dim", 2),
 }
 
+WORK_STATES: dict[str, tuple[str, str, int]] = {
+    "offered": ("asks", "bold yellow", 0),
+    "accepted": ("is done", "cyan", 1),
+    "waiting": ("waits", "", 2),
+}
+
 LINK_STYLES = {
     "up": "green",
     "late": "bold yellow",
@@ -123,14 +129,15 @@ def screen(picture: Picture, seat: Seat, width: int, height: int, top: Sequence[
     room -= len(card)
     people, queues = agents_table(picture, then), queues_table(picture, then)
     pops, calls = pops_table(picture, then), calls_table(picture, then)
+    work = [work_table(picture, then)] if picture.work else []
     if seat.role == "agent":
-        body = stack([calls, queues, people], width, room)
+        body = stack([calls, *work, queues, people], width, room)
     elif width >= WIDE:
         left = max(72, (width - 3) * 11 // 20)
         right = width - 3 - left
-        body = beside(stack([pops, calls], left, room), stack([queues, people], right, room), left)
+        body = beside(stack([pops, calls, *work], left, room), stack([queues, people], right, room), left)
     else:
-        body = stack([pops, queues, calls, people], width, room)
+        body = stack([pops, queues, calls, *work, people], width, room)
     lines = [*head, *card, *body][:height]
     lines += [Text()] * (height - len(lines))
     if not seat.connected:
@@ -243,6 +250,9 @@ def agents_table(picture: Picture, now: datetime) -> Table:
             detail = caller(picture, call)[0]
         if agent["pending"]:
             detail = f"{detail}, then {plain(agent['pending'], 30)}".lstrip(", ")
+        besides = picture.blending.get(agent["agent"], {}).get("may")
+        if agent["state"] == "ready" and besides and not detail:
+            detail, detail_style = f"also {', '.join(kind_of_work(kind) for kind in besides)}", "dim"
         if not agent["reachable"] and agent["state"] not in ("logged_off", "unknown"):
             detail, detail_style = f"phone not reachable {detail}".strip(), "red"
         off = agent["state"] == "logged_off"
@@ -296,6 +306,39 @@ def calls_table(picture: Picture, now: datetime) -> Table:
         Column("whole", 7, right=True, from_width=96),
     )
     return Table("CALLS", columns, [row for *_, row in found], "no call")
+
+
+def kind_of_work(kind: object) -> str:
+    """`call_back` as people say it."""
+    return plain(kind, 20).replace("_", " ")
+
+
+def work_table(picture: Picture, now: datetime) -> Table:
+    """What is to be done besides calls: what somebody is asked to do first, then what is due first."""
+    found = []
+    for item in picture.work.values():
+        word, style, place = WORK_STATES.get(str(item["state"]), (plain(item["state"], 8), "", 3))
+        left = (datetime.fromisoformat(item["due"]) - now).total_seconds() if item["due"] else None
+        due = "" if left is None else f"in {clock(left)}" if left > 0 else f"{clock(-left)} late"
+        row = [
+            (word, style),
+            (kind_of_work(item["kind"]), ""),
+            (plain(item["title"], 80), ""),
+            (plain(_agent_name(picture, item["agent"]), 40) if item["agent"] else "", ""),
+            (due, "red" if left is not None and left <= 0 else ""),
+            (clock(age(item["since"], now)), style),
+        ]
+        found.append((place, str(item["due"] or "later"), str(item["id"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 8),
+        Column("kind", 9),
+        Column("what", 14, grow=3),
+        Column("agent", 9, grow=1),
+        Column("due", 11, right=True, from_width=70),
+        Column("since", 7, right=True),
+    )
+    return Table("OTHER WORK", columns, [row for *_, row in found], "none")
 
 
 def pops_table(picture: Picture, now: datetime) -> Table:
@@ -715,7 +758,8 @@ SENTENCES: dict[str, Say] = {
     "work.completed": lambda d, p: f"work is done: {d['view']['title']}, {d['outcome']}",
     "work.ended": lambda d, p: f"work will not be done: {d['view']['title']}, {d['reason']}",
     "blending.changed": lambda d, p: (
-        f"{_agent_name(p, d['agent'])} may do {', '.join(d['may']) or 'calls only'}: {d['why'] or '-'}"
+        f"{_agent_name(p, d['agent'])} may do {', '.join(map(kind_of_work, d['may'])) or 'calls only'}:"
+        f" {d['why'] or '-'}"
     ),
     "call.conferenced": lambda d, p: f"{_party(d, p)} joins room {d['room']}",
     "call.failed": lambda d, p: f"{_who(d, p)} did not reach {_party(d, p)}: {d['reason']}",
@@ -771,9 +815,15 @@ SENTENCES: dict[str, Say] = {
 """Facts in words. Those that are missing here are told by their ids."""
 
 UNTOLD = frozenset(
-    {"queue.member_status_changed", "queue.member_joined", "queue.member_left", "queue.member_paused"}
+    {
+        "queue.member_status_changed",
+        "queue.member_joined",
+        "queue.member_left",
+        "queue.member_paused",
+        "blending.changed",
+    }
 )
-"""Facts that say again, for each queue, what an agent's state says once."""
+"""Facts that say again what an agent's state says once, or what may be done before anything is."""
 
 
 def summary(picture: Picture) -> str:

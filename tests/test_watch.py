@@ -19,6 +19,7 @@ from crm.views import AccountCard, AlertCard, Candidate, OpenItemCard, PopView
 from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
 from cti.hub import pack
+from cti.other_work import BlendingView, WorkView
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
@@ -121,10 +122,20 @@ def picture(
     phase: str = "up",
     why: str = "",
     database: DatabaseView | None = None,
+    work: tuple[WorkView, ...] = (),
+    blending: tuple[BlendingView, ...] = (),
 ) -> Picture:
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(
-        at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops, database=database
+        at=NOW,
+        calls=calls,
+        agents=agents,
+        queues=queues,
+        pbxs=(pbx,),
+        pops=pops,
+        database=database,
+        work=work,
+        blending=blending,
     )
     made = Picture(me="sue")
     made.show(msgspec.json.decode(pack(snapshot)))
@@ -181,6 +192,47 @@ def test_every_part_is_seen_at_80_by_24() -> None:
         "0:11 left", "logged off",
     ):  # fmt: skip
         assert shown in text
+
+
+def job(id: str, **given: Any) -> WorkView:
+    return WorkView(
+        id=id,
+        created=ago(100),
+        since=ago(60),
+        data={},
+        **{"kind": "call_back", "skill": "main:sales", "title": "Ada Ltd", "source": "crm", "ref": "7"}
+        | given,
+    )
+
+
+def test_other_work_is_seen_once_there_is_some() -> None:
+    """What somebody is asked to do first, then by when it is due; the agents, what they may do besides calls."""
+    assert not any(line.startswith("OTHER WORK") for line in drawn(picture()))
+    lines = drawn(
+        picture(
+            agents=(agent("anna"), agent("ben", AgentState.NOT_READY, reason="Lunch")),
+            work=(
+                job("a", title="Later", due=NOW + timedelta(minutes=30)),
+                job("b", title="Overdue", due=ago(90)),
+                job("c", title="Asked", state="offered", agent="anna"),
+                job("d", title="Whenever"),
+            ),
+            blending=tuple(
+                BlendingView(agent=login, may=("call_back", "email"), why="few calls", since=ago(5))
+                for login in ("anna", "ben")
+            ),
+        )
+    )
+    at = next(n for n, line in enumerate(lines) if line.startswith("OTHER WORK 4"))
+    for line, wanted in zip(
+        lines[at + 1 :], (("asks", "Anna"), ("1:30 late",), ("in 30:00",), ("Whenever",)), strict=False
+    ):
+        assert all(word in line for word in wanted), line
+    (anna,) = [line for line in lines if line.startswith("Anna ")]
+    (ben,) = [line for line in lines if line.startswith("Ben ")]
+    assert "also call back, email" in anna
+    assert "Lunch" in ben
+    assert "also" not in ben
 
 
 def test_times_tick_with_the_servers_clock() -> None:
@@ -278,6 +330,7 @@ def test_any_text_from_outside_stays_text(text: str, width: int, height: int) ->
         why=hostile,
     )
     what.me = "a"
+    what.work = {"w": msgspec.to_builtins(job("w", title=hostile, kind=hostile, agent=hostile))}
     for role in ("agent", "admin"):
         lines = screen(
             what, Seat(now=NOW, name=hostile, role=role, url=hostile, connected=False), width, height
