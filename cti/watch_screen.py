@@ -45,6 +45,13 @@ WORK_STATES: dict[str, tuple[str, str, int]] = {
     "waiting": ("waits", "", 2),
 }
 
+CAMPAIGN_STATES: dict[str, tuple[str, int]] = {
+    "running": ("green", 0),
+    "draining": ("yellow", 1),
+    "paused": ("yellow", 2),
+}
+"""Those that are shown; drafts and stopped ones are for `cti campaigns`."""
+
 LINK_STYLES = {
     "up": "green",
     "late": "bold yellow",
@@ -130,14 +137,18 @@ def screen(picture: Picture, seat: Seat, width: int, height: int, top: Sequence[
     people, queues = agents_table(picture, then), queues_table(picture, then)
     pops, calls = pops_table(picture, then), calls_table(picture, then)
     work = [work_table(picture, then)] if picture.work else []
+    dialed = campaigns_table(picture, then)
+    campaigns = [dialed] if dialed.rows else []
     if seat.role == "agent":
         body = stack([calls, *work, queues, people], width, room)
     elif width >= WIDE:
         left = max(72, (width - 3) * 11 // 20)
         right = width - 3 - left
-        body = beside(stack([pops, calls, *work], left, room), stack([queues, people], right, room), left)
+        body = beside(
+            stack([pops, calls, *work], left, room), stack([*campaigns, queues, people], right, room), left
+        )
     else:
-        body = stack([pops, queues, calls, *work, people], width, room)
+        body = stack([pops, *campaigns, queues, calls, *work, people], width, room)
     lines = [*head, *card, *body][:height]
     lines += [Text()] * (height - len(lines))
     if not seat.connected:
@@ -339,6 +350,47 @@ def work_table(picture: Picture, now: datetime) -> Table:
         Column("since", 7, right=True),
     )
     return Table("OTHER WORK", columns, [row for *_, row in found], "none")
+
+
+def campaigns_table(picture: Picture, now: datetime) -> Table:
+    """What is dialed: how many agents talk, how many calls are under way, what was reached and lost today, and the pace."""
+    found = []
+    for campaign in picture.campaigns.values():
+        if campaign["state"] not in CAMPAIGN_STATES:
+            continue
+        style, place = CAMPAIGN_STATES[campaign["state"]]
+        goes = picture.campaigns_now.get(campaign["id"])
+        figures = ["", "", "", ""]
+        if goes is not None:
+            today = goes["today"]
+            figures = [
+                f"{goes['agents'].get('busy', 0)}/{sum(goes['agents'].values())}",
+                str(goes["lines"]),
+                f"{today['connected']:,}/{today['attempts']:,}",
+                f"{goes['lost']:g}, {goes['may_be_lost']} left",
+            ]
+        over = goes is not None and goes["may_be_lost"] <= 0
+        row = [
+            (plain(campaign["state"], 10), style),
+            (plain(campaign["name"], 80), "bold"),
+            (figures[0], "cyan"),
+            (figures[1], ""),
+            (figures[2], ""),
+            (figures[3], "bold red" if over else ""),
+            (clock(age(campaign["since"], now)), ""),
+        ]
+        found.append((place, -int(campaign["priority"]), str(campaign["name"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 8),
+        Column("campaign", 10, grow=2),
+        Column("talk", 5, right=True),
+        Column("lines", 5, right=True),
+        Column("reached", 9, right=True, from_width=60),
+        Column("lost", 9, right=True),
+        Column("since", 7, right=True, from_width=70),
+    )
+    return Table("CAMPAIGNS", columns, [row for *_, row in found], "none")
 
 
 def pops_table(picture: Picture, now: datetime) -> Table:
@@ -716,6 +768,13 @@ def _queue(data: Frame) -> str:
     return str(data.get("queue") or "").partition(":")[2] or "-"
 
 
+def _call_back(data: Frame, picture: Picture) -> str:
+    view = data["view"]
+    keeper = _agent_name(picture, view["agent"]) if view["agent"] else view["team"]
+    due = datetime.fromisoformat(view["due"]).astimezone()
+    return f"{plain(view['name'], 60) or view['number']}, {due:%Y-%m-%d %H:%M}, kept by {keeper or '-'}"
+
+
 def _pop_line(data: Frame, picture: Picture) -> str:
     pop = data["view"]
     likeliest = (pop["candidates"] or [None])[0]
@@ -757,10 +816,6 @@ SENTENCES: dict[str, Say] = {
     "work.returned": lambda d, p: f"work waits again: {d['view']['title']}, {d['reason']}",
     "work.completed": lambda d, p: f"work is done: {d['view']['title']}, {d['outcome']}",
     "work.ended": lambda d, p: f"work will not be done: {d['view']['title']}, {d['reason']}",
-    "blending.changed": lambda d, p: (
-        f"{_agent_name(p, d['agent'])} may do {', '.join(map(kind_of_work, d['may'])) or 'calls only'}:"
-        f" {d['why'] or '-'}"
-    ),
     "call.conferenced": lambda d, p: f"{_party(d, p)} joins room {d['room']}",
     "call.failed": lambda d, p: f"{_who(d, p)} did not reach {_party(d, p)}: {d['reason']}",
     "call.connection_cleared": lambda d, p: f"{_party(d, p)} leaves {_who(d, p)}: {d['reason']}",
@@ -811,6 +866,44 @@ SENTENCES: dict[str, Say] = {
     "alarm.acknowledged": lambda d, p: f"alarm {d['alarm']} is seen to by {d['by']}",
     "alarm.cleared": lambda d, p: f"alarm {d['alarm']} is over after {clock(d['lasted'])}",
     "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
+    "agent.line_changed": lambda d, p: (
+        f"the open line of {_agent_name(p, d['agent'])} is {d['line']}: {d['reason'].replace('_', ' ')}"
+    ),
+    "agent.off_hook_changed": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} works {'off-hook' if d['off_hook'] else 'on-hook'} now"
+    ),
+    "call.muted": lambda d, p: f"{_party(d, p)} is {'muted' if d['muted'] else 'heard again'}, {_who(d, p)}",
+    "call.unparked": lambda d, p: f"{_who(d, p)} leaves slot {d['slot']}: {d['reason'].replace('_', ' ')}",
+    "call.merged": lambda d, p: f"{_party(d, p)} comes to {_who(d, p)}",
+    "call_back.promised": lambda d, p: f"call back promised: {_call_back(d, p)}",
+    "call_back.due": lambda d, p: f"CALL BACK is due: {_call_back(d, p)}",
+    "call_back.taken": lambda d, p: f"{_agent_name(p, d['by'])} calls back: {_call_back(d, p)}",
+    "call_back.released": lambda d, p: f"call back is open again: {_call_back(d, p)}",
+    "call_back.moved": lambda d, p: f"call back is moved: {_call_back(d, p)}",
+    "call_back.done": lambda d, p: (
+        f"call back {d['call_back']} is done by {_agent_name(p, d['by'])}: {d['outcome'] or '-'}"
+    ),
+    "call_back.cancelled": lambda d, p: (
+        f"call back {d['call_back']} is cancelled by {_agent_name(p, d['by'])}: {d['reason'] or '-'}"
+    ),
+    "campaign.added": lambda d, p: f"new campaign {d['view']['name']}",
+    "campaign.changed": lambda d, p: f"campaign {d['view']['name']} is changed by {d['view']['changed_by']}",
+    "campaign.removed": lambda d, p: f"campaign {d['view']['name']} is removed",
+    "campaign.state_changed": lambda d, p: (
+        f"campaign {d['view']['name']}: {d['old']} -> {d['new']} by {d['by']}"
+        + (f", {d['why']}" if d["why"] else "")
+    ),
+    "offer.made": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} is asked to call {d['view']['name'] or d['view']['number']}"
+        f" for {d['view']['campaign_name']}"
+    ),
+    "offer.accepted": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} calls {d['view']['name'] or d['view']['number']}"
+    ),
+    "offer.ended": lambda d, p: (
+        f"{_agent_name(p, d['agent'])}: {(d['outcome'] or d['reason']).replace('_', ' ')}"
+    ),
+    "journal.gap": lambda d, p: f"{d['lost']} facts could not be written down",
 }
 """Facts in words. Those that are missing here are told by their ids."""
 
@@ -821,9 +914,21 @@ UNTOLD = frozenset(
         "queue.member_left",
         "queue.member_paused",
         "blending.changed",
+        "queue.added",
+        "queue.removed",
+        "attempt.dialed",
+        "attempt.answered",
+        "attempt.connected",
+        "attempt.ended",
+        "campaign.goes",
+        "call.data_changed",
+        "call.caller_changed",
+        "interaction.identified",
+        "interaction.closed",
+        "interaction.noted",
     }
 )
-"""Facts that say again what an agent's state says once, or what may be done before anything is."""
+"""Facts that say again what a call or an agent's state says once, or that a table shows as it is now."""
 
 
 def summary(picture: Picture) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from crm.facts import PopShown
 from crm.views import AccountCard, AlertCard, Candidate, OpenItemCard, PopView
+from cti.campaigns import CampaignNow, CampaignView
 from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
 from cti.hub import pack
@@ -23,7 +24,7 @@ from cti.other_work import BlendingView, WorkView
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
-from cti.watch_screen import SENTENCES, Seat, clock, screen, share, summary, told
+from cti.watch_screen import SENTENCES, UNTOLD, Seat, clock, screen, share, summary, told
 from tests.web_stage import Stage, all_know, eventually
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -368,11 +369,60 @@ def test_facts_are_told_in_words() -> None:
     assert summary(what) == "now: 1 call, 0 waiting in 0 queues, 1 agent, 0 pops, PBX main up"
 
 
-def test_every_fact_with_words_exists() -> None:
+def sample(kind: Any) -> Any:
+    """Any value of a type, as JSON has it."""
+    match kind:
+        case msgspec.inspect.StructType(fields=fields):
+            return {field.encode_name: sample(field.type) for field in fields}
+        case msgspec.inspect.UnionType(types=types):
+            return sample(types[0])
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return {sample(key): sample(value)}
+        case msgspec.inspect.EnumType(cls=cls):
+            return next(iter(cls)).value
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.DateTimeType():
+            return NOW.isoformat()
+        case msgspec.inspect.BoolType():
+            return True
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return 7
+        case msgspec.inspect.StrType() | msgspec.inspect.AnyType():
+            return "word"
+        case msgspec.inspect.NoneType():
+            return None
+        case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
+            return [sample(item)]
+        case _:
+            return [sample(item) for item in getattr(kind, "item_types", ())]
+
+
+def test_every_fact_has_words_or_is_left_out_on_purpose() -> None:
     import cti.server  # noqa: F401  # knows all parts, and so the facts of all
     from cti.asyncapi import fact_classes
 
-    assert set(SENTENCES) <= {kind.TYPE for kind in fact_classes()}
+    kinds = {kind.TYPE: kind for kind in fact_classes()}
+    assert set(SENTENCES) | UNTOLD == set(kinds)
+    assert not set(SENTENCES) & UNTOLD
+    for name, say in SENTENCES.items():
+        assert say(sample(msgspec.inspect.type_info(kinds[name])), picture()), name
+
+
+def test_what_is_dialed_is_seen_while_it_runs() -> None:
+    what = picture(agents=(agent("anna"),))
+    for id, state in enumerate(("draft", "running", "paused")):
+        view = sample(msgspec.inspect.type_info(CampaignView))
+        what.campaigns[id] = view | {"id": id, "name": f"Spring {state}", "state": state}
+    goes = sample(msgspec.inspect.type_info(CampaignNow)) | {"agents": {"busy": 6, "ready": 4}, "lines": 9}
+    what.campaigns_now[1] = goes | {"lost": 2, "may_be_lost": 0}
+    lines = drawn(what)
+    at = next(n for n, line in enumerate(lines) if line.startswith("CAMPAIGNS 2"))
+    assert "Spring running" in lines[at + 1]
+    assert "6/10" in lines[at + 1]
+    assert "2, 0 left" in lines[at + 1]
+    assert "Spring paused" in lines[at + 2]
+    assert not any("Spring draft" in line for line in lines)
 
 
 async def look(stage: Stage, **how: Any) -> tuple[Watch, Client, io.StringIO, asyncio.Task[None]]:
