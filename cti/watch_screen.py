@@ -5,6 +5,7 @@ Most urgent first everywhere, so that what does not fit is what matters least; h
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -300,7 +301,7 @@ def calls_table(picture: Picture, now: datetime) -> Table:
             (state, style),
             (name, name_style),
             (number_of(picture, call), ""),
-            (plain(str(call["queue"] or "").partition(":")[2] or call["queue"], 40), ""),
+            (_where(call), ""),
             (who or "-", "" if who else "dim"),
             (clock(since), style),
             (clock(age(call["started"], now)), "dim"),
@@ -412,7 +413,7 @@ def pops_table(picture: Picture, now: datetime) -> Table:
             (name, name_style or ("bold" if pop["state"] == "offered" else "")),
             (plain(account.get("classification", ""), 10), "bold" if account else ""),
             (_number_in(pop) or "-", ""),
-            (plain(str(pop["queue"] or "").partition(":")[2] or pop["queue"], 40), ""),
+            (_where(pop), ""),
             (f"{len(items)}" if items else "-", "yellow" if items else "dim"),
             (clock(waited), _wait_style(waited)),
         ]
@@ -471,6 +472,7 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
     name, name_style = pop_name(pop)
     state, state_style, _ = POP_STATES.get(str(pop["state"]), ("", "", 0))
     waited = age(pop["started"], now) if pop["waiting_since"] else float(pop["waited"])
+    dialed = _dialed(pop)
     who = Text(no_wrap=True)
     who.append(f"▌ {state.upper()}  ", state_style)
     who.append(name, f"bold {name_style}".strip())
@@ -485,14 +487,21 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
     lines = [_cut(title, width), _cut(who, width)]
     facts = [
         _number_in(pop),
-        f"queue {plain(str(pop['queue']).partition(':')[2], 40)}" if pop["queue"] else "",
-        f"waited {clock(waited)}",
-        f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] else "",
+        f"queue {_where(pop)}" if pop["queue"] else "",
+        f"campaign {_where(pop)}" if dialed else "",
+        f"list {plain(pop['data'].get('list'), 40)}" if dialed else "",
+        f"waited {clock(waited)}" if not dialed else "",
+        f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] and not dialed else "",
         f"from {plain(_agent_name(picture, pop['transferred_by'] or pop['consulted_by']), 40)}"
         if pop["transferred_by"] or pop["consulted_by"]
         else "",
     ]
     lines.append(_cut(Text("▌ " + " · ".join(part for part in facts if part)), width))
+    if dialed and pop["data"].get("script"):
+        say = textwrap.wrap(
+            plain(pop["data"]["script"], 512), max(20, width - 4), max_lines=4, placeholder=" ..."
+        )
+        lines += [_cut(Text(f"▌ {line}", "bold"), width) for line in say]
     if likeliest:
         lines += [
             _cut(Text(f"▌ {plain(alert['text'], 200)}", SEVERITIES.get(alert["severity"], "")), width)
@@ -512,7 +521,10 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
             lines.append(_cut(Text(f"▌ {str(talk['started'])[:10]}: {note}", "dim"), width))
     for other in pop["candidates"][1:3]:
         lines.append(_cut(Text(f"▌ or: {plain(other['account']['name'], 80)}", "dim"), width))
-    collected = [pair for pair in pop["data"].items() if not pair[0].startswith("CTI_")]
+    shown = OF_A_CONTACT if dialed else frozenset()
+    collected = [
+        pair for pair in pop["data"].items() if not pair[0].startswith("CTI_") and pair[0] not in shown
+    ]
     for key, value in collected[:2]:
         lines.append(_cut(Text(f"▌ {plain(key, 40)}: {plain(value, 80)}", "dim"), width))
     return [*lines, Text()]
@@ -522,9 +534,11 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
 
 
 def pop_name(pop: Frame) -> tuple[str, str]:
-    """The customer of a pop as text and style: the likeliest account, or why there is none."""
+    """The customer of a pop as text and style: the likeliest account, the contact of a list, or why there is none."""
     if pop["candidates"]:
         return plain(pop["candidates"][0]["account"]["name"], 80), ""
+    if _dialed(pop) and pop["data"].get("name"):
+        return plain(pop["data"]["name"], 80), ""
     if pop["withheld"]:
         return "number withheld", "italic"
     if pop["lookup"] == "pending":
@@ -543,7 +557,28 @@ def caller(picture: Picture, call: Frame) -> tuple[str, str]:
     if call["direction"] == "internal":
         names = [plain(part["name"] or part["agent"] or part["device"], 30) for part in call["connections"]]
         return " - ".join(names[:2]) or "internal", "dim"
+    if _dialed(call):
+        return plain(call["data"].get("name"), 80) or "contact", ""
     return plain(call["ani_name"], 80) or ("unknown caller" if call["ani"] else "number withheld"), "italic"
+
+
+OF_A_CONTACT = frozenset(
+    {"campaign", "list", "contact", "attempt", "name", "language", "script", "account_id"}
+)
+"""What the data of a campaign's call says of its contact; beside it are the list's own columns."""
+
+
+def _dialed(of: Frame) -> bool:
+    """Whether a call, or a pop's call, is a campaign's."""
+    return "attempt" in of["data"] and "campaign" in of["data"]
+
+
+def _where(of: Frame) -> str:
+    """The queue of a call or pop without its PBX, or the campaign that called."""
+    queue = str(of["queue"] or "")
+    if not queue and _dialed(of):
+        return plain(of["data"]["campaign"], 40)
+    return plain(queue.partition(":")[2] or queue, 40)
 
 
 def number_of(picture: Picture, call: Frame) -> str:
@@ -786,7 +821,7 @@ def _pop_line(data: Frame, picture: Picture) -> str:
     parts.append(_number_in(pop) or "no number")
     if pop["queue"]:
         parts.append(f"queue {_queue(pop)}")
-    parts.append(f"waited {clock(float(pop['waited']))}")
+    parts.append(f"campaign {_where(pop)}" if _dialed(pop) else f"waited {clock(float(pop['waited']))}")
     return ", ".join(parts)
 
 

@@ -195,6 +195,27 @@ def test_every_part_is_seen_at_80_by_24() -> None:
         assert shown in text
 
 
+def test_a_campaigns_call_shows_the_contact_and_what_to_say() -> None:
+    data = {
+        "campaign": "Spring offer", "list": "Fair", "attempt": "at-1", "contact": "7", "name": "Bea Cole",
+        "script": "Good day, may I tell you about our spring offer?", "tariff": "Gold",
+    }  # fmt: skip
+    dialed = pop("ben", candidates=(), data=data, queue=None, direction=Direction.OUTBOUND, how="unknown")
+    what = picture(calls=(call("main:ben", talking=3, data=data, queue=None),), pops=(dialed,))
+    (row,) = [line for line in drawn(what, 120, 30) if line.startswith("rings")]
+    assert "Bea Cole" in row
+    assert "Spring" in row
+    what.me = "ben"
+    card = "\n".join(drawn(what, 120, 30, seat=Seat(now=NOW, name="Ben", role="agent", url="http://x")))
+    for shown in ("Bea Cole", "campaign Spring offer", "list Fair", "may I tell you about", "tariff: Gold"):
+        assert shown in card
+    shown = told(
+        {"type": "pop.shown", "data": {"agent": "ben", "view": next(iter(what.pops.values()))}}, what
+    )
+    assert "Bea Cole" in shown
+    assert "campaign Spring offer" in shown
+
+
 def job(id: str, **given: Any) -> WorkView:
     return WorkView(
         id=id,
