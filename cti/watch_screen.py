@@ -914,6 +914,11 @@ SENTENCES: dict[str, Say] = {
     "call_back.due": lambda d, p: f"CALL BACK is due: {_call_back(d, p)}",
     "call_back.taken": lambda d, p: f"{_agent_name(p, d['by'])} calls back: {_call_back(d, p)}",
     "call_back.released": lambda d, p: f"call back is open again: {_call_back(d, p)}",
+    "call_back.handed_over": lambda d, p: (
+        f"call back {d['call_back']} goes to"
+        f" {_agent_name(p, d['to_agent']) if d['to_agent'] else d['to_team']}, by {_agent_name(p, d['by'])}"
+    ),
+    "call_back.received": lambda d, p: f"call back comes from {_agent_name(p, d['by'])}: {_call_back(d, p)}",
     "call_back.moved": lambda d, p: f"call back is moved: {_call_back(d, p)}",
     "call_back.done": lambda d, p: (
         f"call back {d['call_back']} is done by {_agent_name(p, d['by'])}: {d['outcome'] or '-'}"
