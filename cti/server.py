@@ -377,7 +377,7 @@ class Server:
         return True
 
     def _channels_heard(self, pbx: str, record: Record) -> None:
-        self.dialing.dialer.hear_record(pbx, record)
+        self.dialing.hear_record(pbx, record)
         if type(record) in OF_SPIES:
             self.supervising.hear_record(record)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from cti.agents import Agents
+from cti.ami_events import Record
 from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands
 from cti.facts import AgentStateChanged, CallView, Fact
@@ -29,6 +30,7 @@ from dialer.calling.claims import Claims
 from dialer.calling.commands import add_campaign_commands
 from dialer.calling.preview import OF_CALLS, PreviewDesk
 from dialer.calling.run import OF_CAMPAIGNS, Dialer
+from dialer.calling.sounds import Sounds
 from dialer.calling.switchboard import AgentsPort, PbxPort
 from dialer.calling.trunks import CallerIds, TrunkPlan, Trunks
 from dialer.campaigns import pbx_of
@@ -90,6 +92,7 @@ class Dialing:
         )
         self.dialer = self.make_dialer()
         self._law_of = law_by(self.profiles)
+        self._sounds = Sounds(around.pbxs, clock=clock)
         self.campaigns = CampaignDesk(
             pool=around.pool,
             house=House(
@@ -99,6 +102,7 @@ class Dialing:
                 trunks=_trunks(ours),
                 verified=frozenset(ours.caller_ids),
                 law=self._law_of,
+                missing_sounds=self._sounds.missing,
                 logged_on=lambda login: around.agents.session(login, datetime.now(UTC)).logged_on,
             ),
             runner=lambda: self.dialer,
@@ -203,6 +207,11 @@ class Dialing:
             (AgentStateChanged, self.preview.hear_agent),
             *((kind, self._hear) for kind in OF_CAMPAIGNS),
         ]
+
+    def hear_record(self, pbx: str, record: Record) -> None:
+        """Takes what the switch tells of a channel."""
+        self.dialer.hear_record(pbx, record)
+        self._sounds.hear_record(record)
 
     def _hear(self, fact: Fact) -> None:
         self.dialer.hear(fact)

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,12 +37,13 @@ from cti.facts import (
 from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
-from dialer.calling.claims import Claims
+from dialer.calling.claims import Claimed, Claims
 from dialer.calling.hands import AWAY, Hands, eligible
-from dialer.calling.live import claimed, remembered
+from dialer.calling.live import claimed as claimed_live
+from dialer.calling.live import remembered
 from dialer.calling.pace import Pace
 from dialer.calling.running import Running
-from dialer.calling.switchboard import AgentsPort, PbxPort
+from dialer.calling.switchboard import AgentsPort, PbxPort, drop_for
 from dialer.calling.trunks import CallerIds, Trunks
 from dialer.management.settings import DIALED_BY_ITSELF, Campaign, CampaignLive, CampaignSettings
 
@@ -56,6 +57,9 @@ LOOK_EVERY = 2.0
 
 REMEMBERED = 5_000
 """Attempts of the window from which pacing learns at a start."""
+
+APART = 0.01
+"""Seconds between two calls of one tick where the trunk would take more, and the tick is long enough for it."""
 
 CLOCKS_APART = 30.0
 """Seconds that this server's clock and the database's may differ: calling hours are kept by it."""
@@ -147,6 +151,8 @@ class Dialer:
         self._stopping = True
         placing = [run.placing for run in self.running.values() if run.placing is not None]
         await asyncio.gather(*placing, return_exceptions=True)
+        sending = [task for run in self.running.values() for task in run.sending]
+        await asyncio.gather(*sending, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -284,6 +290,8 @@ class Dialer:
             return
         if run.placing is not None and not run.placing.done():
             await asyncio.wait({run.placing})
+        if run.sending:
+            await asyncio.wait(set(run.sending))
         await self._take_up(run)
         run.stale = False
         await self._learn(run)
@@ -393,13 +401,15 @@ class Dialer:
     def _place(self, run: Running, now: float) -> None:
         s = run.campaign.settings
         if run.alone:
-            earned = int(max(1.0, s.calls_per_second)) - run.placed(now, max(1.0, 1.0 / s.calls_per_second))
-            wanted = min(s.max_lines - self.calls.under_way(run.id), earned)
+            free = s.max_lines - self.calls.under_way(run.id) - run.due
+            wanted = max(0, min(free, run.earned(now, self._tick_s)))
+            run.tokens -= wanted
         else:
             wanted = run.pace.pacing.calls_to_place(now)
         if wanted <= 0:
             return
         slots = self.trunks.take(now, run.pbx, s.trunks, wanted)
+        self._not_placed(run, wanted - len(slots))
         if not slots:
             run.held = "no_lines"
             return
@@ -407,31 +417,86 @@ class Dialer:
         run.placing = self._spawn(self._claim_and_dial(run, slots))
 
     async def _claim_and_dial(self, run: Running, slots: list[str]) -> None:
-        """Claims a contact for each slot of a trunk and dials it, if it still may be dialed when it has been claimed."""
-        loop = asyncio.get_running_loop()
-        lease, now, withdrawn = run.lease, datetime.now(UTC), []
+        """Claims a contact for each slot of a trunk, and has those who were claimed dialed one after the other."""
+        lease, now = run.lease, datetime.now(UTC)
         assert lease is not None
         try:
             claim = await self._claims.claim(run.campaign, lease, len(slots), now=now, pbx=run.pbx)
-            for one in claim.attempts:
-                if self._stopping or self._held(run, loop.time()):
-                    withdrawn.append(one.id)
-                    continue
-                numbers = [(c.number, c.prefixes) for c in run.campaign.settings.caller_ids]
-                shown = self._caller_ids.show(run.id, numbers, one.candidate.e164)
-                live = claimed(run.campaign, one, run.pbx, slots.pop(0), shown, loop.time())
-                self.calls.place(run, live)
+            dropped = await self._messages_on_machines(run.campaign, claim.attempts)
             if not claim.held:
                 run.lose()
             if claim.empty:
                 run.empty = True
                 self._all_agents()
-            await self._claims.withdraw(withdrawn)
+            if claim.attempts:
+                taken = [slots.pop(0) for _ in claim.attempts]
+                self._send_later(run, list(zip(claim.attempts, taken, strict=True)), dropped)
         except DATABASE_AWAY as error:
             log.warning("contacts could not be claimed", campaign=run.id, error=type(error).__name__)
             run.ready = False  # whether it was committed is looked up before anything else is dialed
         finally:
             self.trunks.unused(slots)
+            self._not_placed(run, len(slots))
+
+    def _send_later(
+        self, run: Running, claimed: list[tuple[Claimed, str]], dropped: Mapping[int, int]
+    ) -> None:
+        run.due += len(claimed)
+        now, apart = asyncio.get_running_loop().time(), min(self._tick_s / len(claimed), APART)
+        turns = [(self.trunks.turn(trunk, now, apart), one, trunk) for one, trunk in claimed]
+        task = self._spawn(self._send(run, sorted(turns, key=lambda turn: turn[0]), dropped))
+        run.sending.add(task)
+        task.add_done_callback(run.sending.discard)
+
+    async def _send(
+        self, run: Running, turns: list[tuple[float, Claimed, str]], dropped: Mapping[int, int]
+    ) -> None:
+        """Dials each in its turn: all at once, each would wait at the switch for those before it, and carriers count calls a
+        second. Who may not be dialed any more when their turn has come goes back."""
+        loop = asyncio.get_running_loop()
+        withdrawn: list[str] = []
+        try:
+            while turns:
+                at, one, trunk = turns[0]
+                if (wait := at - loop.time()) > 0 and not self._stopping:
+                    await asyncio.sleep(wait)
+                del turns[0]
+                run.due -= 1
+                # That nobody else may be called now says nothing of those who were claimed.
+                if self._stopping or self._held(run, loop.time()) not in ("", "nothing_to_call"):
+                    withdrawn.append(one.id)
+                    self.trunks.unused([trunk])
+                    self._not_placed(run, 1)
+                    continue
+                numbers = [(c.number, c.prefixes) for c in run.campaign.settings.caller_ids]
+                shown = self._caller_ids.show(run.id, numbers, one.candidate.e164)
+                drop = drop_for(run.campaign, one, dropped)
+                live = claimed_live(run.campaign, one, run.pbx, trunk, shown, loop.time(), drop)
+                self.calls.place(run, live)
+            await self._claims.withdraw(withdrawn)
+        except DATABASE_AWAY as error:
+            log.warning("attempts could not be taken back yet", campaign=run.id, error=type(error).__name__)
+            run.ready = False  # they are taken back before anything else is dialed
+        finally:
+            if turns:
+                run.ready = False
+            run.due -= len(turns)
+            self.trunks.unused(trunk for _, _, trunk in turns)
+
+    @staticmethod
+    def _not_placed(run: Running, calls: int) -> None:
+        """So many calls that were wanted are not dialed."""
+        if run.alone:
+            run.tokens += calls
+        else:
+            run.pace.pacing.not_placed(calls)
+
+    async def _messages_on_machines(self, campaign: Campaign, claimed: Sequence[Claimed]) -> dict[int, int]:
+        """How many messages machines of these contacts have had; not looked up where none is left on any."""
+        if not claimed or not campaign.settings.amd or campaign.settings.machine_message is None:
+            return {}
+        contacts = [one.candidate.contact for one in claimed]
+        return await attempt_store.messages_on_machines(self._pool(), campaign.id, contacts)
 
     # ------------------------------------------------------------------------------------------ told
 

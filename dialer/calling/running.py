@@ -38,7 +38,8 @@ HELD = {
 class Running:
     """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now.
     `stale`: its settings have changed since its pace was made. `under_way`: attempts of it, of any server, have not
-    ended. `asked`: (when, how many) calls of the last minute."""
+    ended. `asked`: (when, how many) calls of the last minute. `placing`: contacts are being claimed; `sending`: those that
+    were are dialed one after the other, `due` of them not yet. `tokens`: calls that the calls a second allow by now."""
 
     campaign: Campaign
     pbx: str
@@ -52,6 +53,10 @@ class Running:
     empty: bool = False
     held: str = "not_here"
     placing: asyncio.Task[None] | None = None
+    sending: set[asyncio.Task[None]] = field(default_factory=set)
+    due: int = 0
+    tokens: float = 1.0
+    earned_at: float | None = None
     asked: deque[tuple[float, int]] = field(default_factory=deque)
     outcomes: Counter[str] = field(default_factory=Counter)
     answered: int = 0
@@ -69,6 +74,14 @@ class Running:
     def lose(self) -> None:
         """Another may pace it now."""
         self.lease, self.ready = None, False
+
+    def earned(self, now: float, tick_s: float) -> int:
+        """How many calls the campaign's calls a second allow by now; not more than those since this was last asked."""
+        rate = self.campaign.settings.calls_per_second
+        since = min(now - self.earned_at, 2.0) if self.earned_at is not None else tick_s
+        self.earned_at = now
+        self.tokens = min(self.tokens + rate * since, max(1.0, rate * max(tick_s, since)))
+        return int(self.tokens + 1e-6)
 
     def placed(self, now: float, seconds: float) -> int:
         """How many calls were asked for in the last so many seconds, a minute at most."""

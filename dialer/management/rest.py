@@ -32,6 +32,7 @@ from dialer.forecasting.dry_run_history import contacts_of, history_of
 from dialer.forecasting.plans import Plan, Plans
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
+from dialer.management.detection import Detection, detection
 from dialer.management.figures import By, CampaignFigures, csv_of, read
 from dialer.management.live_view import LiveView
 from dialer.management.settings import Campaign, CampaignMode, CampaignSettings, CampaignState
@@ -150,6 +151,12 @@ class FiguresOf(FiguresAsked):
         default=None, description="outranks the Accept header; svg is a chart"
     )
     interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total: say `by`")
+
+
+class DetectionOf(FiguresAsked):
+    """Detection of answering machines in which calls."""
+
+    interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total")
 
 
 class CampaignReport(BaseModel):
@@ -313,6 +320,11 @@ def routes(
             headers={"Content-Disposition": f'attachment; filename="campaigns-{wanted.by.value}.{form}"'},
         )
 
+    async def detected(asked: Asked) -> Detection:
+        record = await desk.read(asked.who, asked.params.campaign)
+        span = range_of(asked.query, zone, now())
+        return await detection(pool(), record.campaign.id, record.campaign.name, span.first, span.last)
+
     async def begin_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
         question = await question_of(record, asked.body)
@@ -451,6 +463,14 @@ def routes(
             versioned=True,
         ),
         route("GET", one + "/now", goes, "How it goes at this moment.", result=CampaignNow),
+        route(
+            "GET",
+            one + "/detection",
+            detected,
+            "How its detection of answering machines does, and the messages left on them.",
+            query=DetectionOf,
+            result=Detection,
+        ),
         route("GET", one + "/plans", plan_list, "Its dry runs.", result=PlanList),
         route(
             "POST",
