@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import structlog
+
 from cti.agents import Agents
 from cti.ami_events import Record
 from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands
+from cti.database import AWAY
 from cti.facts import AgentStateChanged, CallView, Fact
 from cti.openapi import Route
 from cti.people import Directory
@@ -28,6 +31,7 @@ from dialer.call_lists.import_desk import ImportDesk
 from dialer.call_lists.quotas import keep_looking as keep_quotas
 from dialer.calling.claims import Claims
 from dialer.calling.commands import add_campaign_commands
+from dialer.calling.contact_of_call import CalledContact, belongs, contact_of
 from dialer.calling.preview import OF_CALLS, PreviewDesk
 from dialer.calling.run import OF_CAMPAIGNS, Dialer
 from dialer.calling.sounds import Sounds
@@ -47,6 +51,8 @@ from dialer.management.live_view import LiveView
 if TYPE_CHECKING:
     from cti.database import Pool
     from dialer.call_lists.target_group import TargetGroups
+
+log = structlog.get_logger(__name__)
 
 TRANSLATE: dict[type[Exception], Translate] = {
     **campaign_rest.TRANSLATE,
@@ -212,6 +218,21 @@ class Dialing:
         """Takes what the switch tells of a channel."""
         self.dialer.hear_record(pbx, record)
         self._sounds.hear_record(record)
+
+    async def contact_of(self, call: str) -> CalledContact | None:
+        """The contact of a campaign's call; None for any other call. Raises what the database does."""
+        return await contact_of(self._around.pool(), call)
+
+    async def calls_back(self, promised_in: str, call: str) -> None:
+        """A call keeps what was promised in another; if that was a campaign's, this one belongs to its attempt, and the
+        agent sees what they saw then."""
+        try:
+            contact = await self.contact_of(promised_in)
+            if contact is not None:
+                self._around.set_data(call, dict(contact.data), "dialer")
+                await belongs(self._around.pool(), contact.attempt, call)
+        except AWAY as error:
+            log.warning("a call back goes without its contact", call=call, error=type(error).__name__)
 
     def _hear(self, fact: Fact) -> None:
         self.dialer.hear(fact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -154,6 +155,53 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
         talks_on: ("open", "machine"),
     }
     await as_asterisk_says(centre, rows)
+
+
+async def test_a_call_promised_in_a_campaigns_call_is_kept_by_who_promised_it(centre: Centre) -> None:
+    """Nobody else calls them meanwhile, the agent has the campaign's script again, and the attempt has what came of it."""
+    (anna,) = await at_work(centre, "anna")
+    world = await centre.ami("world")
+    await world.send("Command", {"Command": "dialplan set global CUSTOMER_DELAY 0"})
+    promised, busy = "+441632960185", number("busy", 0, 3)
+    id = await campaign(centre, [promised], data={"tariff": "gold"}, name="Promises")
+    call = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
+    due = datetime.now(UTC) + timedelta(seconds=3)
+    view = await anna.ask("call.call_back", call=call, at=due.isoformat(), note="has a visitor")
+    assert (view["number"], view["name"], view["zone"]) == (promised, "Customer 0", "Europe/London")
+    assert (view["agent"], view["call"]) == ("anna", call)
+    await anna.ask("call.dispose", call=call, disposition="Call later")
+    await anna.ask("call.clear", call=call)
+    await ended(centre, id, 1)
+    await centre.fetch(
+        """INSERT INTO list_contacts (list_id, name, e164, zone_group, priority)
+           SELECT list_id, 'Twice in the list', n, zone_group, 10 FROM list_contacts, unnest($2::text[]) AS n
+            WHERE e164 = $1 AND list_id = (SELECT id FROM call_lists WHERE campaign_id = $3) RETURNING id""",
+        *(promised, [promised, busy], id),
+    )
+    rows = await ended(centre, id, 2)
+    assert [row["e164"] for row in rows] == [promised, busy]
+    (twice,) = await centre.fetch(
+        "SELECT state, why FROM list_contacts WHERE e164 = $1 AND priority = 10", promised
+    )
+    assert twice["state"] == "open"
+    assert "anna has promised to call back on" in twice["why"]
+    await anna.wait_for("call_back.due", call_back=view["id"])
+    taken = (await anna.ask("call_back.take", call_back=view["id"]))["call"]["call"]
+    established = await anna.wait_for("call.established", call=taken)
+    assert established["data"]["view"]["data"]["call_back"] == str(view["id"])
+    await anna.until(
+        lambda: (
+            anna.picture.calls[taken]["data"].get("script") == "Say hello."
+            and anna.picture.calls[taken]["data"].get("tariff") == "gold"
+        ),
+        what="the campaign's script",
+    )
+    await anna.ask("call.dispose", call=taken, disposition="Sale")
+    await anna.ask("call_back.done", call_back=view["id"], outcome="sold")
+    async with asyncio.timeout(20):
+        while (await attempts(centre, id))[0]["disposition"] != "Sale":
+            await asyncio.sleep(0.05)
+    assert await centre.fetch("SELECT * FROM promised_numbers") == []
 
 
 async def test_a_paused_campaign_of_a_dead_server_is_settled_too(centre: Centre) -> None:
