@@ -17,6 +17,7 @@ from tests.dialer_house import (
     ended,
     number,
     quieted,
+    shows,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -103,6 +104,28 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     assert person["waited"] < 1.2
     assert (by_number[machine]["outcome"], by_number[machine]["amd"]) == ("machine", "MACHINE")
     await as_asterisk_says(centre, rows)
+
+
+async def test_a_list_for_some_is_called_one_for_one_and_comes_to_others_rather_than_to_nobody(
+    centre: Centre,
+) -> None:
+    olga = await centre.screen("olga")
+    _, ben, _ = await at_work(centre, "anna", "ben", "cleo")
+    late = [number("human", 3, 1), number("human", 0, 1)]
+    id = await campaign(centre, late, mode="power", ratio=3, ring_timeout_s=9, agents=["ben"])
+    await shows(centre, id, lambda view: bool(view.calls.get("ringing")), "ringing")
+    await ben.ask("agent.not_ready", reason="Break")
+    (row,) = await ended(centre, id, 1)  # one call, since of three who are free only ben may have it
+    assert (row["outcome"], row["agent"] in ("anna", "cleo")) == ("connected", True)
+    assert row["why"] == f"list assigned to ben; given to {row['agent']}: none of them was free"
+    told = await olga.wait_for("attempt.connected", attempt=row["id"])
+    assert told["data"]["theirs"] is False
+    view = await shows(centre, id, lambda view: view.held == "not_theirs", "waiting for ben")
+    assert view.why.startswith("those whom the lists are assigned to are not free")
+    assert len(await attempts(centre, id)) == 1
+    await ben.ask("agent.ready")
+    _, row = await ended(centre, id, 2)
+    assert (row["outcome"], row["agent"], row["why"]) == ("connected", "ben", "")
 
 
 async def test_a_paused_campaign_of_a_dead_server_is_settled_too(centre: Centre) -> None:

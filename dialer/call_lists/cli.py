@@ -292,6 +292,9 @@ def show(name: List, json: Json = False) -> None:
     )
     for hindrance in told.hindrances:
         _say(f"  not called: {hindrance}")
+    if told.callers:
+        whom = one.settings.assigned.told()
+        _say(f"  assigned to {whom}: {told.callers} of the campaign's agents")
     for reason in told.reasons:
         _say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
     if not told.whole and told.asked:

@@ -38,12 +38,14 @@ from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
 from dialer.calling.claims import Claims
-from dialer.calling.hands import AWAY, Hands, eligible
+from dialer.calling.for_whom import ForFree
+from dialer.calling.hands import AWAY, Hands, eligible, takes_calls
 from dialer.calling.live import claimed, remembered
 from dialer.calling.pace import Pace
 from dialer.calling.running import Running
 from dialer.calling.switchboard import AgentsPort, PbxPort
 from dialer.calling.trunks import CallerIds, Trunks
+from dialer.lists import may_call
 from dialer.management.settings import DIALED_BY_ITSELF, Campaign, CampaignLive, CampaignSettings
 
 if TYPE_CHECKING:
@@ -378,6 +380,8 @@ class Dialer:
         self._give_up(run, now)
         if not run.held and (run.placing is None or run.placing.done()):
             self._place(run, now)
+        if not run.held and run.passed_over:
+            run.held = "not_theirs"
 
     def _give_up(self, run: Running, now: float) -> None:
         """Ends calls whose answer would find nobody; all that have rung long enough once the campaign is stopped."""
@@ -398,6 +402,7 @@ class Dialer:
         else:
             wanted = run.pace.pacing.calls_to_place(now)
         if wanted <= 0:
+            run.passed_over = False
             return
         slots = self.trunks.take(now, run.pbx, s.trunks, wanted)
         if not slots:
@@ -412,7 +417,10 @@ class Dialer:
         lease, now, withdrawn = run.lease, datetime.now(UTC), []
         assert lease is not None
         try:
-            claim = await self._claims.claim(run.campaign, lease, len(slots), now=now, pbx=run.pbx)
+            reach = self._reach(run)
+            claim = await self._claims.claim(
+                run.campaign, lease, len(slots), now=now, pbx=run.pbx, reach=reach
+            )
             for one in claim.attempts:
                 if self._stopping or self._held(run, loop.time()):
                     withdrawn.append(one.id)
@@ -423,8 +431,10 @@ class Dialer:
                 self.calls.place(run, live)
             if not claim.held:
                 run.lose()
-            if claim.empty:
-                run.empty = True
+            if claim.passed_over and run.asked:
+                run.asked[-1] = (run.asked[-1][0], 0)
+            if claim.empty or claim.passed_over != run.passed_over:
+                run.empty, run.passed_over = claim.empty, claim.passed_over
                 self._all_agents()
             await self._claims.withdraw(withdrawn)
         except DATABASE_AWAY as error:
@@ -432,6 +442,23 @@ class Dialer:
             run.ready = False  # whether it was committed is looked up before anything else is dialed
         finally:
             self.trunks.unused(slots)
+
+    def _reach(self, run: Running) -> ForFree | None:
+        """For whose free agents may be called; None where no agents are meant to talk."""
+        if run.alone:
+            return None
+        views = (self._agents.view(agent) for agent, kind in run.pace.agents.items() if kind == "ready")
+        free = [
+            view.agent
+            for view in views
+            if view is not None and takes_calls(view, run.pbx) and not self.calls.gives_to(view.agent)
+        ]
+        person = self._agents.person
+        return ForFree(
+            [found for agent in free if (found := person(agent)) is not None],
+            [found for agent in run.pace.agents if (found := person(agent)) is not None],
+            [live.assigned for live in self.calls.of(run.id) if live.seeks_agent],
+        )
 
     # ------------------------------------------------------------------------------------------ told
 
@@ -471,7 +498,7 @@ class Dialer:
             self._agent(agent)
         campaigns = {run.id: run.campaign for run in self.running.values() if run.campaign.state == "running"}
         for _ in views:
-            moved = self._hands.even_out(campaigns, self._hungry, self._may)
+            moved = self._hands.even_out(campaigns, self._hungry, self._would_call)
             if moved is None:
                 break
             self._hands.lent[moved[0]] = moved[1]
@@ -481,6 +508,21 @@ class Dialer:
         """Whether the campaign would call somebody, had it agents."""
         run = self.running.get(campaign)
         return run is not None and run.campaign.state == "running" and run.lease is not None and not run.empty
+
+    def _hungry_for(self, agent: str) -> Callable[[int], bool]:
+        """Whether a campaign would call somebody for this agent."""
+        person = self._agents.person(agent)
+
+        def hungry(campaign: int) -> bool:
+            lists = self._claims.assigned(campaign)
+            theirs = lists is None or any(may_call(assigned, person) for assigned in lists)
+            return theirs and self._hungry(campaign)
+
+        return hungry
+
+    def _would_call(self, agent: str) -> list[Campaign]:
+        hungry = self._hungry_for(agent)
+        return [campaign for campaign in self._may(agent) if hungry(campaign.id)]
 
     def _may(self, agent: str) -> list[Campaign]:
         view = self._agents.view(agent)
@@ -503,6 +545,6 @@ class Dialer:
             mine: int | None = live.campaign
             self._hands.lent[agent] = live.campaign
         else:
-            mine = self._hands.lend(agent, self._may(agent), self._hungry)
+            mine = self._hands.lend(agent, self._may(agent), self._hungry_for(agent))
         for run in self.running.values():
             run.pace.agent(agent, view if run.id == mine else None, run.pbx, live, now)

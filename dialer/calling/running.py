@@ -29,6 +29,7 @@ HELD = {
     "trunks_rest": "every trunk has failed several times in a row and rests",
     "no_agents": "no agent is at work",
     "nothing_to_call": "nobody in the lists may be called now",
+    "not_theirs": "those whom the lists are assigned to are not free: nobody else is called for",
     "no_lines": "all channels or calls a second of the trunks are in use",
 }
 """Why nothing is placed, in a sentence."""
@@ -36,7 +37,8 @@ HELD = {
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now.
+    """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now;
+    `passed_over`: somebody may, but on lists that are assigned to agents who are not free.
     `stale`: its settings have changed since its pace was made. `under_way`: attempts of it, of any server, have not
     ended. `asked`: (when, how many) calls of the last minute."""
 
@@ -50,6 +52,7 @@ class Running:
     stale: bool = False
     under_way: bool = False
     empty: bool = False
+    passed_over: bool = False
     held: str = "not_here"
     placing: asyncio.Task[None] | None = None
     asked: deque[tuple[float, int]] = field(default_factory=deque)

@@ -297,6 +297,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
             "why": now["why"],
             "budget": now["budget"],
             "obstacles": found["items"],
+            "warnings": found["warnings"],
         }
 
     told = run(url, login, ask)
@@ -308,6 +309,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
         lines += ["What keeps it from starting:", *(f"  - {one['says']}" for one in told["obstacles"])]
     elif told["state"] not in ("running", "draining"):
         lines.append("Nothing keeps it from starting.")
+    lines += [f"Mind: {one['says']}" for one in told["warnings"]]
     _lines(lines)
 
 

@@ -42,9 +42,11 @@ from dialer.campaigns import (
     may_change,
     next_step,
     obstacles,
+    warnings,
 )
 from dialer.law.profiles import Profile, TooLoose, before_start, tighten
 from dialer.law.reopening import reopen
+from dialer.lists import works_for
 from dialer.management import store
 from dialer.management.settings import Campaign
 from dialer.management.store import ChangedMeanwhile, NotThere
@@ -206,14 +208,13 @@ class CampaignDesk:
         """All that keeps it from starting as things are."""
         return obstacles(record.campaign, await self._surroundings(record.campaign))
 
+    async def warnings(self, record: Record) -> list[Obstacle]:
+        """What does not keep it from starting, and should be known."""
+        return warnings(record.campaign, await self._surroundings(record.campaign))
+
     async def _surroundings(self, campaign: Campaign) -> Surroundings:
         house, settings = self._house, campaign.settings
-        people = [
-            login
-            for login, agent in house.directory.agents.items()
-            if (not settings.team or agent.team == settings.team)
-            and (not settings.queue or any(one.queue == settings.queue for one in agent.queues))
-        ]
+        people = [login for login, agent in house.directory.agents.items() if works_for(agent, settings)]
         law = house.law(campaign)
         return Surroundings(
             pbxs=frozenset(house.pbxs()),
@@ -223,7 +224,7 @@ class CampaignDesk:
             verified=house.verified,
             agents=len(people),
             at_work=sum(house.logged_on(login) for login in people),
-            lists=await store.lists_of(self._pool(), campaign.id),
+            lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
         )
 
