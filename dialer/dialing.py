@@ -244,6 +244,7 @@ class Dialing:
                 directory=around.directory,
                 desk=self._imports,
                 law=by_law(around.pool, lambda: self.profiles),
+                profiles=lambda: self.profiles,
                 target_groups=around.target_groups,
             ),
         ]

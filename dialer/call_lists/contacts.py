@@ -101,7 +101,7 @@ def as_number(q: str) -> str | None:
     if len(digits) < 4 or any(c.isalpha() for c in q):
         return None
     whole = read_caller(q, "").e164 if q.startswith("+") else None
-    return whole or (f"+{digits}%" if q.startswith("+") else f"%{digits.lstrip('0')}%")
+    return f"{whole or '+' + digits}%" if q.startswith("+") else f"%{digits.lstrip('0')}%"
 
 
 def literal(text: str) -> str:
