@@ -17,11 +17,12 @@ import pytest_asyncio
 from cti.people import Agent
 from dialer.calling.attempt_store import AttemptRow, write
 from dialer.calling.claims import ANYBODY, TAKE, Claimed, Claims, Lease
-from dialer.calling.for_whom import ForFree, ForOne, Reach
+from dialer.calling.for_whom import ForOne, Reach
 from dialer.calling.standing import NotClaimed
 from dialer.candidate import Candidate
 from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Step, Verdict
+from tests.test_hands import for_free
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
@@ -346,21 +347,21 @@ async def test_for_a_list_of_some_no_more_are_claimed_than_are_free(world: World
     both = await assigned_list(world, ["anna", "ben"], *many[30:40], priority=5)
     everybody = await world.list(*many[40:])
     claims, at_work = world.claims(), [ANNA, BEN, CLEO]
-    found = await claim(world, claims, 8, reach=ForFree([ANNA, BEN], at_work, []))
+    found = await claim(world, claims, 8, reach=for_free([ANNA, BEN], at_work, []))
     of = Counter(one.candidate.list for one in found.attempts)
     assert (of[everybody], of[both], sum(of.values())) == (6, 0, 8)
     waiting = [one.assigned for one in found.attempts if not one.assigned.to_all]
     assert sorted(one.agents for one in waiting) == [["anna"], ["ben"]]
     await world.pool.execute("UPDATE call_lists SET active = false WHERE id = $1", everybody)
     claims.forget(world.campaign.id)
-    found = await claim(world, claims, 8, reach=ForFree([ANNA, BEN], at_work, waiting))
+    found = await claim(world, claims, 8, reach=for_free([ANNA, BEN], at_work, waiting))
     assert (found.attempts, found.empty, found.passed_over) == ((), False, True)
-    found = await claim(world, claims, 8, reach=ForFree([CLEO, ANNA], at_work, waiting))
+    found = await claim(world, claims, 8, reach=for_free([CLEO, ANNA], at_work, waiting))
     assert [one.assigned.agents for one in found.attempts] == [["cleo"]]
-    found = await claim(world, claims, 8, reach=ForFree([ANNA], [ANNA], []))
+    found = await claim(world, claims, 8, reach=for_free([ANNA], [ANNA], []))
     assert len(found.attempts) == 8  # all who are at work may call it: paced as any other
     await world.pool.execute("UPDATE list_contacts SET not_before = $1", NOW + timedelta(hours=1))
-    found = await claim(world, claims, 8, reach=ForFree([], at_work, []))
+    found = await claim(world, claims, 8, reach=for_free([], at_work, []))
     assert (found.empty, found.passed_over) == (
         True,
         False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,6 +110,12 @@ def test_equals_share_evenly_and_nobody_is_moved_without_need() -> None:
 
 # ------------------------------------------------------------------------------------------ lists that are for some
 
+
+def for_free(free: Iterable[Agent], at_work: Iterable[Agent], waiting: Iterable[Assigned]) -> ForFree:
+    """With these agents."""
+    return ForFree(lambda: free, lambda: at_work, waiting)
+
+
 A, B, C = (Agent(login=login, name=login, team="sales") for login in ("anna", "ben", "cleo"))
 ALL = Assigned(teams=["sales"])
 
@@ -125,7 +132,7 @@ def test_an_agent_who_dials_reaches_what_is_theirs() -> None:
 
 
 def test_a_list_for_some_is_called_one_for_one() -> None:
-    reach = ForFree([A, B], [A, B, C], [])
+    reach = for_free([A, B], [A, B, C], [])
     assert reach.room(Assigned(), 9) is None
     assert reach.room(ALL, 9) is None  # all who are at work may call it: paced as any other
     assert reach.room(only("anna", "ben", "cleo"), 9) is None
@@ -137,14 +144,14 @@ def test_a_list_for_some_is_called_one_for_one() -> None:
 
 
 def test_who_may_call_several_lists_is_counted_once_and_calls_under_way_count() -> None:
-    reach = ForFree([A, B], [A, B, C], [only("anna", "ben")])
+    reach = for_free([A, B], [A, B, C], [only("anna", "ben")])
     assert (reach.room(only("anna"), 9), reach.room(only("ben"), 9)) == (1, 1)
     assert reach.take(only("anna"))  # the call under way is ben's then
     assert (reach.room(only("ben"), 9), reach.room(only("anna", "ben"), 9)) == (0, 0)
     long = [Agent(login=f"a{n}", name="x") for n in range(60)]
     chain = [only(f"a{n}", f"a{n + 1}") for n in range(59)]
-    reach = ForFree(reversed(long), [*long, C], chain)
+    reach = for_free(reversed(long), [*long, C], chain)
     assert reach.take(only("a30"))  # half of them change hands for it
     assert not any(reach.take(only(f"a{n}")) for n in range(60))
-    gone = ForFree([B], [A, B, C], [only("anna"), only("anna")])
+    gone = for_free([B], [A, B, C], [only("anna"), only("anna")])
     assert gone.room(only("anna", "ben"), 9) == 1  # anna has gone since: her calls take nobody else's place

@@ -254,10 +254,9 @@ class CallDesk:
             return
         theirs = may_call(live.assigned, self._agents.person(agent))
         if not theirs:
-            by = "given" if agent in self._taking else "by the queue"
-            live.why = (
-                f"list assigned to {live.assigned.told()}"[:120] + f"; {by} to {agent}: none of them was free"
-            )
+            ours = agent in self._taking
+            how = f"given to {agent}: none of them was free" if ours else f"the queue gave it to {agent}"
+            live.why = f"list assigned to {live.assigned.told()}"[:110] + f"; {how}"
         self._tell(live, Told.CONNECTED, agent)
         run = self._running.get(live.campaign)
         if run is not None:

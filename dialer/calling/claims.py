@@ -290,6 +290,13 @@ class Claims:
         self._cells[campaign] = self._clock(), cells
         return cells
 
+    async def look(self, campaign: int) -> bool:
+        """Looks at the campaign's lists if that is some seconds ago; whether they are assigned to others than before."""
+        before = self.assigned(campaign)
+        async with self._pool().acquire() as db:
+            await self._lists(db, campaign)
+        return self.assigned(campaign) != before
+
     def assigned(self, campaign: int) -> list[Assigned] | None:
         """Whom the lists are assigned to that have open contacts, as of the last look; None if there was none."""
         known = self._cells.get(campaign)

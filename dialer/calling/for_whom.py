@@ -7,7 +7,8 @@ agents of theirs who could take them, each agent counted once, whichever of seve
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Protocol
 
 from cti.people import Agent
@@ -41,16 +42,29 @@ class ForOne:
 
 class ForFree:
     """Of a campaign that dials by itself. `at_work` are its agents, `free` those who could take a call now; `waiting`:
-    whom the lists are assigned to of whose calls under way nobody has taken yet."""
+    whom the lists are assigned to of whose calls under way nobody has taken yet. They are asked for once, and only if there
+    is a list that not everybody may call."""
 
-    def __init__(self, free: Iterable[Agent], at_work: Iterable[Agent], waiting: Iterable[Assigned]) -> None:
-        self._free = list(free)
-        self._at_work = list(at_work)
+    def __init__(
+        self,
+        free: Callable[[], Iterable[Agent]],
+        at_work: Callable[[], Iterable[Agent]],
+        waiting: Iterable[Assigned],
+    ) -> None:
+        self._who_is_free, self._who_is_at_work = free, at_work
         self._calls: list[list[str]] = []  # who of the free may take each call
         self._taken: dict[str, int] = {}  # agent → the call that is theirs
         for assigned in waiting:
             if not self._open(assigned):
                 self._add(assigned)
+
+    @cached_property
+    def _free(self) -> list[Agent]:
+        return list(self._who_is_free())
+
+    @cached_property
+    def _at_work(self) -> list[Agent]:
+        return list(self._who_is_at_work())
 
     def room(self, assigned: Assigned, most: int) -> int | None:
         """As many as free agents can be found for; no limit where all who are at work may call it."""

@@ -48,6 +48,7 @@ from dialer.calling.picking import Place, Wanted
 from dialer.calling.standing import NO_CONTACT, NotClaimed
 from dialer.campaigns import NotPossible
 from dialer.candidate import Candidate
+from dialer.lists import may_call
 from dialer.management.settings import Campaign
 from dialer.verdict import Verdict
 
@@ -200,6 +201,7 @@ class PreviewDesk:
         offer.held = True
         try:
             await self._claims.withdraw([id])
+            self._claims.forget(offer.campaign.id)
             await self._put_away(offer, "open" if later else "skipped", f"{agent}: {reason}")
         finally:
             offer.held = False
@@ -347,13 +349,24 @@ class PreviewDesk:
         agents = [
             one for one in self._agents() if one.state is AgentState.READY and one.agent not in self._offers
         ]
+        for id in running.keys() & self._leases.keys() if agents else ():
+            await self._claims.look(id)
         for agent in agents:
             if self._not_before.get(agent.agent, now) > now:
                 continue
             for campaign in running.values():
                 mine = campaign.mode == "preview" and eligible(agent, campaign, self._team_name)
-                if mine and await self._offer(campaign, agent.agent):
+                if (
+                    mine
+                    and self._has_list(agent.agent, campaign.id)
+                    and await self._offer(campaign, agent.agent)
+                ):
                     break
+
+    def _has_list(self, agent: str, campaign: int) -> bool:
+        """Whether the campaign has contacts on a list that this agent may call, as far as is known."""
+        lists, person = self._claims.assigned(campaign), self._person(agent)
+        return lists is None or any(may_call(assigned, person) for assigned in lists)
 
     async def _hold(self, campaign: Campaign) -> None:
         """Takes or renews the campaign's lease; settles first what a server that died has left."""
@@ -381,6 +394,7 @@ class PreviewDesk:
             live.done = True
             self._writer.note(live)
         await self._claims.withdraw(never)
+        self._claims.forget(campaign.id)
 
     async def _offer(self, campaign: Campaign, agent: str) -> bool:
         """Offers the agent the campaign's next contact that they may call; False if there is none."""
@@ -436,6 +450,7 @@ class PreviewDesk:
         offer.held = True
         try:
             await self._claims.withdraw([offer.view.offer])
+            self._claims.forget(offer.campaign.id)
         finally:
             offer.held = False
         self._end(offer, reason)

@@ -50,6 +50,8 @@ from dialer.management.settings import DIALED_BY_ITSELF, Campaign, CampaignLive,
 
 if TYPE_CHECKING:
     from cti.database import Pool
+    from cti.people import Agent
+    from cti.views import AgentView
 
 log = structlog.get_logger(__name__)
 
@@ -324,13 +326,13 @@ class Dialer:
         self._all_agents()
 
     async def _look_for_contacts(self, run: Running) -> None:
-        """A campaign that had nobody to call: whether it has again."""
-        if (
-            run.empty
-            and run.campaign.state == "running"
-            and run.lease is not None
-            and await self._claims.anybody(run.campaign, datetime.now(UTC))
-        ):
+        """Whether a campaign that had nobody to call has again, and whom its lists are assigned to by now."""
+        if run.campaign.state != "running" or run.lease is None:
+            return
+        if not run.empty:
+            if await self._claims.look(run.id):
+                self._all_agents()
+        elif await self._claims.anybody(run.campaign, datetime.now(UTC)):
             run.empty = False
             self._all_agents()
             self._kick.set()
@@ -447,18 +449,21 @@ class Dialer:
         """For whose free agents may be called; None where no agents are meant to talk."""
         if run.alone:
             return None
-        views = (self._agents.view(agent) for agent, kind in run.pace.agents.items() if kind == "ready")
-        free = [
-            view.agent
-            for view in views
-            if view is not None and takes_calls(view, run.pbx) and not self.calls.gives_to(view.agent)
-        ]
-        person = self._agents.person
-        return ForFree(
-            [found for agent in free if (found := person(agent)) is not None],
-            [found for agent in run.pace.agents if (found := person(agent)) is not None],
-            [live.assigned for live in self.calls.of(run.id) if live.seeks_agent],
-        )
+
+        def people(views: Iterable[AgentView]) -> Iterable[Agent]:
+            return (found for view in views if (found := self._agents.person(view.agent)) is not None)
+
+        def free() -> Iterable[Agent]:
+            ready = (self._agents.view(agent) for agent, kind in run.pace.agents.items() if kind == "ready")
+            views = (view for view in ready if view is not None and takes_calls(view, run.pbx))
+            return people(view for view in views if not self.calls.gives_to(view.agent))
+
+        def at_work() -> Iterable[Agent]:
+            named = self._agents.team_name
+            return people(view for view in self._agents.all() if eligible(view, run.campaign, named))
+
+        waiting = [live.assigned for live in self.calls.of(run.id) if live.seeks_agent]
+        return ForFree(free, at_work, waiting)
 
     # ------------------------------------------------------------------------------------------ told
 
@@ -515,7 +520,7 @@ class Dialer:
 
         def hungry(campaign: int) -> bool:
             lists = self._claims.assigned(campaign)
-            theirs = lists is None or any(may_call(assigned, person) for assigned in lists)
+            theirs = not lists or any(may_call(assigned, person) for assigned in lists)
             return theirs and self._hungry(campaign)
 
         return hungry

@@ -213,10 +213,14 @@ def remove(campaign: Which, url: Url = HERE, login: Who = None) -> None:
 def _step(campaign: str, step: str, why: str, url: str, login: str | None, json: bool) -> None:
     async def do(server: Server) -> Any:
         id = (await server.find(campaign))["id"]
-        return await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        done = await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        before = await server.ask("GET", f"/campaigns/{id}/obstacles") if step == "start" else {}
+        return done, before.get("warnings", [])
 
-    told = run(url, login, do)
+    told, warnings = run(url, login, do)
     _done(told, json, f"{told['view']['name']} is {told['view']['state']}.")
+    for one in warnings if not json else ():
+        _lines([f"Mind: {one['says']}"])
 
 
 @campaigns.command()

@@ -208,9 +208,10 @@ class CampaignDesk:
         """All that keeps it from starting as things are."""
         return obstacles(record.campaign, await self._surroundings(record.campaign))
 
-    async def warnings(self, record: Record) -> list[Obstacle]:
-        """What does not keep it from starting, and should be known."""
-        return warnings(record.campaign, await self._surroundings(record.campaign))
+    async def before_start(self, record: Record) -> tuple[list[Obstacle], list[Obstacle]]:
+        """All that keeps it from starting as things are, and what does not but should be known."""
+        there = await self._surroundings(record.campaign)
+        return obstacles(record.campaign, there), warnings(record.campaign, there)
 
     async def _surroundings(self, campaign: Campaign) -> Surroundings:
         house, settings = self._house, campaign.settings

@@ -277,8 +277,7 @@ def routes(
         return do
 
     async def in_the_way(asked: Asked) -> Obstacles:
-        record = await desk.read(asked.who, asked.params.campaign)
-        found, besides = await desk.obstacles(record), await desk.warnings(record)
+        found, besides = await desk.before_start(await desk.read(asked.who, asked.params.campaign))
         return Obstacles(
             items=[InTheWay(code=one.code, says=one.says) for one in found],
             warnings=[InTheWay(code=one.code, says=one.says) for one in besides],
