@@ -32,11 +32,13 @@ class AttemptAnswered(AttemptFact, frozen=True, gc=False, kw_only=True):
 
 
 class AttemptConnected(AttemptFact, frozen=True, gc=False, kw_only=True):
-    """The contact talks with an agent. `waited`: seconds from the greeting. Follows call.established."""
+    """The contact talks with an agent. `waited`: seconds from the greeting. `theirs`: whether the agent is one of those whom
+    the list is assigned to; others get the call only where none of those was free. Follows call.established."""
 
     TYPE: ClassVar[str] = "attempt.connected"
     agent: str
     waited: float | None
+    theirs: bool = True
 
 
 class AttemptEnded(AttemptFact, frozen=True, gc=False, kw_only=True):

@@ -112,9 +112,11 @@ async def campaign(
     priority: int = 0,
     state: str = "running",
     data: Mapping[str, str] | None = None,
+    agents: Sequence[str] = (),
     **settings: Any,
 ) -> int:
-    """A campaign with one list of these numbers, as it is in the database; gives back its id."""
+    """A campaign with one list of these numbers, assigned to these agents or to all, as it is in the database; gives back
+    its id."""
     db = await asyncpg.connect(centre.dsn)
     try:
         name = name or f"campaign {time.monotonic_ns()}"
@@ -136,10 +138,11 @@ async def campaign(
             """
         )
         list_id = await db.fetchval(
-            "INSERT INTO call_lists (name, campaign_id, script, created_by, changed_by) "
-            "VALUES ($1, $2, 'Say hello.', 'test', 'test') RETURNING id",
+            "INSERT INTO call_lists (name, campaign_id, script, settings, created_by, changed_by) "
+            "VALUES ($1, $2, 'Say hello.', $3, 'test', 'test') RETURNING id",
             f"list of {name}",
             id,
+            json.dumps({"assigned": {"agents": list(agents)}}),
         )
         await db.executemany(
             "INSERT INTO list_contacts (list_id, name, e164, zone_group, data) VALUES ($1, $2, $3, $4, $5)",

@@ -18,6 +18,7 @@ from tests.dialer_house import (
     ended,
     number,
     quieted,
+    shows,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -187,21 +188,37 @@ async def test_a_call_promised_in_a_campaigns_call_is_kept_by_who_promised_it(ce
     assert "anna has promised to call back on" in twice["why"]
     await anna.wait_for("call_back.due", call_back=view["id"])
     taken = (await anna.ask("call_back.take", call_back=view["id"]))["call"]["call"]
-    established = await anna.wait_for("call.established", call=taken)
-    assert established["data"]["view"]["data"]["call_back"] == str(view["id"])
-    await anna.until(
-        lambda: (
-            anna.picture.calls[taken]["data"].get("script") == "Say hello."
-            and anna.picture.calls[taken]["data"].get("tariff") == "gold"
-        ),
-        what="the campaign's script",
-    )
+    await anna.wait_for("call.established", call=taken)
+    shown = {"call_back": str(view["id"]), "script": "Say hello.", "tariff": "gold", "campaign": "Promises"}
+    await anna.until(lambda: shown.items() <= anna.picture.calls[taken]["data"].items(), what="the script")
     await anna.ask("call.dispose", call=taken, disposition="Sale")
     await anna.ask("call_back.done", call_back=view["id"], outcome="sold")
     async with asyncio.timeout(20):
         while (await attempts(centre, id))[0]["disposition"] != "Sale":
             await asyncio.sleep(0.05)
     assert await centre.fetch("SELECT * FROM promised_numbers") == []
+
+
+async def test_a_list_for_some_is_called_one_for_one_and_comes_to_others_rather_than_to_nobody(
+    centre: Centre,
+) -> None:
+    olga = await centre.screen("olga")
+    _, ben, _ = await at_work(centre, "anna", "ben", "cleo")
+    late = [number("human", 3, 1), number("human", 0, 1)]
+    id = await campaign(centre, late, mode="power", ratio=3, ring_timeout_s=9, agents=["ben"])
+    await shows(centre, id, lambda view: bool(view.calls.get("ringing")), "ringing")
+    await ben.ask("agent.not_ready", reason="Break")
+    (row,) = await ended(centre, id, 1)  # one call, since of three who are free only ben may have it
+    assert (row["outcome"], row["agent"] in ("anna", "cleo")) == ("connected", True)
+    assert row["why"] == f"list assigned to ben; given to {row['agent']}: none of them was free"
+    told = await olga.wait_for("attempt.connected", attempt=row["id"])
+    assert told["data"]["theirs"] is False
+    view = await shows(centre, id, lambda view: view.held == "not_theirs", "waiting for ben")
+    assert view.why.startswith("those whom the lists are assigned to are not free")
+    assert len(await attempts(centre, id)) == 1
+    await ben.ask("agent.ready")
+    _, row = await ended(centre, id, 2)
+    assert (row["outcome"], row["agent"], row["why"]) == ("connected", "ben", "")
 
 
 async def test_a_paused_campaign_of_a_dead_server_is_settled_too(centre: Centre) -> None:

@@ -203,7 +203,8 @@ async def open_attempts(pool: Pool, campaign: int) -> list[Any]:
     return list(
         await pool.fetch(
             """
-            SELECT a.*, c.name AS contact_name, c.language, c.data, l.name AS list_name, l.script
+            SELECT a.*, c.name AS contact_name, c.language, c.data, l.name AS list_name, l.script,
+                   (l.settings -> 'assigned')::text AS assigned
               FROM attempts a
               LEFT JOIN list_contacts c ON c.id = a.contact_id
               LEFT JOIN call_lists l ON l.id = a.list_id

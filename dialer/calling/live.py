@@ -23,6 +23,7 @@ from cti.ami_events import (
 from dialer.attempts import Attempt, Detail, Outcome, Stage, Told
 from dialer.calling.attempt_store import AttemptRow
 from dialer.calling.claims import Claimed
+from dialer.lists import Assigned, assigned_of
 from dialer.management.settings import Campaign
 
 OF_ATTEMPTS: frozenset[type[Record]] = frozenset(
@@ -99,12 +100,20 @@ class Live:
     why: str = ""
     paced: set[str] = field(default_factory=set)
     tried: dict[str, datetime] = field(default_factory=dict)
+    assigned: Assigned = field(default_factory=Assigned)  # to whom its list is
     settles: asyncio.TimerHandle | None = None
 
     @property
     def call(self) -> str:
         """Its call's id."""
         return f"{self.pbx}:{self.attempt.id}"
+
+    @property
+    def seeks_agent(self) -> bool:
+        """Whether it may still come to somebody at work, and nobody has it yet."""
+        at = self.attempt.at
+        over = self.done or self.attempt.over or self.attempt.machine
+        return not (over or self.connecting or Told.CONNECTED in at or Told.NOBODY in at)
 
     def between(self, one: Told, other: Told) -> float | None:
         """Seconds from one to the other; None unless both were told."""
@@ -197,6 +206,7 @@ def claimed(
         queue=campaign.settings.queue or None,
         data=call_data(campaign, one),
         drop=drop,
+        assigned=one.assigned,
         slot=True,
     )
 
@@ -216,6 +226,7 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
         caller_id=row["caller_id"],
         queue=row["queue"],
         drop=campaign.settings.machine_message or "",
+        assigned=assigned_of(row["assigned"]),
     )
     for column, told in REMEMBERED_AS.items():
         if row[column] is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dialer.attempts import Stage
-from dialer.calling.claims import Lease
+from dialer.calling.claims import Claimed, Lease
 from dialer.calling.live import Live
 from dialer.calling.pace import Pace
 from dialer.management.settings import Campaign, CampaignLive
@@ -29,6 +29,7 @@ HELD = {
     "trunks_rest": "every trunk has failed several times in a row and rests",
     "no_agents": "no agent is at work",
     "nothing_to_call": "nobody in the lists may be called now",
+    "not_theirs": "those whom the lists are assigned to are not free: nobody else is called for",
     "no_lines": "all channels or calls a second of the trunks are in use",
 }
 """Why nothing is placed, in a sentence."""
@@ -36,10 +37,11 @@ HELD = {
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now.
+    """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now;
+    `passed_over`: somebody may, but on lists that are assigned to agents who are not free (looked at `again`).
     `stale`: its settings have changed since its pace was made. `under_way`: attempts of it, of any server, have not
     ended. `asked`: (when, how many) calls of the last minute. `placing`: contacts are being claimed; `sending`: those that
-    were are dialed one after the other, `due` of them not yet. `tokens`: calls that the calls a second allow by now."""
+    were are dialed one after the other, `due` (by attempt) not yet. `tokens`: calls that the calls a second allow by now."""
 
     campaign: Campaign
     pbx: str
@@ -51,10 +53,12 @@ class Running:
     stale: bool = False
     under_way: bool = False
     empty: bool = False
+    passed_over: bool = False
+    again: float = 0.0
     held: str = "not_here"
     placing: asyncio.Task[None] | None = None
     sending: set[asyncio.Task[None]] = field(default_factory=set)
-    due: int = 0
+    due: dict[str, Claimed] = field(default_factory=dict)
     tokens: float = 1.0
     earned_at: float | None = None
     asked: deque[tuple[float, int]] = field(default_factory=deque)

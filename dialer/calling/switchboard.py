@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cti.facts import CallView
+from cti.people import Agent
 from cti.views import AgentView
 from dialer.calling.claims import Claimed
 from dialer.management.settings import Campaign
@@ -36,13 +37,15 @@ class PbxPort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentsPort:
-    """The agents. `connect` gives an answered call to an open line: `OffHook.connect`; what it cannot is a CommandError."""
+    """The agents. `connect` gives an answered call to an open line: `OffHook.connect`; what it cannot is a CommandError.
+    `person`: who works under a login."""
 
     all: Callable[[], Iterable[AgentView]]
     view: Callable[[str], AgentView | None]
     team_name: Callable[[str | None], str]
     teams_of_queue: Callable[[str], Iterable[str]]
     connect: Callable[[str, str], Awaitable[object]]
+    person: Callable[[str], Agent | None]
 
 
 def drop_for(campaign: Campaign, one: Claimed, had: Mapping[int, int]) -> str:

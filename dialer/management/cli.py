@@ -213,10 +213,14 @@ def remove(campaign: Which, url: Url = HERE, login: Who = None) -> None:
 def _step(campaign: str, step: str, why: str, url: str, login: str | None, json: bool) -> None:
     async def do(server: Server) -> Any:
         id = (await server.find(campaign))["id"]
-        return await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        done = await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        before = await server.ask("GET", f"/campaigns/{id}/obstacles") if step == "start" else {}
+        return done, before.get("warnings", [])
 
-    told = run(url, login, do)
+    told, warnings = run(url, login, do)
     _done(told, json, f"{told['view']['name']} is {told['view']['state']}.")
+    for one in warnings if not json else ():
+        _lines([f"Mind: {one['says']}"])
 
 
 @campaigns.command()
@@ -297,6 +301,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
             "why": now["why"],
             "budget": now["budget"],
             "obstacles": found["items"],
+            "warnings": found["warnings"],
         }
 
     told = run(url, login, ask)
@@ -308,6 +313,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
         lines += ["What keeps it from starting:", *(f"  - {one['says']}" for one in told["obstacles"])]
     elif told["state"] not in ("running", "draining"):
         lines.append("Nothing keeps it from starting.")
+    lines += [f"Mind: {one['says']}" for one in told["warnings"]]
     _lines(lines)
 
 

@@ -43,9 +43,11 @@ from dialer.campaigns import (
     next_step,
     obstacles,
     pbx_of,
+    warnings,
 )
 from dialer.law.profiles import Profile, TooLoose, before_start, tighten
 from dialer.law.reopening import reopen
+from dialer.lists import works_for
 from dialer.management import store
 from dialer.management.settings import Campaign
 from dialer.management.store import ChangedMeanwhile, NotThere
@@ -205,10 +207,11 @@ class CampaignDesk:
             raise NotThere
         return record
 
-    async def obstacles(self, record: Record) -> list[Obstacle]:
-        """All that keeps it from starting as things are."""
+    async def before_start(self, record: Record) -> tuple[list[Obstacle], list[Obstacle]]:
+        """All that keeps it from starting as things are, and what does not but should be known."""
         missing = await self._missing_sounds(record.campaign)
-        return obstacles(record.campaign, await self._surroundings(record.campaign, missing))
+        there = await self._surroundings(record.campaign, missing)
+        return obstacles(record.campaign, there), warnings(record.campaign, there)
 
     async def _missing_sounds(self, campaign: Campaign) -> tuple[str, ...]:
         settings = campaign.settings
@@ -218,12 +221,7 @@ class CampaignDesk:
 
     async def _surroundings(self, campaign: Campaign, missing_sounds: tuple[str, ...]) -> Surroundings:
         house, settings = self._house, campaign.settings
-        people = [
-            login
-            for login, agent in house.directory.agents.items()
-            if (not settings.team or agent.team == settings.team)
-            and (not settings.queue or any(one.queue == settings.queue for one in agent.queues))
-        ]
+        people = [login for login, agent in house.directory.agents.items() if works_for(agent, settings)]
         law = house.law(campaign)
         return Surroundings(
             pbxs=frozenset(house.pbxs()),
@@ -233,7 +231,7 @@ class CampaignDesk:
             verified=house.verified,
             agents=len(people),
             at_work=sum(house.logged_on(login) for login in people),
-            lists=await store.lists_of(self._pool(), campaign.id),
+            lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
             amd_usual=law.profile is not None and law.profile.amd_usual,
             missing_sounds=missing_sounds,

@@ -121,9 +121,11 @@ class CampaignRead(BaseModel):
 
 
 class Obstacles(BaseModel):
-    """All that keeps it from starting as things are; empty: it can start."""
+    """All that keeps it from starting as things are; empty: it can start. `warnings`: it may start, and this should be
+    known."""
 
     items: list[InTheWay]
+    warnings: list[InTheWay]
 
 
 class StepAsked(BaseModel):
@@ -282,8 +284,11 @@ def routes(
         return do
 
     async def in_the_way(asked: Asked) -> Obstacles:
-        found = await desk.obstacles(await desk.read(asked.who, asked.params.campaign))
-        return Obstacles(items=[InTheWay(code=one.code, says=one.says) for one in found])
+        found, besides = await desk.before_start(await desk.read(asked.who, asked.params.campaign))
+        return Obstacles(
+            items=[InTheWay(code=one.code, says=one.says) for one in found],
+            warnings=[InTheWay(code=one.code, says=one.says) for one in besides],
+        )
 
     async def set_schedule(asked: Asked) -> Reply:
         schedule = schedule_of(asked.body)

@@ -283,7 +283,7 @@ class CampaignLive(Frozen, frozen=True, gc=False, kw_only=True):
     `here`: whether this server paces it (`owner`: who does). `agents`: by free, talking, wrapping_up, away. `calls`: calls
     under way by stage: committed, dialed, ringing, answered, connected. `may_be_lost`: how many more answers may be
     abandoned. `pace`: calls asked for in the last minute. `held`: why nothing is placed, in one word (no_agents, late,
-    pbx_down, no_lines, nothing_to_call, not_here, database, draining, ""). `why`: the pace in plain words.
+    pbx_down, no_lines, nothing_to_call, not_theirs, not_here, database, draining, ""). `why`: the pace in plain words.
     """
 
     campaign: int
