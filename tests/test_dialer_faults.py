@@ -209,7 +209,7 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     for row in lost:
         assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 3.0
     view = await shows(centre, id, lambda view: view.held == "no_agents", "held")
-    assert view.abandoned == len(lost)
+    assert view.lost == len(lost)
     await as_asterisk_says(centre, rows)
     (pressed,) = [row for row in rows if row["e164"] == out]
     assert pressed["opted_out"] is True

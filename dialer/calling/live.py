@@ -120,6 +120,7 @@ class Live:
             queue=self.queue,
             waited=attempt.waited,
             outcome=attempt.outcome().value if over else None,
+            counts_as=attempt.counts_as if over or not attempt.over else None,
             cause=attempt.cause,
             amd=attempt.said.get(Told.AMD),
             message_played=self.when(Told.MESSAGE),

@@ -24,7 +24,8 @@ class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
     """One attempt. `ring_s`: how long it rang; `to_agent_s`: from the answer to the agent; null where it did not come to it.
 
     `checks`: each rule that was looked at before it was placed, what it said, and its source. `list_version`: the list as it
-    was; `consent`: the one relied upon. `cause`: ITU-T Q.850, as the switch gave it.
+    was; `consent`: the one relied upon. `cause`: ITU-T Q.850, as the switch gave it. `counts_as`: how the law counts its
+    answer: in_time, early (gone before the wait was over), late and nobody (abandoned calls), machine; null: no answer.
     """
 
     attempt: str
@@ -52,6 +53,7 @@ class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
     agent: str | None
     queue: str | None
     outcome: str | None
+    counts_as: str | None
     cause: int | None
     amd: str | None
     message_played: datetime | None
@@ -129,6 +131,7 @@ def evidence_of(row: asyncpg.Record) -> AttemptEvidence:
         agent=row["agent"],
         queue=row["queue"],
         outcome=row["outcome"],
+        counts_as=row["counts_as"],
         cause=row["cause"],
         amd=row["amd"],
         message_played=row["message_played"],
