@@ -61,6 +61,37 @@ class Detail(StrEnum):
     NO_SOUND = "no_sound"
 
 
+class CountsAs(StrEnum):
+    """How the law counts an answer, the one definition of it: whatever tells of abandoned calls counts by this.
+
+    A live answer is one by a person. `in_time`: an agent was there within the wait that the profile gives (its rule
+    `answer_wait`, tightened by the campaign), or it is a call that a message is meant for; `early`: the person hung up
+    before the wait was over. Abandoned are two: `late`: an agent was there, but after the wait; `nobody`: none was, also
+    where the message was played, and where nobody saw how it went on. `machine`: no live answer, says the detection.
+    """
+
+    IN_TIME = "in_time"
+    EARLY = "early"
+    LATE = "late"
+    NOBODY = "nobody"
+    MACHINE = "machine"
+
+
+LOST = frozenset({CountsAs.LATE, CountsAs.NOBODY})
+"""Live answers that are abandoned calls; as `lost_answer` in the database."""
+
+HEARD_BEFORE = 0.8
+"""Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
+
+LEAST_AFTER_AMD = 0.3
+"""Seconds left to find an agent after AMD, where it took the whole wait."""
+
+
+def left_to_connect(wait: float, *, amd: bool) -> float:
+    """Seconds of the wait that are left to find an agent once a person is known to be there."""
+    return max(LEAST_AFTER_AMD, wait - HEARD_BEFORE) if amd else wait
+
+
 class Told(StrEnum):
     """What can be told of an attempt's call; in brackets what comes with it."""
 
@@ -230,11 +261,15 @@ class Attempt:
 
     @property
     def greeted(self) -> float | None:
-        """When the wait for an agent began: at the answer, with detection when it knew that it was a person."""
+        """When the wait for an agent began: at the answer, with detection at the end of the greeting, once it is known that
+        it is a person."""
         up = self.at.get(Told.UP)
         if up is None or self.machine:
             return None
-        return self.at.get(Told.AMD) if self.amd else up
+        if not self.amd:
+            return up
+        known = self.at.get(Told.AMD)
+        return max(up, known - HEARD_BEFORE) if known is not None else None
 
     @property
     def waited(self) -> float | None:
@@ -246,6 +281,27 @@ class Attempt:
             return max(0.0, self.at[Told.CONNECTED] - since)
         ends = [self.at[what] for what in (Told.NOBODY, Told.GONE, Told.LOST) if what in self.at]
         return max(0.0, min(ends) - since) if ends else None
+
+    @property
+    def counts_as(self) -> CountsAs | None:
+        """How the law counts it; None if nobody has answered, and until that is decided."""
+        at = self.at
+        if Told.UP not in at or self.said.get(Told.AMD) == "FAX":
+            return None
+        if self.machine:
+            return CountsAs.MACHINE
+        if Told.CONNECTED in at:
+            since = self.greeted if self.greeted is not None else at[Told.UP]
+            return CountsAs.LATE if at[Told.CONNECTED] - since > self.wait else CountsAs.IN_TIME
+        if self.alone:
+            return CountsAs.IN_TIME if Told.MESSAGE in at else CountsAs.EARLY if self.over else None
+        if Told.NOBODY in at or Told.MESSAGE in at:
+            return CountsAs.NOBODY
+        if not self.over:
+            return None
+        waited = self.waited
+        in_time = Told.GONE in at and (waited is None or waited < self.wait)
+        return CountsAs.EARLY if in_time else CountsAs.NOBODY
 
     def outcome(self) -> Outcome:
         """What became of it, from all that was told; asked once it is over."""

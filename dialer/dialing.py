@@ -165,6 +165,7 @@ class Dialing:
             set_data=around.set_data,
             spawn=around.spawn,
             within=self._law.within,
+            error_share=self._law.error_share,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.attempts import ALIVE, Attempt, Detail, Outcome, Stage, Told
+from dialer.attempts import ALIVE, Attempt, CountsAs, Detail, Outcome, Stage, Told
 from dialer.calling.outcomes import after, kind_of, number_of_turn
 from dialer.management.settings import CampaignSettings
 
@@ -132,13 +132,50 @@ def test_with_detection() -> None:
     machine = [*UP, (Told.AMD, 8.7, "MACHINE"), (Told.GONE, 9, "16")]
     assert told(machine, amd=True).outcome() is Outcome.MACHINE
     human = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], amd=True)
-    assert human.waited == pytest.approx(0.3)
+    assert human.waited == pytest.approx(
+        0.3 + 0.8
+    )  # detection takes so long to know that the greeting is over
+    assert human.counts_as is CountsAs.IN_TIME
+    late = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 9.3, "anna")], amd=True)
+    assert late.counts_as is CountsAs.LATE
+    unsure = told([*UP, (Told.GONE, 7.5, "16")], amd=True)
+    assert (unsure.waited, unsure.counts_as) == (None, CountsAs.EARLY)
+    assert told(UP, amd=True).counts_as is None
     assert told([*UP, (Told.AMD, 6.5, "FAX"), (Told.GONE, 7, "16")]).outcome() is Outcome.FAX
 
 
 def test_without_agents_who_hears_the_message_is_answered() -> None:
     heard = [*UP, (Told.MESSAGE, 6.1, ""), (Told.GONE, 20, "16")]
     assert told(heard, alone=True).outcome() is Outcome.ANSWERED
+    assert told(heard, alone=True).counts_as is CountsAs.IN_TIME
+    assert told([*UP, (Told.GONE, 6.05, "16")], alone=True).counts_as is CountsAs.EARLY
+
+
+COUNTED = {
+    "talk": CountsAs.IN_TIME,
+    "agent hangs up": CountsAs.IN_TIME,
+    "the agent's line breaks": CountsAs.IN_TIME,
+    "the talk's end was not seen": CountsAs.IN_TIME,
+    "nobody came": CountsAs.NOBODY,
+    "left after the wait": CountsAs.NOBODY,
+    "no end of an answer was seen": CountsAs.NOBODY,
+    "left at once": CountsAs.EARLY,
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_how_the_law_counts_it(name: str) -> None:
+    _, story = STORIES[name]
+    assert told(story).counts_as is COUNTED.get(name)
+    # What is decided while the call goes on is what is decided in the end.
+    decided = [one for n in range(len(story)) if (one := told(story[:n]).counts_as) is not None]
+    assert set(decided) <= {COUNTED.get(name)}
+
+
+def test_an_agent_at_the_end_of_the_wait_is_in_time_and_after_it_late() -> None:
+    assert told([*UP, (Told.CONNECTED, 8.0, "anna")]).counts_as is CountsAs.IN_TIME
+    assert told([*UP, (Told.CONNECTED, 8.01, "anna")]).counts_as is CountsAs.LATE
+    assert told([*UP, (Told.CONNECTED, 8.01, "anna"), (Told.GONE, 60, "16")]).outcome() is Outcome.CONNECTED
 
 
 # ------------------------------------------------------------------------------------------------ what follows

@@ -127,7 +127,8 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     assert (message["outcome"], message["message_played"] is not None) == ("answered", True)
     person = by_number[human]
     assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
-    assert person["waited"] < 1.2
+    assert person["waited"] < 2.0  # from the end of the greeting, which AMD takes 0.8 s to notice
+    assert person["counts_as"] == "in_time"
     left = by_number[machine]
     assert (left["outcome"], left["amd"], left["detail"]) == ("machine", "MACHINE", "message_left")
     assert left["why"] == "the message vm-goodbye was left on the machine"

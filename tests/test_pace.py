@@ -50,7 +50,9 @@ def live(of: Campaign, id: str = "at-1") -> Live:
 def row(id: str, outcome: str, age: float, **times: Any) -> dict[str, Any]:
     """An attempt of `age` seconds ago, as `attempt_store.recent` gives it."""
     usual = {"dialed": age, "ringing": age - 1, "answered": None, "connected": None, "ended": age - 20}
-    return {"id": id, "outcome": outcome, "agent": "anna", "waited": 0.1, "amd": None, **usual, **times}
+    counts_as = {"connected": "in_time", "abandoned": "nobody"}.get(outcome)
+    usual |= {"outcome": outcome, "counts_as": counts_as, "agent": "anna", "waited": 0.1, "amd": None}
+    return {"id": id, **usual, **times}
 
 
 def test_what_was_lost_before_a_restart_still_counts() -> None:
@@ -62,13 +64,14 @@ def test_what_was_lost_before_a_restart_still_counts() -> None:
     ]
     rows += [row(f"l{n}", "abandoned", 900 - n, answered=890 - n, ended=880 - n) for n in range(9)]
     rows += [row(f"n{n}", "no_answer", 800 - n) for n in range(300)]
-    pauses = list(pace.replay(rows, 100_000.0, amd=False))
+    counted = [(9000.0, 100, 0, 0), (900.0, 9, 9, 0)]
+    pauses = list(pace.replay(rows, counted, 100_000.0, amd=False))
     assert pauses  # others had their turn meanwhile
     pacing = pace.pacing
     for login in ("anna", "ben", "cleo", "dora"):
         pace.agent(login, agent(agent=login), "main", None, 100_000.0)
     assert pacing.calls_to_place(100_000.1) <= 4
-    assert "8.3% abandoned of 109 answers, 0 more may be lost" in pacing.why(100_000.1)
+    assert "8.3% abandoned of 109 answers, 6 too many" in pacing.why(100_000.1)
     assert "the budget is spent" in pacing.why(100_000.1)
 
 
@@ -88,7 +91,7 @@ def test_a_call_is_told_once_and_in_order_however_it_came() -> None:
         ("ring", None),
         ("answer", None),
         ("queue", None),
-        ("connect", ("anna", 0.0)),
+        ("connect", ("anna", 0.0, False)),
     ]
 
 

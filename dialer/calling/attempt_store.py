@@ -37,6 +37,7 @@ class AttemptRow:
     queue: str | None = None
     waited: float | None = None
     outcome: str | None = None
+    counts_as: str | None = None
     cause: int | None = None
     amd: str | None = None
     amd_cause: str | None = None
@@ -71,7 +72,7 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
             (
                 *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
                 *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
-                *(row.amd, row.message_played, row.opted_out, row.why[:200]),
+                *(row.amd, row.message_played, row.opted_out, row.why[:200], row.counts_as),
                 *(row.amd_cause, row.amd_s, row.detail),
             )
             for row in rows
@@ -90,14 +91,16 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                outcome = coalesce(a.outcome, n.outcome), cause = coalesce(n.cause, a.cause),
                amd = coalesce(n.amd, a.amd), message_played = coalesce(a.message_played, n.message_played),
                opted_out = a.opted_out OR n.opted_out, why = CASE WHEN n.why = '' THEN a.why ELSE n.why END,
+               counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
+                                ELSE coalesce(n.counts_as, a.counts_as) END,
                amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
                detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                       $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
                       $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[],
-                      $19::text[], $20::real[], $21::text[])
+                      $19::text[], $20::text[], $21::real[], $22::text[])
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
-                     outcome, cause, amd, message_played, opted_out, why, amd_cause, amd_s, detail)
+                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail)
          WHERE a.id = n.id AND a.state <> 'ended'
         RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail
         """,
@@ -221,7 +224,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
         await pool.fetch(
             """
             SELECT * FROM (
-                SELECT id, outcome, agent, extract(epoch FROM now() - coalesce(dialed, committed))::float8 AS dialed,
+                SELECT id, outcome, counts_as, agent,
+                       extract(epoch FROM now() - coalesce(dialed, committed))::float8 AS dialed,
                        extract(epoch FROM now() - ringing)::float8 AS ringing,
                        extract(epoch FROM now() - answered)::float8 AS answered,
                        extract(epoch FROM now() - connected)::float8 AS connected,

@@ -146,6 +146,7 @@ class Live:
             queue=self.queue,
             waited=attempt.waited,
             outcome=attempt.outcome().value if over else None,
+            counts_as=attempt.counts_as if over or not attempt.over else None,
             cause=attempt.cause,
             amd=attempt.said.get(Told.AMD),
             amd_cause=attempt.said.get(Told.AMD_CAUSE),

@@ -46,6 +46,7 @@ from dialer.calling.pace import Pace
 from dialer.calling.running import Running
 from dialer.calling.switchboard import AgentsPort, PbxPort, drop_for
 from dialer.calling.trunks import CallerIds, Trunks
+from dialer.law import ledger
 from dialer.lists import may_call
 from dialer.management.settings import DIALED_BY_ITSELF, Campaign, CampaignLive, CampaignSettings
 
@@ -103,12 +104,13 @@ class Dialer:
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
+        error_share: Callable[[Campaign], float] = lambda campaign: 0.0,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
         """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
-        ValueError."""
+        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -118,6 +120,7 @@ class Dialer:
         self._caller_ids = caller_ids
         self._spawn = spawn
         self._within = within
+        self._error_share = error_share
         self._tick_s = tick_s
         self._lease_s = lease_s
         self.owner = owner or f"{socket.gethostname()[:40]}:{os.getpid()}:{os.urandom(3).hex()}"
@@ -253,7 +256,7 @@ class Dialer:
                 log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
             return
         if known is None:
-            known = self.running[campaign.id] = Running(campaign, pbx, Pace(campaign, self._tick_s))
+            known = self.running[campaign.id] = Running(campaign, pbx, self._pace(campaign))
         else:
             same = (known.campaign.settings, known.campaign.mode) == (s, campaign.mode)
             known.stale = known.stale or not same
@@ -263,6 +266,9 @@ class Dialer:
         self._claims.forget(campaign.id)
         self._all_agents()
         self._kick.set()
+
+    def _pace(self, campaign: Campaign) -> Pace:
+        return Pace(campaign, self._tick_s, self._error_share(campaign))
 
     def _teams(self, settings: CampaignSettings) -> tuple[str, ...]:
         """The teams whose supervisors see the campaign's attempts."""
@@ -323,9 +329,10 @@ class Dialer:
         """A new pace, told the last attempts of the window, and then what is under way."""
         settings = run.campaign.settings
         rows = await attempt_store.recent(self._pool(), run.id, settings.abandonment_window_h, REMEMBERED)
+        counted = await ledger.by_minute(self._pool(), run.id, settings.abandonment_window_h)
         now = asyncio.get_running_loop().time()
-        pace = Pace(run.campaign, self._tick_s)
-        for _ in pace.replay(rows, now, amd=settings.amd):
+        pace = self._pace(run.campaign)
+        for _ in pace.replay(rows, counted, now, amd=settings.amd):
             await asyncio.sleep(0)
         run.pace = pace
         run.outcomes = Counter(row["outcome"] for row in rows)

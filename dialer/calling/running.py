@@ -96,8 +96,7 @@ class Running:
     def view(self, under_way: Iterable[Live], trunks: dict[str, str], now: float) -> CampaignLive:
         """How it stands."""
         stages = Counter(min(live.attempt.stage, Stage.CONNECTED).word for live in under_way)
-        abandoned, connected = self.outcomes["abandoned"], self.outcomes["connected"]
-        cap = self.campaign.settings.abandonment_cap
+        live, lost, spare = self.pace.pacing.stands(now)
         pace = "as many as lines and calls a second allow" if self.alone else self.pace.pacing.why(now)
         return CampaignLive(
             campaign=self.id,
@@ -110,9 +109,10 @@ class Running:
             calls=dict(stages),
             attempts=sum(self.outcomes.values()) + sum(stages.values()),
             answered=self.answered,
-            connected=connected,
-            abandoned=abandoned,
-            may_be_lost=max(0, int(cap * (abandoned + connected) - abandoned + 1.0)),
+            connected=self.outcomes["connected"],
+            live=live,
+            lost=lost,
+            may_be_lost=spare,
             pace=self.placed(now, 60.0),
             held=self.held,
             why=HELD.get(self.held, self.held) if self.held else pace,

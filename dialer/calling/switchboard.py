@@ -9,17 +9,12 @@ from typing import Any
 from cti.facts import CallView
 from cti.people import Agent
 from cti.views import AgentView
+from dialer.attempts import left_to_connect
 from dialer.calling.claims import Claimed
 from dialer.management.settings import Campaign
 
 LOOK_SHORT_OF = 1.1
 """Seconds before the end of the wait at which the dialplan tries the queue by itself: a queue waits whole seconds."""
-
-HEARD_BEFORE = 0.8
-"""Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
-
-LEAST_AFTER_AMD = 0.3
-"""Seconds left to find an agent after AMD, where it took the whole wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +71,7 @@ def originate_headers(
         "CTI_LOOK": f"{look:g}",
         "CTI_QUEUE": "" if alone else queue,
         "CTI_NEXT": then,
-        "CTI_AMD_WAIT": f"{max(LEAST_AFTER_AMD, wait - HEARD_BEFORE):g}" if s.amd else "",
+        "CTI_AMD_WAIT": f"{left_to_connect(wait, amd=True):g}" if s.amd else "",
         "CTI_MESSAGE": s.message or "",
         "CTI_OPT_OUT": s.opt_out_key if s.message else "",
     }

@@ -70,11 +70,11 @@ LEFT JOIN LATERAL (
 ) promised ON true
 CROSS JOIN LATERAL (
     SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE t.outcome = 'abandoned' AND t.at <= $5) AS abandoned,
+           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
            max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
            coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
     FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome,
+        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
                outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
         FROM attempts WHERE e164 = a.e164 AND committed > $4 - interval '90 days' AND committed <= $5
         ORDER BY committed DESC LIMIT 300
@@ -82,11 +82,11 @@ CROSS JOIN LATERAL (
 ) n
 CROSS JOIN LATERAL (
     SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE t.outcome = 'abandoned' AND t.at <= $5) AS abandoned,
+           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
            max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
            coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
     FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome,
+        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
                outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
         FROM attempts WHERE person = a.person AND person <> '' AND committed > $4 - interval '90 days' AND committed <= $5
         ORDER BY committed DESC LIMIT 300

@@ -33,7 +33,7 @@ from dialer.forecasting.plans import Plan, Plans
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
 from dialer.management.detection import Detection, detection
-from dialer.management.figures import By, CampaignFigures, csv_of, read
+from dialer.management.figures import By, CampaignFigures, csv_of, error_shares, read
 from dialer.management.live_view import LiveView
 from dialer.management.settings import Campaign, CampaignMode, CampaignSettings, CampaignState
 from dialer.management.store import ChangedMeanwhile, NotThere
@@ -302,16 +302,16 @@ def routes(
 
     async def figures(asked: Asked) -> CampaignReport | web.Response:
         wanted: FiguresOf = asked.query
-        names = {
-            one.campaign.id: one.campaign.name for one in desk.records() if desk.oversees(asked.who, one)
-        }
+        mine = {one.campaign.id: one.campaign for one in desk.records() if desk.oversees(asked.who, one)}
+        names = {id: campaign.name for id, campaign in mine.items()}
         if wanted.campaign is not None:
             ids = [int(id) for id in wanted.campaign.split(",")]
             if missing := [str(id) for id in ids if id not in names]:
                 raise Problem(404, "not_found", f"there is no campaign {', '.join(missing)} of yours")
             names = {id: names[id] for id in ids}
         span = range_of(wanted, zone, now())
-        rows = await read(pool(), names, span.first, span.last, wanted.by, span.zone)
+        errors = error_shares({id: law(mine[id]).profile for id in names})
+        rows = await read(pool(), names, span.first, span.last, wanted.by, span.zone, errors)
         form = _form(asked)
         if form == "json":
             return CampaignReport(

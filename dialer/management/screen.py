@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cti.terminal_text import columns, plain
 from cti.watch import LogInFailed
+from dialer.law.abandoned import lost_share
 
 Frame = dict[str, Any]
 STAGES = ("committed", "dialed", "ringing", "answered", "connected")
@@ -103,10 +104,13 @@ def told(sums: Frame) -> str:
     """Sums in words."""
     over = max(sums["attempts"] - sums["in_flight"], sums["answered"])
     rate = f"{sums['answered'] / over:.0%} answered" if over else "none over yet"
-    lost = f"{sums['abandoned'] / sums['live']:.1%}" if sums["live"] else "nobody"
+    share = lost_share(sums["live"], sums["abandoned"], sums["amd_errors"])
+    lost = "nobody" if share is None else f"{share:.1%}"
+    parts = [f"{sums['late']} of them late"] * (sums["late"] > 0)
+    parts += [f"{sums['amd_errors']:g} more taken for machines"] * (sums["amd_errors"] > 0)
     return (
-        f"{sums['attempts']} calls, {rate}, {sums['connected']} talked, {sums['abandoned']} abandoned ({lost} of those who"
-        f" answered), {sums['conversions']} converted"
+        f"{sums['attempts']} calls, {rate}, {sums['connected']} talked, {sums['abandoned']} abandoned"
+        f" ({', '.join([f'{lost} of those who answered', *parts])}), {sums['conversions']} converted"
     )
 
 
@@ -122,6 +126,8 @@ def table(rows: Sequence[Frame]) -> list[str]:
             "answered",
             "talked",
             "abandoned",
+            "late",
+            "nobody",
             "of live",
             "converted",
             "talk s",
@@ -139,7 +145,8 @@ def table(rows: Sequence[Frame]) -> list[str]:
                     _share(row["answer_rate"]),
                     str(sums["connected"]),
                 ),
-                *(str(sums["abandoned"]), _share(row["abandonment"], 1), _share(row["conversion"])),
+                *(str(sums[name]) for name in ("abandoned", "late", "nobody")),
+                *(_share(row["abandonment"], 1), _share(row["conversion"])),
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
             ]
         )

@@ -281,9 +281,10 @@ class CampaignLive(Frozen, frozen=True, gc=False, kw_only=True):
     """What a running campaign is doing now. Times are seconds, shares of 1, counts over the pace's window.
 
     `here`: whether this server paces it (`owner`: who does). `agents`: by free, talking, wrapping_up, away. `calls`: calls
-    under way by stage: committed, dialed, ringing, answered, connected. `may_be_lost`: how many more answers may be
-    abandoned. `pace`: calls asked for in the last minute. `held`: why nothing is placed, in one word (no_agents, late,
-    pbx_down, no_lines, nothing_to_call, not_theirs, not_here, database, draining, ""). `why`: the pace in plain words.
+    under way by stage: committed, dialed, ringing, answered, connected. `live` answers, `lost` of them, and how many more
+    may be, as the law counts. `pace`: calls asked for in the last minute. `held`: why nothing is placed, in one word
+    (no_agents, late, pbx_down, no_lines, nothing_to_call, not_theirs, not_here, database, draining, ""). `why`: the pace in
+    plain words.
     """
 
     campaign: int
@@ -297,7 +298,8 @@ class CampaignLive(Frozen, frozen=True, gc=False, kw_only=True):
     attempts: int
     answered: int
     connected: int
-    abandoned: int
+    live: float
+    lost: float
     may_be_lost: int
     pace: int
     held: str
