@@ -320,6 +320,10 @@ class Pacing:
             self._asked.append(_Asked(now, placed, risk))
         return placed
 
+    def talked(self, seconds: float) -> None:
+        """Somebody talked so long before this pacing began: talks are as long as they were."""
+        self._forecast.talked(seconds)
+
     def not_placed(self, calls: int) -> None:
         """Of the calls asked for last, so many are not dialed after all: they are expected no longer, and others may be."""
         while calls > 0 and self._asked:

@@ -51,7 +51,8 @@ def row(id: str, outcome: str, age: float, **times: Any) -> dict[str, Any]:
     """An attempt of `age` seconds ago, as `attempt_store.recent` gives it."""
     usual = {"dialed": age, "ringing": age - 1, "answered": None, "connected": None, "ended": age - 20}
     counts_as = {"connected": "in_time", "abandoned": "nobody"}.get(outcome)
-    usual |= {"outcome": outcome, "counts_as": counts_as, "agent": "anna", "waited": 0.1, "amd": None}
+    usual |= {"outcome": outcome, "counts_as": counts_as, "agent": "anna", "waited": 0.1}
+    usual |= {"amd": None, "amd_s": None}
     return {"id": id, **usual, **times}
 
 
@@ -73,6 +74,33 @@ def test_what_was_lost_before_a_restart_still_counts() -> None:
     assert pacing.calls_to_place(100_000.1) <= 4
     assert "8.3% abandoned of 109 answers, 6 too many" in pacing.why(100_000.1)
     assert "the budget is spent" in pacing.why(100_000.1)
+
+
+def test_after_a_restart_talks_are_expected_to_be_as_long_as_they_were() -> None:
+    def places(talk: float) -> int:
+        pace = Pace(campaign(calls_per_second=100, max_lines=500), 0.5)
+        rows = [row(f"n{n}", "no_answer", 9000 - n) for n in range(1000)]
+        rows += [
+            row(f"c{n}", "connected", 8000 - n, answered=7990 - n, connected=7990 - n, ended=7990 - n - talk)
+            for n in range(300)
+        ]
+        list(pace.replay(rows, [(8000.0, 300, 0, 0)], 100_000.0, amd=False))
+        for n in range(30):
+            pace.pacing.observe(100_000.0, "login", f"a{n}")
+            pace.pacing.observe(100_000.0, "talk", f"a{n}")
+        return pace.pacing.calls_to_place(100_020.0)
+
+    assert places(25.0) > 0
+    assert places(300.0) == 0
+
+
+def test_how_long_detection_took_is_learnt_too() -> None:
+    pace = Pace(campaign(amd=True), 0.5)
+    told: list[tuple[float, str]] = []
+    pace.pacing.observe = lambda now, kind, ident, info=None: told.append((now, kind))  # type: ignore[method-assign]
+    machine = row("m", "machine", 100, answered=90, ended=80, amd="MACHINE", amd_s=2.5)
+    list(pace.replay([machine], [], 1000.0, amd=True))
+    assert told[2:] == [(910.0, "answer"), (912.5, "amd"), (920.0, "end")]
 
 
 def test_a_call_is_told_once_and_in_order_however_it_came() -> None:

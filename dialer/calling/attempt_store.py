@@ -229,7 +229,7 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
                        extract(epoch FROM now() - ringing)::float8 AS ringing,
                        extract(epoch FROM now() - answered)::float8 AS answered,
                        extract(epoch FROM now() - connected)::float8 AS connected,
-                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd
+                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s
                   FROM attempts
                  WHERE campaign_id = $1 AND state = 'ended' AND ended > now() - make_interval(secs => $2)
                  ORDER BY ended DESC LIMIT $3) AS last

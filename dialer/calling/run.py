@@ -61,7 +61,8 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at the campaigns' rows, at most."""
 
 REMEMBERED = 5_000
-"""Attempts of the window from which pacing learns at a start."""
+"""Attempts of the window from which pacing learns at a start: more than it remembers of calls (3,000) and, where one in six
+comes to an agent, of talks (800). What may still be lost is not counted from them, but by the ledger of the whole window."""
 
 APART = 0.01
 """Seconds between two calls of one tick where the trunk would take more, and the tick is long enough for it."""
