@@ -28,7 +28,7 @@ from cti.settings import DialerSettings
 from dialer.call_lists import rest as lists_rest
 from dialer.call_lists.before_launch import by_law
 from dialer.call_lists.import_desk import ImportDesk
-from dialer.call_lists.quotas import keep_looking as keep_quotas
+from dialer.call_lists.quotas import Quotas
 from dialer.calling.claims import Claims
 from dialer.calling.commands import add_campaign_commands
 from dialer.calling.contact_of_call import CalledContact, belongs, contact_of
@@ -93,8 +93,13 @@ class Dialing:
         ours, clock = around.settings, asyncio.get_running_loop().time
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self._law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self._quotas = Quotas(zone=around.zone, clock=clock)
         self._claims = Claims(
-            around.pool, check_all=self._law.check_all, open_groups=self._law.open_groups, clock=clock
+            around.pool,
+            check_all=self._law.check_all,
+            open_groups=self._law.open_groups,
+            clock=clock,
+            room=self._quotas.room,
         )
         self.dialer = self.make_dialer()
         self._law_of = law_by(self.profiles)
@@ -193,7 +198,7 @@ class Dialing:
             campaign_figures.keep_rolling_up(around.pool()),
             self.dialer.start(),
             self._imports.run(),
-            keep_quotas(around.pool, zone=around.zone),
+            self._quotas.keep_looking(around.pool),
         ]
 
     async def stop(self) -> None:
