@@ -83,7 +83,6 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     await at_work(centre, "anna", off_hook=False)
     world = await centre.ami("world")
     await world.send("Command", {"Command": "dialplan set global CUSTOMER_HELLO hello&silence/2"})
-    await world.send("Command", {"Command": "dialplan set global MACHINE_SAYS vm-theperson&vm-isunavail"})
     human, machine = number("human", 0, 1), number("machine", 0, 9)
     hangs_up, talks_on = number("machine", 0, 1), number("opts_out", 0, 30)
     on_machines = {"amd": True, "machine_message_to": "all", "machine_silence_s": 1, "machine_wait_s": 5}

@@ -243,12 +243,14 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
 
 
 async def messages_on_machines(db: Queryable, campaign: int, contacts: Sequence[int]) -> dict[int, int]:
-    """On how many machines of each of these contacts a message of this campaign has begun; who has none is left out."""
+    """On how many machines of each of these contacts a message of this campaign has begun, or may have: the PBX goes on
+    when nobody watches. Who has none is left out."""
     rows = await db.fetch(
         """
         SELECT contact_id, count(*)::integer AS n FROM attempts
-         WHERE contact_id = ANY ($1::bigint[]) AND campaign_id = $2 AND outcome = 'machine'
-           AND message_played IS NOT NULL
+         WHERE contact_id = ANY ($1::bigint[]) AND campaign_id = $2
+           AND ((outcome = 'machine' AND message_played IS NOT NULL)
+                OR (outcome = 'unknown' AND answered IS NOT NULL AND amd IS NULL))
          GROUP BY contact_id
         """,
         list(contacts),
