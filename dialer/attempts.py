@@ -236,8 +236,10 @@ class Attempt:
 
     @property
     def machine(self) -> bool:
-        """Whether a machine or a fax was heard."""
-        return self.said.get(Told.AMD, "") in ("MACHINE", "FAX")
+        """Whether a machine or a fax was heard; a server that came later may only have seen what followed from it."""
+        if self.said.get(Told.AMD, "") in ("MACHINE", "FAX"):
+            return True
+        return any(what in self.at for what in (Told.GREETING, Told.NO_PAUSE, Told.LEFT))
 
     @property
     def detail(self) -> Detail | None:
@@ -322,11 +324,8 @@ class Attempt:
 
     def _of_answer(self) -> Outcome:
         at = self.at
-        match self.said.get(Told.AMD, ""):
-            case "MACHINE":
-                return Outcome.MACHINE
-            case "FAX":
-                return Outcome.FAX
+        if self.machine:
+            return Outcome.FAX if self.said.get(Told.AMD) == "FAX" else Outcome.MACHINE
         if self.alone:
             return Outcome.ANSWERED
         if Told.NOBODY in at:

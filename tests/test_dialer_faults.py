@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from cti.database import MIGRATIONS
 from cti.embedded.place import free_ports
+from dialer.calling.attempt_store import messages_on_machines
 from tests.centre import Centre, ServerProcess
 from tests.dialer_house import (
     CALLER_IDS,
@@ -128,8 +130,6 @@ async def test_the_database_is_away(centre: Centre) -> None:
 
 
 async def execute(dsn: str, query: str, *args: Any) -> None:
-    import asyncpg
-
     db = await asyncpg.connect(dsn)
     try:
         await db.execute(query, *args)
@@ -332,37 +332,40 @@ async def test_two_server_processes_on_one_campaign(centre: Centre) -> None:
 
 
 async def test_the_server_is_killed(centre: Centre) -> None:
-    """Calls in a talk and ringing when the power goes, and a message that is being left on a machine: they go on, and are
-    taken up by the server that starts then."""
+    """Calls in a talk and ringing when the power goes, and a machine that greets: they go on, it is left its message, and
+    the server that starts then takes them up."""
     await at_work(centre, "anna", "ben")
-    numbers = [number("human", 0, 14), number("human", 8, 1), number("busy", 8), number("rejects", 1)]
-    machine = number("machine", 0, 20)
+    numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
     await centre.stop_server()
-    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=9, ring_timeout_s=10)
+    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
     on_machines = {
         "amd": True,
         "machine_message": "vm-intro",
         "machine_message_to": "all",
         "machine_silence_s": 1,
     }
-    drop = await campaign(centre, [machine], mode="agentless", queue="", **on_machines)
+    drop = await campaign(centre, [number("machine", 0, 20)], mode="agentless", queue="", **on_machines)
     told = process_settings(centre)
     server = await centre.start_process(**told)
     await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
-    await until(centre, drop, lambda rows: any(row["message_played"] for row in rows), "a message")
+    await until(centre, drop, lambda rows: any(row["answered"] for row in rows), "a machine")
     await server.kill()
     talking = {row["id"] for row in await attempts(centre, id) if row["state"] == "connected"}
     await centre.start_process(**told)
-    (left,) = await ended(centre, drop, 1, within=60)
-    assert (left["outcome"], left["amd"]) == ("machine", "MACHINE")
-    assert left["detail"] in ("message_left", "message_unseen")  # its end came before or after the new server
-    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", left["contact_id"])
-    assert dict(contact) == {"state": "exhausted", "why": "a message was left on the answering machine"}
     rows = await ended(centre, id, len(numbers), within=60)
     await each_once(centre, id, numbers)
+    (left,) = await ended(centre, drop, 1, within=60)
     await as_asterisk_says(centre, [*rows, left])
-    assert {row["outcome"] for row in rows if row["id"] in talking} == {"connected"}
-    lasted = seconds_of(centre, left["id"])
-    assert (
-        lasted > (left["message_played"] - left["answered"]).total_seconds() + 5
-    )  # played to its end: 5.6 s
+    assert {row["outcome"] for row in rows if row["id"] in talking} <= {"connected"}
+    # Greeting, a second of silence, and a message of 5.6 s; how much of it the new server saw depends on its start.
+    assert seconds_of(centre, left["id"]) >= 9
+    if left["outcome"] == "machine":
+        assert left["detail"] in ("message_left", "message_unseen")
+    else:
+        assert left["outcome"] == "unknown"
+    db = await asyncpg.connect(centre.dsn)
+    try:
+        had = await messages_on_machines(db, drop, [left["contact_id"]])
+    finally:
+        await db.close()
+    assert had == {left["contact_id"]: 1}  # and it is left no other

@@ -152,7 +152,8 @@ class Live:
             amd_cause=attempt.said.get(Told.AMD_CAUSE),
             amd_s=attempt.detected_in,
             detail=attempt.detail.value if over and attempt.detail is not None else "",
-            message_played=self.when(Told.MESSAGE),
+            message_played=self.when(Told.MESSAGE)
+            or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
             opted_out=Told.OPTED_OUT in attempt.at,
             why=self.why or self._of_message() or self._of_failure(),
         )
