@@ -112,6 +112,33 @@ class OfferView(Frozen, frozen=True, gc=False, kw_only=True):
     call: str | None = None
 
 
+class ContactToCall(Frozen, frozen=True, gc=False, kw_only=True):
+    """A contact that an agent may pick in mode manual. `number` would be dialed. `can`: it may be called now; else `why`
+    not, and from `not_before` it probably may (null: not by time alone)."""
+
+    contact: int
+    list: str
+    name: str
+    number: str
+    language: str
+    data: dict[str, str]
+    attempts: int
+    last_attempt: datetime | None
+    last_outcome: str | None
+    can: bool
+    why: str
+    not_before: datetime | None
+
+
+class ContactsToCall(Frozen, frozen=True, gc=False, kw_only=True):
+    """Contacts that were found. `next`: where to go on, null if that is all; a page may have few contacts or none and still
+    not be the last, for a long list is looked through part by part."""
+
+    campaign: int
+    items: list[ContactToCall]
+    next: str | None
+
+
 class CampaignFact(Fact, frozen=True, gc=False, kw_only=True):
     """A fact about a campaign, told to the agents of its queue and the supervisors of their teams."""
 

@@ -48,6 +48,19 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Detail(StrEnum):
+    """What became of the message for an answering machine. `message_left`: played to its end; `message_cut`: the machine
+    hung up before its end; `message_unseen`: begun, and its end nobody saw; `gone_before`: it hung up before the message;
+    `no_pause`: its greeting did not end in time; `no_sound`: the PBX could not play it."""
+
+    LEFT = "message_left"
+    CUT = "message_cut"
+    UNSEEN = "message_unseen"
+    GONE_BEFORE = "gone_before"
+    NO_PAUSE = "no_pause"
+    NO_SOUND = "no_sound"
+
+
 class CountsAs(StrEnum):
     """How the law counts an answer, the one definition of it: whatever tells of abandoned calls counts by this.
 
@@ -89,6 +102,10 @@ class Told(StrEnum):
     DIAL_ENDED = "dial_ended"  # (DialStatus)
     ORIGINATE_ENDED = "originate_ended"  # (OriginateResponse Reason as text, "ok" for success)
     AMD = "amd"  # (AMDSTATUS)
+    AMD_CAUSE = "amd_cause"  # (AMDCAUSE)
+    GREETING = "greeting"  # of a machine that is to hear the message: its end is waited for
+    NO_PAUSE = "no_pause"  # (WAITSTATUS)
+    LEFT = "left"  # (PLAYBACKSTATUS)
     CONNECTED = "connected"  # (agent)
     AGENT_LEFT = "agent_left"
     NOBODY = "nobody"
@@ -193,13 +210,12 @@ class Attempt:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing that is still to come can change the outcome."""
+        """Whether nothing that is still to come can change the outcome. An Originate that failed is not enough: its answer
+        overtakes the events of a call that was over within milliseconds, and they say why."""
         at = self.at
         if Told.LOST in at or Told.REFUSED in at:
             return True
-        if Told.GONE in at:
-            return Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at
-        return self.over and Told.APPEARED not in at
+        return Told.GONE in at and (Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at)
 
     @property
     def ended(self) -> float:
@@ -222,6 +238,26 @@ class Attempt:
     def machine(self) -> bool:
         """Whether a machine or a fax was heard."""
         return self.said.get(Told.AMD, "") in ("MACHINE", "FAX")
+
+    @property
+    def detail(self) -> Detail | None:
+        """What became of the message for a machine; None where none was meant for it."""
+        at = self.at
+        if not self.machine:
+            return None
+        if Told.LEFT in at:
+            return Detail.LEFT if self.said.get(Told.LEFT) == "SUCCESS" else Detail.NO_SOUND
+        if Told.NO_PAUSE in at:
+            return Detail.NO_PAUSE
+        if Told.MESSAGE in at:
+            return Detail.CUT if Told.GONE in at else Detail.UNSEEN
+        return Detail.GONE_BEFORE if Told.GREETING in at else None
+
+    @property
+    def detected_in(self) -> float | None:
+        """Seconds from the answer until it was known who or what had answered; None where that was not looked for."""
+        up, known = self.at.get(Told.UP), self.at.get(Told.AMD)
+        return max(0.0, known - up) if up is not None and known is not None else None
 
     @property
     def greeted(self) -> float | None:

@@ -320,6 +320,21 @@ class Pacing:
             self._asked.append(_Asked(now, placed, risk))
         return placed
 
+    def talked(self, seconds: float) -> None:
+        """Somebody talked so long before this pacing began: talks are as long as they were."""
+        self._forecast.talked(seconds)
+
+    def not_placed(self, calls: int) -> None:
+        """Of the calls asked for last, so many are not dialed after all: they are expected no longer, and others may be."""
+        while calls > 0 and self._asked:
+            last = self._asked[-1]
+            back = min(calls, last.calls)
+            last.calls -= back
+            calls -= back
+            self._tokens += back
+            if not last.calls:
+                self._asked.pop()
+
     def _expire(self, now: float) -> None:
         asked = self._asked
         while asked and now - asked[0].at > (

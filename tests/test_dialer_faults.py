@@ -32,6 +32,7 @@ from tests.dialer_house import (
     keep_cdr,
     number,
     quieted,
+    seconds_of,
     shows,
     state,
 )
@@ -331,18 +332,37 @@ async def test_two_server_processes_on_one_campaign(centre: Centre) -> None:
 
 
 async def test_the_server_is_killed(centre: Centre) -> None:
-    """Calls in a talk and ringing when the power goes: they are taken up by the server that starts then."""
+    """Calls in a talk and ringing when the power goes, and a message that is being left on a machine: they go on, and are
+    taken up by the server that starts then."""
     await at_work(centre, "anna", "ben")
-    numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
+    numbers = [number("human", 0, 14), number("human", 8, 1), number("busy", 8), number("rejects", 1)]
+    machine = number("machine", 0, 20)
     await centre.stop_server()
-    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
+    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=9, ring_timeout_s=10)
+    on_machines = {
+        "amd": True,
+        "machine_message": "vm-intro",
+        "machine_message_to": "all",
+        "machine_silence_s": 1,
+    }
+    drop = await campaign(centre, [machine], mode="agentless", queue="", **on_machines)
     told = process_settings(centre)
     server = await centre.start_process(**told)
     await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
+    await until(centre, drop, lambda rows: any(row["message_played"] for row in rows), "a message")
     await server.kill()
     talking = {row["id"] for row in await attempts(centre, id) if row["state"] == "connected"}
     await centre.start_process(**told)
+    (left,) = await ended(centre, drop, 1, within=60)
+    assert (left["outcome"], left["amd"]) == ("machine", "MACHINE")
+    assert left["detail"] in ("message_left", "message_unseen")  # its end came before or after the new server
+    (contact,) = await centre.fetch("SELECT state, why FROM list_contacts WHERE id = $1", left["contact_id"])
+    assert dict(contact) == {"state": "exhausted", "why": "a message was left on the answering machine"}
     rows = await ended(centre, id, len(numbers), within=60)
     await each_once(centre, id, numbers)
-    await as_asterisk_says(centre, rows)
+    await as_asterisk_says(centre, [*rows, left])
     assert {row["outcome"] for row in rows if row["id"] in talking} == {"connected"}
+    lasted = seconds_of(centre, left["id"])
+    assert (
+        lasted > (left["message_played"] - left["answered"]).total_seconds() + 5
+    )  # played to its end: 5.6 s

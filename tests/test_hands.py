@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from cti.facts import AgentState
+from cti.people import Agent
 from cti.views import AgentView
+from dialer.calling.for_whom import ForFree, ForOne
 from dialer.calling.hands import Hands, eligible, takes_calls
+from dialer.lists import Assigned
 from dialer.management.settings import Campaign, CampaignSettings
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -102,3 +106,52 @@ def test_equals_share_evenly_and_nobody_is_moved_without_need() -> None:
     assert moved == ("b", 2)
     assert hands.even_out(both, lambda id: id == 1, lambda login: both.values()) is None
     assert hands.lend("b", both.values(), lambda id: True) == 1  # as good as the other: stays
+
+
+# ------------------------------------------------------------------------------------------ lists that are for some
+
+
+def for_free(free: Iterable[Agent], at_work: Iterable[Agent], waiting: Iterable[Assigned]) -> ForFree:
+    """With these agents."""
+    return ForFree(lambda: free, lambda: at_work, waiting)
+
+
+A, B, C = (Agent(login=login, name=login, team="sales") for login in ("anna", "ben", "cleo"))
+ALL = Assigned(teams=["sales"])
+
+
+def only(*logins: str) -> Assigned:
+    return Assigned(agents=list(logins))
+
+
+def test_an_agent_who_dials_reaches_what_is_theirs() -> None:
+    assert ForOne(A).room(only("anna"), 5) is None
+    assert ForOne(A).room(only("ben"), 5) == 0
+    assert ForOne(None).room(Assigned(), 5) is None
+    assert not ForOne(None).take(ALL)
+
+
+def test_a_list_for_some_is_called_one_for_one() -> None:
+    reach = for_free([A, B], [A, B, C], [])
+    assert reach.room(Assigned(), 9) is None
+    assert reach.room(ALL, 9) is None  # all who are at work may call it: paced as any other
+    assert reach.room(only("anna", "ben", "cleo"), 9) is None
+    assert reach.room(only("anna", "ben"), 9) == 2
+    assert reach.room(only("anna", "ben"), 1) == 1
+    assert reach.room(only("cleo"), 9) == 0  # at work, not free
+    assert [reach.take(only("anna", "ben")) for _ in range(3)] == [True, True, False]
+    assert reach.take(Assigned())
+
+
+def test_who_may_call_several_lists_is_counted_once_and_calls_under_way_count() -> None:
+    reach = for_free([A, B], [A, B, C], [only("anna", "ben")])
+    assert (reach.room(only("anna"), 9), reach.room(only("ben"), 9)) == (1, 1)
+    assert reach.take(only("anna"))  # the call under way is ben's then
+    assert (reach.room(only("ben"), 9), reach.room(only("anna", "ben"), 9)) == (0, 0)
+    long = [Agent(login=f"a{n}", name="x") for n in range(60)]
+    chain = [only(f"a{n}", f"a{n + 1}") for n in range(59)]
+    reach = for_free(reversed(long), [*long, C], chain)
+    assert reach.take(only("a30"))  # half of them change hands for it
+    assert not any(reach.take(only(f"a{n}")) for n in range(60))
+    gone = for_free([B], [A, B, C], [only("anna"), only("anna")])
+    assert gone.room(only("anna", "ben"), 9) == 1  # anna has gone since: her calls take nobody else's place

@@ -140,6 +140,8 @@ class Pace:
         events: list[Event] = []
         for row in rows:
             events += _replayed(row, now, amd=amd)
+            if row["connected"] is not None:
+                self.pacing.talked(max(0.0, row["connected"] - row["ended"]))
         events.sort(key=lambda event: event[:2])
         for number, (at, _, kind, ident, info) in enumerate(events, 1):
             self.pacing.observe(at, kind, ident, info)
@@ -175,7 +177,7 @@ def _replayed(row: Any, now: float, *, amd: bool) -> Sequence[Event]:
         events.append((row["answered"], "answer", None))
         if amd and row["amd"] is not None:
             said = _heard(row["counts_as"], machine=outcome in ("machine", "fax"))
-            events.append((row["answered"], "amd", said))
+            events.append((row["answered"] - (row["amd_s"] or 0.0), "amd", said))
     if outcome in ("connected", "agent_error"):
         at = row["connected"] if row["connected"] is not None else row["ended"]
         late = row["counts_as"] == CountsAs.LATE

@@ -35,6 +35,7 @@ from dialer.forecasting.plans import Plan, Plans
 from dialer.law.abandoned import error_share
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
+from dialer.management.detection import Detection, detection
 from dialer.management.figures import By, CampaignFigures, csv_of, error_shares, read
 from dialer.management.live_view import LiveView
 from dialer.management.settings import Campaign, CampaignMode, CampaignSettings, CampaignState
@@ -123,9 +124,11 @@ class CampaignRead(BaseModel):
 
 
 class Obstacles(BaseModel):
-    """All that keeps it from starting as things are; empty: it can start."""
+    """All that keeps it from starting as things are; empty: it can start. `warnings`: it may start, and this should be
+    known."""
 
     items: list[InTheWay]
+    warnings: list[InTheWay]
 
 
 class StepAsked(BaseModel):
@@ -153,6 +156,12 @@ class FiguresOf(FiguresAsked):
         default=None, description="outranks the Accept header; svg is a chart"
     )
     interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total: say `by`")
+
+
+class DetectionOf(FiguresAsked):
+    """Detection of answering machines in which calls."""
+
+    interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total")
 
 
 class CampaignReport(BaseModel):
@@ -278,8 +287,11 @@ def routes(
         return do
 
     async def in_the_way(asked: Asked) -> Obstacles:
-        found = await desk.obstacles(await desk.read(asked.who, asked.params.campaign))
-        return Obstacles(items=[InTheWay(code=one.code, says=one.says) for one in found])
+        found, besides = await desk.before_start(await desk.read(asked.who, asked.params.campaign))
+        return Obstacles(
+            items=[InTheWay(code=one.code, says=one.says) for one in found],
+            warnings=[InTheWay(code=one.code, says=one.says) for one in besides],
+        )
 
     async def set_schedule(asked: Asked) -> Reply:
         schedule = schedule_of(asked.body)
@@ -315,6 +327,11 @@ def routes(
             charset="utf-8",
             headers={"Content-Disposition": f'attachment; filename="campaigns-{wanted.by.value}.{form}"'},
         )
+
+    async def detected(asked: Asked) -> Detection:
+        record = await desk.read(asked.who, asked.params.campaign)
+        span = range_of(asked.query, zone, now())
+        return await detection(pool(), record.campaign.id, record.campaign.name, span.first, span.last)
 
     async def begin_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
@@ -468,6 +485,14 @@ def routes(
             versioned=True,
         ),
         route("GET", one + "/now", goes, "How it goes at this moment.", result=CampaignNow),
+        route(
+            "GET",
+            one + "/detection",
+            detected,
+            "How its detection of answering machines does, and the messages left on them.",
+            query=DetectionOf,
+            result=Detection,
+        ),
         route("GET", one + "/plans", plan_list, "Its dry runs.", result=PlanList),
         route(
             "POST",

@@ -153,6 +153,29 @@ def table(rows: Sequence[Frame]) -> list[str]:
     return columns(shown)
 
 
+def detection_told(found: Frame) -> list[str]:
+    """How detection of answering machines did."""
+    if not found["looked_at"]:
+        return [
+            f"{plain(found['name'], 60)}: of {found['answered']} answered calls detection decided on none."
+        ]
+    rows = [["verdict", "cause", "calls", "share", "half within s", "95 % within s"]]
+    rows += [
+        [
+            *(one["verdict"], plain(one["cause"], 40) or "-", str(one["calls"]), _share(one["share"], 1)),
+            *("-" if one[name] is None else f"{one[name]:.1f}" for name in ("p50_s", "p95_s")),
+        ]
+        for one in found["verdicts"]
+    ]
+    took = "" if found["p50_s"] is None else f", half of them within {found['p50_s']:.1f} s"
+    return [
+        f"{plain(found['name'], 60)}: detection decided on {found['looked_at']} of {found['answered']} answered calls{took}",
+        *columns(rows),
+        f"of those taken for people {found['talked']} talked, {found['hung_up']} hung up before an agent was due",
+        f"messages for machines: {_counted(found['messages']) or 'none'}",
+    ]
+
+
 def _share(value: float | None, digits: int = 0) -> str:
     return "-" if value is None else f"{value:.{digits}%}"
 
