@@ -450,6 +450,13 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert (status, told["state"]) == (202, "running")
     assert (await here.ask("DELETE", f"/campaigns/{id}/plans/{told['id']}"))[0] == 204
     assert (await here.ask("GET", f"/campaigns/{id}/plans/{told['id']}"))[1]["state"] == "cancelled"
+    code, out, err = await here.cli("plan", "Spring")
+    assert (code, "10 the number lies in DE, the profile US is for US" in err) == (1, True), err
+    await here.pool.execute("UPDATE zone_groups SET country = 'US', zones = '{America/Los_Angeles}'")
+    await here.pool.execute(
+        """INSERT INTO do_not_call_editions (register, country, edition, state, loaded_by)
+           VALUES ('us-national', 'US', '2026-03-01', 'active', 'sue')"""
+    )
     code, out, err = await here.cli(
         *(
             "plan",
@@ -467,12 +474,15 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert code == 1, err
     assert "NOT in time" in out
     assert "10 contacts may be called, 10 never tried" in out
+    assert "the zones are open in the rota's hours: 0% at Wed 09:00 to 100% at Wed 11:00" in out
     (answer,) = [
         one["answer"]
         for one in (await here.ask("GET", f"/campaigns/{id}/plans"))[1]["items"]
         if one["answer"]
     ]
     assert answer["expected"][0]["agents"] == 2
+    assert (answer["callable"], answer["dropped"]) == (10, [])
+    await here.pool.execute("DELETE FROM do_not_call_editions")
     empty = await here.made(name="Empty")
     code, out, err = await here.cli("plan", str(empty))
     assert (code, "nobody on its lists is left" in err) == (1, True)

@@ -45,10 +45,8 @@ def test_every_rule_has_words_a_source_and_a_date(name: str) -> None:
         assert rule.checked or "confirm with your counsel" in rule.cited
 
 
-def test_only_what_was_read_counts_as_checked() -> None:
-    checked = {name: sum(rule.checked for rule in PROFILES[name].rules.values()) for name in NAMES}
-    assert checked.pop("US") == 9
-    assert set(checked.values()) == {0}
+def test_no_law_of_which_only_others_were_read_counts_as_checked() -> None:
+    assert not [name for name in NAMES if any(rule.checked for rule in PROFILES[name].rules.values())]
 
 
 def test_the_numbers_of_the_law() -> None:
@@ -96,7 +94,7 @@ def test_a_folder_of_ones_own_adds_and_outranks(tmp_path: Path) -> None:
         ("seconds = 15", "seconds = -1", "min_ring.seconds"),
         ('["08:00-21:00"]', '["21:00-08:00"]', "write it like 09:00-12:30"),
         ('["08:00-21:00"]', '["08:00-12:00", "11:00-14:00"]', "write them as one"),
-        ("checked = true", "checkd = true", "calling_hours"),
+        ("checked = false", "checkd = false", "calling_hours"),
         ("[records]", "[record]", "records"),
         ("revised = ", "revised: ", "us.toml"),
     ],

@@ -39,8 +39,8 @@ class TooLoose(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Where a limit comes from. `checked`: the text of the law was read; else `confirm with your counsel`. `by`: "law", or
-    "campaign" where a campaign has set a tighter one."""
+    """Where a limit comes from. `checked`: the text of the law was read, not only what others write of it; else `confirm
+    with your counsel`. `by`: "law", or "campaign" where a campaign has set a tighter one."""
 
     source: str
     as_of: date

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import available_timezones
 
+import msgspec
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,9 +28,11 @@ from cti.problems import Problem
 from cti.rest.pages import Page, Paging, page
 from cti.rest.serving import Asked, Reply, Translate
 from dialer.campaigns import NotPossible, Record, Schedule, Step, told
-from dialer.forecasting.dry_run import Question, Shift
-from dialer.forecasting.dry_run_history import contacts_of, history_of
+from dialer.forecasting.dry_run import History, Question, Shift
+from dialer.forecasting.dry_run_contacts import contacts_of, lawful_pauses
+from dialer.forecasting.dry_run_history import history_of
 from dialer.forecasting.plans import Plan, Plans
+from dialer.law.abandoned import error_share
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
 from dialer.management.detection import Detection, detection
@@ -332,10 +335,10 @@ def routes(
 
     async def begin_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
-        question = await question_of(record, asked.body)
-        return plans.begin(record.campaign.id, asked.who.login, question)
+        return plans.begin(record.campaign.id, asked.who.login, question_of(record, asked.body))
 
-    async def question_of(record: Record, wanted: PlanAsked) -> Question:
+    def question_of(record: Record, wanted: PlanAsked) -> Callable[[], Awaitable[Question]]:
+        """The question, for which a long list is counted; what is wrong with what was asked is said before."""
         campaign, schedule = record.campaign, record.schedule
         settings, rules = campaign.settings, law(campaign)
         where = wanted.zone or (schedule.zone if schedule is not None else zone)
@@ -352,32 +355,46 @@ def routes(
         else:
             rota = (_shift(range(5), Span(start=9 * 60, end=17 * 60), people),)
         retry = settings.retry("no_answer")
-        return Question(
-            mode=wanted.mode or campaign.mode,
+        mode, profile, given = wanted.mode or campaign.mode, rules.profile, settings.model_fields_set
+        most = min(settings.max_attempts, retry.at_most) if retry is not None else settings.max_attempts
+        question = Question(
+            mode=mode,
             now=now(),
             zone=where,
             rota=rota,
-            contacts=await contacts_of(pool(), campaign.id, settings.max_attempts),
-            history=await history_of(pool(), campaign.id, settings.queue, where, now()),
-            max_attempts=min(settings.max_attempts, retry.at_most)
-            if retry is not None
-            else settings.max_attempts,
-            retry_minutes=retry.after_minutes if retry is not None else (1440,),
+            pools=(),
+            history=History(),
+            max_attempts=most,
+            retry_minutes=lawful_pauses(
+                retry.after_minutes if retry is not None else (1440,),
+                most,
+                [profile.per_number, profile.per_person] if profile is not None else [],
+            ),
             cap=min(rules.cap, settings.abandonment_cap),
             window_h=rules.window_h,
-            answer_wait=settings.answer_wait_s,
-            min_ring=settings.min_ring_s,
+            error_share=error_share(profile) if profile is not None else 0.0,
+            answer_wait=profile.answer_wait_s if profile is not None else settings.answer_wait_s,
+            min_ring=profile.min_ring_s if profile is not None else settings.min_ring_s,
             ring_timeout=wanted.ring_timeout_s or settings.ring_timeout_s,
             calls_per_second=settings.calls_per_second,
             max_lines=settings.max_lines,
             ratio=settings.ratio,
             few_agents=settings.few_agents,
-            amd=settings.amd,
+            amd=settings.amd if profile is None or "amd" in given else profile.amd_usual,
             finish_by=wanted.finish_by,
             abandonment=wanted.abandonment,
             seconds=wanted.seconds,
             variants=wanted.variants,
         )
+
+        async def whole() -> Question:
+            pools, dropped = await contacts_of(
+                pool(), campaign.id, mode, settings.max_attempts, profile, question.now
+            )
+            history = await history_of(pool(), campaign.id, settings.queue, where, question.now)
+            return msgspec.structs.replace(question, pools=pools, dropped=dropped, history=history)
+
+        return whole
 
     def _people(settings: CampaignSettings) -> int:
         return sum(
