@@ -654,6 +654,11 @@ def test_who_calls_and_who_oversees_a_list() -> None:
     assert oversees(BOB, Assigned(), directory)
     assert oversees(BOB, Assigned(teams=["service"], agents=["anna"]), directory)
     assert not oversees(BOB, Assigned(agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(units=["north"]), directory)
+    north = Agent(login="bea", name="B", team="service", unit="north")
+    directory.load([north], [])
+    assert oversees(BOB, Assigned(units=["north"], agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(positions=["north"]), directory)
 
 
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:
