@@ -145,7 +145,7 @@ def logged_in(
     """Our protocol as it is after a login: what is fed to it becomes records."""
     protocol = AmiProtocol(
         parsers=parsers, on_records=on_records, on_booted=lambda: None, on_lost=lambda exc: None,
-        stats=LinkStats(), complaints=ComplaintBook("bench"), buffer_max=8 << 20,
+        stats=LinkStats(), complaints=ComplaintBook("bench"), buffer_max=8 << 20, at_a_time=1 << 30,
     )  # fmt: skip
     protocol.connection_made(_Deaf())
     protocol.data_received(GREETING)

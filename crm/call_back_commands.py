@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -51,21 +51,28 @@ class Time(BaseModel):
     )
 
 
-class Promise(Time):
+class Keeper(BaseModel):
+    """Who keeps a promise: at most one of these."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    agent: Name | None = Field(default=None, description="a supervisor's: which agent keeps it")
+    team: Name | None = Field(default=None, description="any of this team may keep it")
+    queue: Name | None = Field(default=None, description="main:support: the team that watches this queue")
+
+    @model_validator(mode="after")
+    def _one_keeper(self) -> Self:
+        if sum(value is not None for value in (self.agent, self.team, self.queue)) > 1:
+            raise ValueError("say who keeps it: one of agent, team and queue")
+        return self
+
+
+class Promise(Time, Keeper):
     """What is promised, in a call or just after it. Kept by yourself if neither agent, team nor queue is named."""
 
     call: CallId
     number: Name | None = Field(default=None, description="left out: the customer's number in this call")
-    agent: Name | None = Field(default=None, description="a supervisor's: which agent keeps it")
-    team: Name | None = Field(default=None, description="any of this team may keep it")
-    queue: Name | None = Field(default=None, description="main:support: the team that watches this queue")
     note: Note = ""
-
-    @model_validator(mode="after")
-    def _one_keeper(self) -> Promise:
-        if sum(value is not None for value in (self.agent, self.team, self.queue)) > 1:
-            raise ValueError("say who keeps it: one of agent, team and queue")
-        return self
 
 
 class Named(BaseModel):
@@ -86,6 +93,10 @@ class TakeArgs(Named):
 
 class MoveArgs(Named, Time):
     """Another time."""
+
+
+class HandOverArgs(Named, Keeper):
+    """Who keeps it from now on; yourself if nobody is named."""
 
 
 class DoneArgs(Named):
@@ -155,7 +166,7 @@ def add_call_back_commands(
                 by=actor.login,
             )
 
-    def keeper(actor: Actor, args: Promise) -> tuple[str | None, str | None]:
+    def keeper(actor: Actor, args: Keeper) -> tuple[str | None, str | None]:
         """(agent, team) who keep a promise; raises CommandError for those who are not the actor's to bind."""
         if args.queue is not None:
             return None, of_queue(actor, args.queue)
@@ -231,6 +242,11 @@ def add_call_back_commands(
         zone = args.zone or view.zone
         return await call_backs.move(args.call_back, when(args.at, zone, now()), zone, actor.login)
 
+    async def hand_over(actor: Actor, args: HandOverArgs) -> CallBackView:
+        changeable(actor, args.call_back)
+        agent, team = keeper(actor, args)
+        return await call_backs.hand_over(args.call_back, agent, team, actor.login)
+
     async def done(actor: Actor, args: DoneArgs) -> CallBackView:
         changeable(actor, args.call_back)
         return await call_backs.finish(args.call_back, actor.login, args.outcome)
@@ -274,5 +290,11 @@ def add_call_back_commands(
     )
     register("call_back.release", Named, release, "Give back a call back that was taken: it is open again.")
     register("call_back.move", MoveArgs, move, "Another time for a call back; it is open again.")
+    register(
+        "call_back.hand_over",
+        HandOverArgs,
+        hand_over,
+        "Somebody else keeps it from now on: an agent of yours, a team, or the team that watches a queue; it is open again.",
+    )
     register("call_back.done", DoneArgs, done, "The promise is kept.")
     register("call_back.cancel", CancelArgs, cancel, "Take a promise back.")

@@ -22,8 +22,10 @@ from crm.facts import (
     CallBackCancelled,
     CallBackDone,
     CallBackDue,
+    CallBackHandedOver,
     CallBackMoved,
     CallBackPromised,
+    CallBackReceived,
     CallBackReleased,
     CallBackTaken,
 )
@@ -52,6 +54,7 @@ FROM: dict[str, frozenset[str]] = {
     "take": frozenset({"open"}),
     "release": frozenset({"taken"}),
     "move": frozenset({"open", "taken"}),
+    "hand over": frozenset({"open", "taken"}),
     "finish": frozenset({"open", "taken"}),
     "cancel": frozenset({"open", "taken"}),
 }
@@ -151,9 +154,7 @@ class CallBacks:
         by: str,
     ) -> CallBackView:
         """Writes a promise down and tells it. `agent` None: any of `team` may take it."""
-        same = (v.agent == agent and (agent is not None or v.team == team) for v in self._live.values())
-        if sum(same) >= MOST_LIVE:
-            raise NotPossible("too_many", f"{MOST_LIVE} call backs are open: keep or cancel some first")
+        self._has_room(agent, team)
         row = await self._pool().fetchrow(
             """INSERT INTO call_backs (number, name, account, due, zone, agent, team, for_team, note, call,
                                        created, created_by)
@@ -178,6 +179,11 @@ class CallBacks:
         self._live[view.id] = view
         self._publish([CallBackPromised(at=self._now(), view=view, **_about(view))])
         return view
+
+    def _has_room(self, agent: str | None, team: str | None) -> None:
+        same = (v.agent == agent and (agent is not None or v.team == team) for v in self._live.values())
+        if sum(same) >= MOST_LIVE:
+            raise NotPossible("too_many", f"{MOST_LIVE} call backs are open: keep or cancel some first")
 
     async def take(self, id: int, by: str) -> tuple[CallBackView, bool]:
         """One person takes it; who has it already tries once more. Returns it, and whether it was taken just now."""
@@ -221,6 +227,30 @@ class CallBacks:
             zone,
         )
         self._publish([CallBackMoved(at=self._now(), by=by, view=view, **_about(view))])
+        return view
+
+    async def hand_over(self, id: int, agent: str | None, team: str | None, by: str) -> CallBackView:
+        """Somebody else keeps it from now on: `agent`, or with None any of `team`. It is open, and they are reminded."""
+        before = self.live(id)
+        if (before.agent, before.team) == (agent, team):
+            raise NotPossible("wrong_state", f"{agent or team} keeps it already")
+        self._has_room(agent, team)
+        view = await self._change(
+            id,
+            "hand over",
+            """UPDATE call_backs SET state = 'open', taken_by = NULL, taken = NULL, agent = $3, team = $4,
+                   for_team = $3::text IS NULL, reminded = NULL, version = version + 1
+               WHERE id = $1 AND state = ANY($2) RETURNING *""",
+            agent,
+            team,
+        )
+        now = self._now()
+        self._publish(
+            [
+                CallBackHandedOver(at=now, by=by, to_agent=agent, to_team=team, **_about(before)),
+                CallBackReceived(at=now, by=by, view=view, **_about(view)),
+            ]
+        )
         return view
 
     async def finish(self, id: int, by: str, outcome: str) -> CallBackView:

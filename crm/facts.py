@@ -136,6 +136,23 @@ class CallBackMoved(CallBackFact, frozen=True, gc=False, kw_only=True):
     view: CallBackView
 
 
+class CallBackHandedOver(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """Somebody else keeps it from now on; told to who kept it, and so without a view: they have it no longer."""
+
+    TYPE: ClassVar[str] = "call_back.handed_over"
+    by: str
+    to_agent: str | None
+    to_team: str | None
+
+
+class CallBackReceived(CallBackFact, frozen=True, gc=False, kw_only=True):
+    """A promise that somebody else made or kept is this agent's or team's now; it is open. Follows call_back.handed_over."""
+
+    TYPE: ClassVar[str] = "call_back.received"
+    by: str
+    view: CallBackView
+
+
 class CallBackDone(CallBackFact, frozen=True, gc=False, kw_only=True):
     """The promise is kept."""
 

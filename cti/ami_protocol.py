@@ -203,9 +203,11 @@ def check_action(action: str, headers: Headers) -> dict[str, str | list[str]]:
 class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
     """One AMI connection's stream.
 
-    `on_records` gets, once for each chunk received, what the parsers made of it, in order; it is first called after
-    `on_booted`. `on_booted` and `on_lost` are each called at most once, from inside the event loop's callback, so
-    that whoever listens sees the state change before the next record or answer.
+    `on_records` gets what the parsers made of the messages, in order, of some `at_a_time` messages in one turn of the loop
+    (more where many wait): of a burst of events the first are told to people, and answers to what they made necessary are
+    read, before the last are looked at; meanwhile nothing more is read. It is first called after `on_booted`. `on_booted`
+    and `on_lost` are each called at most once, from inside the event loop's callback, so that whoever listens sees the
+    state change before the next record or answer.
     """
 
     def __init__(
@@ -218,14 +220,16 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         stats: LinkStats,
         complaints: ComplaintBook,
         buffer_max: int,
+        at_a_time: int,
     ) -> None:
         self.responses: dict[str, Pending] = {}
         self.transport: asyncio.Transport | None = None
         self.closed = False
         self.version: str | None = None
-        self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.booted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.greeted: asyncio.Future[None] = self._loop.create_future()
+        self.booted: asyncio.Future[None] = self._loop.create_future()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         self.authenticated = False
         self.heard = False  # set by every chunk; whoever watches the connection clears it
         self.fault = ""  # "wrong_host" or "too_large": why this side gave the connection up
@@ -236,6 +240,9 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self._parsers: dict[bytes, Parser] = {b"Event: FullyBooted": self._fully_booted}
         self._on_records, self._on_booted, self._on_lost = on_records, on_booted, on_lost
         self._stats, self._complaints, self._buffer_max = stats, complaints, buffer_max
+        self._at_a_time = at_a_time
+        self._unread: list[bytes] = []  # messages that wait for their turn, the last one first
+        self._paused = False  # nothing is read from the connection until they have been
         self._tail = bytearray()
         self._lists = 0  # entries of `responses` that take rows
         self._token = f"cti-{secrets.token_hex(6)}-"
@@ -249,6 +256,8 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         self.responses = {}
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._unread and not self.closed:
+            self._read(len(self._unread))
         self.closed = True
         self.authenticated = False
         self._tail = bytearray()
@@ -276,6 +285,8 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
     def data_received(self, data: bytes) -> None:
         if self.closed:
             return
+        if self._unread:  # the transport had this already when it was told to pause
+            self._read(len(self._unread))
         self.heard = True
         stats = self._stats
         stats.bytes += len(data)
@@ -298,11 +309,37 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
         last = messages.pop()
         if last:
             self._tail = bytearray(last)
+        messages.reverse()
+        self._unread = messages
+        self._in_turn()
+        self._check_size()
+
+    def _in_turn(self) -> None:
+        """Reads the next few messages; the others after whoever waits for the loop."""
+        if self.closed or self.transport is None:
+            return
+        # a backlog must not live on turns that cost more than what is read in them
+        self._read(max(self._at_a_time, len(self._unread) // 4))
+        if self._unread:
+            if not self._paused:
+                self._paused = True
+                self.transport.pause_reading()
+            self._loop.call_soon(self._in_turn)
+        elif self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def _read(self, most: int) -> None:
+        """Reads the next messages and tells of them."""
+        stats = self._stats
         records: list[object] = []
         add = records.append
         find_parser = self._parsers.get
         dropped = 0
-        for raw in messages:
+        unread = self._unread
+        here = unread[-1 : -most - 1 : -1]
+        del unread[-most:]
+        for raw in here:
             if self._lists and self._mark in raw and raw.startswith(b"Event: ") and self._list_row(raw):
                 continue
             end = raw.find(b"\r\n")
@@ -323,7 +360,7 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
                 continue
             if record is not None:
                 add(record)
-        stats.messages += len(messages)
+        stats.messages += len(here)
         stats.dropped += dropped
         if records:
             try:
@@ -331,7 +368,6 @@ class AmiProtocol(AMIProtocol):  # type: ignore[misc]  # panoramisk has no types
             except Exception as exc:
                 stats.listener_errors += 1
                 self._complaints.write("on_records", exc)
-        self._check_size()
 
     def _check_size(self) -> None:
         if len(self._tail) > self._buffer_max:

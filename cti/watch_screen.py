@@ -5,6 +5,7 @@ Most urgent first everywhere, so that what does not fit is what matters least; h
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +39,19 @@ POP_STATES: dict[str, tuple[str, str, int]] = {
     "talking": ("talks", "cyan", 1),
     "ended": ("over", "dim", 2),
 }
+
+WORK_STATES: dict[str, tuple[str, str, int]] = {
+    "offered": ("asks", "bold yellow", 0),
+    "accepted": ("is done", "cyan", 1),
+    "waiting": ("waits", "", 2),
+}
+
+CAMPAIGN_STATES: dict[str, tuple[str, int]] = {
+    "running": ("green", 0),
+    "draining": ("yellow", 1),
+    "paused": ("yellow", 2),
+}
+"""Those that are shown; drafts and stopped ones are for `cti campaigns`."""
 
 LINK_STYLES = {
     "up": "green",
@@ -123,14 +137,19 @@ def screen(picture: Picture, seat: Seat, width: int, height: int, top: Sequence[
     room -= len(card)
     people, queues = agents_table(picture, then), queues_table(picture, then)
     pops, calls = pops_table(picture, then), calls_table(picture, then)
+    work = [work_table(picture, then)] if picture.work else []
+    dialed = campaigns_table(picture, then)
+    campaigns = [dialed] if dialed.rows else []
     if seat.role == "agent":
-        body = stack([calls, queues, people], width, room)
+        body = stack([calls, *work, queues, people], width, room)
     elif width >= WIDE:
         left = max(72, (width - 3) * 11 // 20)
         right = width - 3 - left
-        body = beside(stack([pops, calls], left, room), stack([queues, people], right, room), left)
+        body = beside(
+            stack([pops, calls, *work], left, room), stack([*campaigns, queues, people], right, room), left
+        )
     else:
-        body = stack([pops, queues, calls, people], width, room)
+        body = stack([pops, *campaigns, queues, calls, *work, people], width, room)
     lines = [*head, *card, *body][:height]
     lines += [Text()] * (height - len(lines))
     if not seat.connected:
@@ -243,6 +262,9 @@ def agents_table(picture: Picture, now: datetime) -> Table:
             detail = caller(picture, call)[0]
         if agent["pending"]:
             detail = f"{detail}, then {plain(agent['pending'], 30)}".lstrip(", ")
+        besides = picture.blending.get(agent["agent"], {}).get("may")
+        if agent["state"] == "ready" and besides and not detail:
+            detail, detail_style = f"also {', '.join(kind_of_work(kind) for kind in besides)}", "dim"
         if not agent["reachable"] and agent["state"] not in ("logged_off", "unknown"):
             detail, detail_style = f"phone not reachable {detail}".strip(), "red"
         off = agent["state"] == "logged_off"
@@ -279,7 +301,7 @@ def calls_table(picture: Picture, now: datetime) -> Table:
             (state, style),
             (name, name_style),
             (number_of(picture, call), ""),
-            (plain(str(call["queue"] or "").partition(":")[2] or call["queue"], 40), ""),
+            (_where(call), ""),
             (who or "-", "" if who else "dim"),
             (clock(since), style),
             (clock(age(call["started"], now)), "dim"),
@@ -296,6 +318,80 @@ def calls_table(picture: Picture, now: datetime) -> Table:
         Column("whole", 7, right=True, from_width=96),
     )
     return Table("CALLS", columns, [row for *_, row in found], "no call")
+
+
+def kind_of_work(kind: object) -> str:
+    """`call_back` as people say it."""
+    return plain(kind, 20).replace("_", " ")
+
+
+def work_table(picture: Picture, now: datetime) -> Table:
+    """What is to be done besides calls: what somebody is asked to do first, then what is due first."""
+    found = []
+    for item in picture.work.values():
+        word, style, place = WORK_STATES.get(str(item["state"]), (plain(item["state"], 8), "", 3))
+        left = (datetime.fromisoformat(item["due"]) - now).total_seconds() if item["due"] else None
+        due = "" if left is None else f"in {clock(left)}" if left > 0 else f"{clock(-left)} late"
+        row = [
+            (word, style),
+            (kind_of_work(item["kind"]), ""),
+            (plain(item["title"], 80), ""),
+            (plain(_agent_name(picture, item["agent"]), 40) if item["agent"] else "", ""),
+            (due, "red" if left is not None and left <= 0 else ""),
+            (clock(age(item["since"], now)), style),
+        ]
+        found.append((place, str(item["due"] or "later"), str(item["id"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 8),
+        Column("kind", 9),
+        Column("what", 14, grow=3),
+        Column("agent", 9, grow=1),
+        Column("due", 11, right=True, from_width=70),
+        Column("since", 7, right=True),
+    )
+    return Table("OTHER WORK", columns, [row for *_, row in found], "none")
+
+
+def campaigns_table(picture: Picture, now: datetime) -> Table:
+    """What is dialed: how many agents talk, how many calls are under way, what was reached and lost today, and the pace."""
+    found = []
+    for campaign in picture.campaigns.values():
+        if campaign["state"] not in CAMPAIGN_STATES:
+            continue
+        style, place = CAMPAIGN_STATES[campaign["state"]]
+        goes = picture.campaigns_now.get(campaign["id"])
+        figures = ["", "", "", ""]
+        if goes is not None:
+            today = goes["today"]
+            figures = [
+                f"{goes['agents'].get('busy', 0)}/{sum(goes['agents'].values())}",
+                str(goes["lines"]),
+                f"{today['connected']:,}/{today['attempts']:,}",
+                f"{goes['lost']:g}, {goes['may_be_lost']} left",
+            ]
+        over = goes is not None and goes["may_be_lost"] <= 0
+        row = [
+            (plain(campaign["state"], 10), style),
+            (plain(campaign["name"], 80), "bold"),
+            (figures[0], "cyan"),
+            (figures[1], ""),
+            (figures[2], ""),
+            (figures[3], "bold red" if over else ""),
+            (clock(age(campaign["since"], now)), ""),
+        ]
+        found.append((place, -int(campaign["priority"]), str(campaign["name"]), row))
+    found.sort(key=lambda one: one[:3])
+    columns = (
+        Column("", 8),
+        Column("campaign", 10, grow=2),
+        Column("talk", 5, right=True),
+        Column("lines", 5, right=True),
+        Column("reached", 9, right=True, from_width=60),
+        Column("lost", 9, right=True),
+        Column("since", 7, right=True, from_width=70),
+    )
+    return Table("CAMPAIGNS", columns, [row for *_, row in found], "none")
 
 
 def pops_table(picture: Picture, now: datetime) -> Table:
@@ -317,7 +413,7 @@ def pops_table(picture: Picture, now: datetime) -> Table:
             (name, name_style or ("bold" if pop["state"] == "offered" else "")),
             (plain(account.get("classification", ""), 10), "bold" if account else ""),
             (_number_in(pop) or "-", ""),
-            (plain(str(pop["queue"] or "").partition(":")[2] or pop["queue"], 40), ""),
+            (_where(pop), ""),
             (f"{len(items)}" if items else "-", "yellow" if items else "dim"),
             (clock(waited), _wait_style(waited)),
         ]
@@ -376,6 +472,7 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
     name, name_style = pop_name(pop)
     state, state_style, _ = POP_STATES.get(str(pop["state"]), ("", "", 0))
     waited = age(pop["started"], now) if pop["waiting_since"] else float(pop["waited"])
+    dialed = _dialed(pop)
     who = Text(no_wrap=True)
     who.append(f"▌ {state.upper()}  ", state_style)
     who.append(name, f"bold {name_style}".strip())
@@ -390,14 +487,21 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
     lines = [_cut(title, width), _cut(who, width)]
     facts = [
         _number_in(pop),
-        f"queue {plain(str(pop['queue']).partition(':')[2], 40)}" if pop["queue"] else "",
-        f"waited {clock(waited)}",
-        f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] else "",
+        f"queue {_where(pop)}" if pop["queue"] else "",
+        f"campaign {_where(pop)}" if dialed else "",
+        f"list {plain(pop['data'].get('list'), 40)}" if dialed else "",
+        f"waited {clock(waited)}" if not dialed else "",
+        f"dialled {plain(pop['dnis'], 30)}" if pop["dnis"] and not dialed else "",
         f"from {plain(_agent_name(picture, pop['transferred_by'] or pop['consulted_by']), 40)}"
         if pop["transferred_by"] or pop["consulted_by"]
         else "",
     ]
     lines.append(_cut(Text("▌ " + " · ".join(part for part in facts if part)), width))
+    if dialed and pop["data"].get("script"):
+        say = textwrap.wrap(
+            plain(pop["data"]["script"], 512), max(20, width - 4), max_lines=4, placeholder=" ..."
+        )
+        lines += [_cut(Text(f"▌ {line}", "bold"), width) for line in say]
     if likeliest:
         lines += [
             _cut(Text(f"▌ {plain(alert['text'], 200)}", SEVERITIES.get(alert["severity"], "")), width)
@@ -417,7 +521,10 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
             lines.append(_cut(Text(f"▌ {str(talk['started'])[:10]}: {note}", "dim"), width))
     for other in pop["candidates"][1:3]:
         lines.append(_cut(Text(f"▌ or: {plain(other['account']['name'], 80)}", "dim"), width))
-    collected = [pair for pair in pop["data"].items() if not pair[0].startswith("CTI_")]
+    shown = OF_A_CONTACT if dialed else frozenset()
+    collected = [
+        pair for pair in pop["data"].items() if not pair[0].startswith("CTI_") and pair[0] not in shown
+    ]
     for key, value in collected[:2]:
         lines.append(_cut(Text(f"▌ {plain(key, 40)}: {plain(value, 80)}", "dim"), width))
     return [*lines, Text()]
@@ -427,9 +534,11 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
 
 
 def pop_name(pop: Frame) -> tuple[str, str]:
-    """The customer of a pop as text and style: the likeliest account, or why there is none."""
+    """The customer of a pop as text and style: the likeliest account, the contact of a list, or why there is none."""
     if pop["candidates"]:
         return plain(pop["candidates"][0]["account"]["name"], 80), ""
+    if _dialed(pop) and pop["data"].get("name"):
+        return plain(pop["data"]["name"], 80), ""
     if pop["withheld"]:
         return "number withheld", "italic"
     if pop["lookup"] == "pending":
@@ -448,7 +557,28 @@ def caller(picture: Picture, call: Frame) -> tuple[str, str]:
     if call["direction"] == "internal":
         names = [plain(part["name"] or part["agent"] or part["device"], 30) for part in call["connections"]]
         return " - ".join(names[:2]) or "internal", "dim"
+    if _dialed(call):
+        return plain(call["data"].get("name"), 80) or "contact", ""
     return plain(call["ani_name"], 80) or ("unknown caller" if call["ani"] else "number withheld"), "italic"
+
+
+OF_A_CONTACT = frozenset(
+    {"campaign", "list", "contact", "attempt", "name", "language", "script", "account_id"}
+)
+"""What the data of a campaign's call says of its contact; beside it are the list's own columns."""
+
+
+def _dialed(of: Frame) -> bool:
+    """Whether a call, or a pop's call, is a campaign's."""
+    return "attempt" in of["data"] and "campaign" in of["data"]
+
+
+def _where(of: Frame) -> str:
+    """The queue of a call or pop without its PBX, or the campaign that called."""
+    queue = str(of["queue"] or "")
+    if not queue and _dialed(of):
+        return plain(of["data"]["campaign"], 40)
+    return plain(queue.partition(":")[2] or queue, 40)
 
 
 def number_of(picture: Picture, call: Frame) -> str:
@@ -673,6 +803,13 @@ def _queue(data: Frame) -> str:
     return str(data.get("queue") or "").partition(":")[2] or "-"
 
 
+def _call_back(data: Frame, picture: Picture) -> str:
+    view = data["view"]
+    keeper = _agent_name(picture, view["agent"]) if view["agent"] else view["team"]
+    due = datetime.fromisoformat(view["due"]).astimezone()
+    return f"{plain(view['name'], 60) or view['number']}, {due:%Y-%m-%d %H:%M}, kept by {keeper or '-'}"
+
+
 def _pop_line(data: Frame, picture: Picture) -> str:
     pop = data["view"]
     likeliest = (pop["candidates"] or [None])[0]
@@ -684,7 +821,7 @@ def _pop_line(data: Frame, picture: Picture) -> str:
     parts.append(_number_in(pop) or "no number")
     if pop["queue"]:
         parts.append(f"queue {_queue(pop)}")
-    parts.append(f"waited {clock(float(pop['waited']))}")
+    parts.append(f"campaign {_where(pop)}" if _dialed(pop) else f"waited {clock(float(pop['waited']))}")
     return ", ".join(parts)
 
 
@@ -714,9 +851,6 @@ SENTENCES: dict[str, Say] = {
     "work.returned": lambda d, p: f"work waits again: {d['view']['title']}, {d['reason']}",
     "work.completed": lambda d, p: f"work is done: {d['view']['title']}, {d['outcome']}",
     "work.ended": lambda d, p: f"work will not be done: {d['view']['title']}, {d['reason']}",
-    "blending.changed": lambda d, p: (
-        f"{_agent_name(p, d['agent'])} may do {', '.join(d['may']) or 'calls only'}: {d['why'] or '-'}"
-    ),
     "call.conferenced": lambda d, p: f"{_party(d, p)} joins room {d['room']}",
     "call.failed": lambda d, p: f"{_who(d, p)} did not reach {_party(d, p)}: {d['reason']}",
     "call.connection_cleared": lambda d, p: f"{_party(d, p)} leaves {_who(d, p)}: {d['reason']}",
@@ -767,13 +901,74 @@ SENTENCES: dict[str, Say] = {
     "alarm.acknowledged": lambda d, p: f"alarm {d['alarm']} is seen to by {d['by']}",
     "alarm.cleared": lambda d, p: f"alarm {d['alarm']} is over after {clock(d['lasted'])}",
     "pop.withdrawn": lambda d, p: f"pop of {_agent_name(p, d['agent'])} withdrawn: {d['reason']}",
+    "agent.line_changed": lambda d, p: (
+        f"the open line of {_agent_name(p, d['agent'])} is {d['line']}: {d['reason'].replace('_', ' ')}"
+    ),
+    "agent.off_hook_changed": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} works {'off-hook' if d['off_hook'] else 'on-hook'} now"
+    ),
+    "call.muted": lambda d, p: f"{_party(d, p)} is {'muted' if d['muted'] else 'heard again'}, {_who(d, p)}",
+    "call.unparked": lambda d, p: f"{_who(d, p)} leaves slot {d['slot']}: {d['reason'].replace('_', ' ')}",
+    "call.merged": lambda d, p: f"{_party(d, p)} comes to {_who(d, p)}",
+    "call_back.promised": lambda d, p: f"call back promised: {_call_back(d, p)}",
+    "call_back.due": lambda d, p: f"CALL BACK is due: {_call_back(d, p)}",
+    "call_back.taken": lambda d, p: f"{_agent_name(p, d['by'])} calls back: {_call_back(d, p)}",
+    "call_back.released": lambda d, p: f"call back is open again: {_call_back(d, p)}",
+    "call_back.handed_over": lambda d, p: (
+        f"call back {d['call_back']} goes to"
+        f" {_agent_name(p, d['to_agent']) if d['to_agent'] else d['to_team']}, by {_agent_name(p, d['by'])}"
+    ),
+    "call_back.received": lambda d, p: f"call back comes from {_agent_name(p, d['by'])}: {_call_back(d, p)}",
+    "call_back.moved": lambda d, p: f"call back is moved: {_call_back(d, p)}",
+    "call_back.done": lambda d, p: (
+        f"call back {d['call_back']} is done by {_agent_name(p, d['by'])}: {d['outcome'] or '-'}"
+    ),
+    "call_back.cancelled": lambda d, p: (
+        f"call back {d['call_back']} is cancelled by {_agent_name(p, d['by'])}: {d['reason'] or '-'}"
+    ),
+    "campaign.added": lambda d, p: f"new campaign {d['view']['name']}",
+    "campaign.changed": lambda d, p: f"campaign {d['view']['name']} is changed by {d['view']['changed_by']}",
+    "campaign.removed": lambda d, p: f"campaign {d['view']['name']} is removed",
+    "campaign.state_changed": lambda d, p: (
+        f"campaign {d['view']['name']}: {d['old']} -> {d['new']} by {d['by']}"
+        + (f", {d['why']}" if d["why"] else "")
+    ),
+    "offer.made": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} is asked to call {d['view']['name'] or d['view']['number']}"
+        f" for {d['view']['campaign_name']}"
+    ),
+    "offer.accepted": lambda d, p: (
+        f"{_agent_name(p, d['agent'])} calls {d['view']['name'] or d['view']['number']}"
+    ),
+    "offer.ended": lambda d, p: (
+        f"{_agent_name(p, d['agent'])}: {(d['outcome'] or d['reason']).replace('_', ' ')}"
+    ),
+    "journal.gap": lambda d, p: f"{d['lost']} facts could not be written down",
 }
 """Facts in words. Those that are missing here are told by their ids."""
 
 UNTOLD = frozenset(
-    {"queue.member_status_changed", "queue.member_joined", "queue.member_left", "queue.member_paused"}
+    {
+        "queue.member_status_changed",
+        "queue.member_joined",
+        "queue.member_left",
+        "queue.member_paused",
+        "blending.changed",
+        "queue.added",
+        "queue.removed",
+        "attempt.dialed",
+        "attempt.answered",
+        "attempt.connected",
+        "attempt.ended",
+        "campaign.goes",
+        "call.data_changed",
+        "call.caller_changed",
+        "interaction.identified",
+        "interaction.closed",
+        "interaction.noted",
+    }
 )
-"""Facts that say again, for each queue, what an agent's state says once."""
+"""Facts that say again what a call or an agent's state says once, or that a table shows as it is now."""
 
 
 def summary(picture: Picture) -> str:

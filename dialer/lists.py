@@ -154,11 +154,12 @@ def whose(
 
 
 def oversees(actor: Actor, assigned: Assigned, directory: Directory) -> bool:
-    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it."""
-    if actor.is_admin or not (assigned.teams or assigned.agents):
+    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it, be it by
+    their unit or position."""
+    if actor.is_admin or assigned.to_all:
         return True
     return not actor.teams.isdisjoint(assigned.teams) or any(
-        directory.team_of(login) in actor.teams for login in assigned.agents
+        agent.team in actor.teams and may_call(assigned, agent) for agent in directory.agents.values()
     )
 
 

@@ -28,6 +28,23 @@ from tests.folders import quick_folder
 if TYPE_CHECKING:
     from tests.centre import Centre
 
+LONG = (
+    "test_faults",
+    "test_transfer_matrix",
+    "test_demo",
+    "test_dialer_faults",
+    "test_switch",
+    "test_browser_phone",
+    "test_routing_asterisk",
+    "test_main_job",
+    "test_embedded",
+    "test_figures_asterisk",
+    "test_other_work",
+    "test_agent_states_live",
+)
+"""Files of half a minute and more."""
+
+
 hypothesis.settings.register_profile("house", deadline=None)  # a busy machine is not a wrong answer
 hypothesis.settings.load_profile("house")
 
@@ -43,7 +60,7 @@ def required(name: str) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a real Asterisk go first: they take longest, and at the end would leave the other workers idle.
+    """The longest files go first, then those with a real Asterisk: at the end they would leave the other workers idle.
 
     What Hypothesis finds it makes smaller for up to five minutes: ended in the middle of that by a time limit, it reports
     "inconsistent data generation" in place of what it found.
@@ -55,7 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "asterisk_installation" in getattr(item, "fixturenames", ()):
             item.add_marker("asterisk")
     live = {item.path for item in items if item.get_closest_marker("asterisk")}
-    items.sort(key=lambda item: item.path not in live)
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: (places.get(item.path.stem, len(LONG)), item.path not in live))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

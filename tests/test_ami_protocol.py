@@ -34,6 +34,15 @@ class Wire(asyncio.Transport):
         self.written = b""
         self.backlog = 0
         self.aborted = False
+        self.paused = False
+
+    def pause_reading(self) -> None:
+        assert not self.paused
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        assert self.paused
+        self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
@@ -54,7 +63,12 @@ class Wire(asyncio.Transport):
 class Line:
     """A protocol with everything around it that a test reads."""
 
-    def __init__(self, parsers: Mapping[bytes, Callable[[bytes], object | None]], buffer_max: int = 8 << 20):
+    def __init__(
+        self,
+        parsers: Mapping[bytes, Callable[[bytes], object | None]],
+        buffer_max: int = 8 << 20,
+        at_a_time: int = 1 << 30,
+    ):
         self.chunks: list[list[object]] = []
         self.log: list[str] = []
         self.stats = LinkStats()
@@ -67,6 +81,7 @@ class Line:
             stats=self.stats,
             complaints=ComplaintBook("lab"),
             buffer_max=buffer_max,
+            at_a_time=at_a_time,
         )
         self.protocol.connection_made(self.wire)
         self.protocol.authenticated = True
@@ -149,6 +164,72 @@ async def test_a_recorded_call_is_the_same_in_any_chunks(data: st.DataObject) ->
     assert line.records == [m for m in expected if not m.startswith(b"Event: FullyBooted")] or (
         b"FullyBooted" in wanted
     )
+
+
+# -- a burst is read in turns ---------------------------------------------------------------------------------------
+
+
+def burst(count: int) -> bytes:
+    return b"".join(event("Newchannel", Uniqueid=str(n)) for n in range(count))
+
+
+async def turns(line: Line) -> None:
+    """Until nothing waits any more."""
+    while line.wire.paused:
+        await asyncio.sleep(0)
+
+
+async def test_others_get_the_loop_between_the_events_of_a_burst() -> None:
+    line = Line(keep_all([b"Newchannel"]), at_a_time=3).open()
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(len(line.records))
+        if line.wire.paused:
+            asyncio.get_running_loop().call_soon(look)
+
+    line.feed(burst(10))
+    assert (len(line.records), line.wire.paused) == (3, True)
+    look()
+    await turns(line)
+    assert {3, 6, 9} <= set(seen)
+    assert line.records == [message for message in burst(10).split(b"\r\n\r\n") if message]
+
+
+async def test_of_a_backlog_more_is_read_in_a_turn() -> None:
+    line = Line(keep_all([b"Newchannel"]), at_a_time=3).open()
+    line.feed(burst(1000))
+    await turns(line)
+    assert len(line.records) == 1000
+    assert len(line.chunks) < 40
+
+
+async def test_what_had_come_when_the_connection_broke_is_read() -> None:
+    line = Line(keep_all([b"Newchannel"]), at_a_time=3).open()
+    line.feed(burst(10))
+    line.protocol.connection_lost(None)
+    assert len(line.records) == 10
+    assert line.log[-1] == "lost"
+
+
+async def test_a_connection_that_was_closed_here_is_read_no_more() -> None:
+    line = Line(keep_all([b"Newchannel"]), at_a_time=3).open()
+    line.feed(burst(10))
+    line.protocol.close()
+    await asyncio.sleep(0.01)
+    assert len(line.records) == 3
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(cuts=st.lists(st.integers(0, len(TRACE)), max_size=20).map(sorted), at_a_time=st.integers(1, 20))
+async def test_turns_change_nothing_in_what_is_read(cuts: list[int], at_a_time: int) -> None:
+    whole, line = Line(keep_all(TRACE_NAMES)), Line(keep_all(TRACE_NAMES), at_a_time=at_a_time)
+    whole.feed(TRACE)
+    for a, b in zip([0, *cuts], [*cuts, len(TRACE)], strict=True):
+        if a != b:
+            line.feed(TRACE[a:b])
+            await turns(line)
+    assert outcome(line)[:3] == outcome(whole)[:3]
 
 
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))

@@ -255,6 +255,26 @@ async def test_reminders_to_the_agent_or_the_team(centre: Centre) -> None:
 
 
 @live
+async def test_somebody_else_keeps_it(centre: Centre) -> None:
+    anna, call, made = await promised(centre)
+    await anna.ask("call.hangup", call=call)
+    ben, sara = await centre.screen("ben"), await centre.screen("sara")
+    id = made["id"]
+    assert await refused(anna, "call_back.hand_over", call_back=id, agent="ben") == "not_your_agent"
+    assert await refused(anna, "call_back.hand_over", call_back=id, agent="ben", team="sales") == "bad_args"
+    assert await refused(ben, "call_back.hand_over", call_back=id) == "no_such_call_back"
+    given = await sara.ask("call_back.hand_over", call_back=id, agent="ben")
+    assert (given["agent"], given["state"]) == ("ben", "open")
+    await ben.until(lambda: ben.picture.call_backs.get(id), what="it is his")
+    await anna.until(lambda: id not in anna.picture.call_backs, what="it is hers no longer")
+    assert await refused(sara, "call_back.hand_over", call_back=id, agent="ben") == "wrong_state"
+    await ben.ask("call_back.hand_over", call_back=id, team="sales")
+    await anna.until(lambda: anna.picture.call_backs.get(id), what="it is the team's")
+    assert sara.picture.call_backs[id]["for_team"]
+    await sara.ask("call_back.cancel", call_back=id)
+
+
+@live
 async def test_over_a_restart_and_over_rest(centre: Centre) -> None:
     anna, call, made = await promised(centre)
     other = await anna.ask("call.call_back", call=call, at=later(7200))

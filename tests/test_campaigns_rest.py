@@ -273,6 +273,26 @@ async def test_a_start_is_refused_with_all_reasons_at_once(here: Office) -> None
     assert await here.pool.fetchval("SELECT state FROM campaigns WHERE id = $1", id) == "draft"
 
 
+async def test_lists_assigned_to_some_are_warned_of_and_a_campaign_with_none_for_its_agents_does_not_start(
+    here: Office,
+) -> None:
+    id = await here.ready()
+    assign = """UPDATE call_lists SET settings = jsonb_build_object('assigned', jsonb_build_object('agents', $2::text[]))
+                WHERE campaign_id = $1"""
+    await here.pool.execute(assign, id, ["anna"])
+    _, told = await here.ask("GET", f"/campaigns/{id}/obstacles")
+    assert (told["items"], [one["code"] for one in told["warnings"]]) == (
+        [],
+        ["list_by_queue"],
+    )  # ben is on-hook
+    await here.pool.execute(assign, id, ["zoe"])
+    status, told = await here.step(id, "start")
+    assert (status, "assigned to nobody who works for the campaign (zoe)" in told["detail"]) == (409, True)
+    await here.pool.execute(assign, id, ["anna", "ben"])
+    _, told = await here.ask("GET", f"/campaigns/{id}/obstacles")
+    assert told == {"items": [], "warnings": []}
+
+
 async def test_started_changed_while_it_runs_drained_and_stopped_when_the_last_call_is_over(
     here: Office,
 ) -> None:

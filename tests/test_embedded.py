@@ -91,7 +91,7 @@ async def test_a_customers_call_rings_an_agents_phone_and_both_hear_each_other(a
         logged_in(world.ami_port, world.username, world.secret) as outside,
     ):
         await cti.event("FullyBooted")
-        added = await cti.send("QueueAdd", Queue="sales", Interface="PJSIP/1101", MemberName="Amelia Novak")
+        added = await cti.send("QueueAdd", Queue="sales", Interface="PJSIP/1101", MemberName="Anna Berg")
         assert added["Response"] == "Success"
         await outside.send(
             "Originate",

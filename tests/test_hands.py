@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cti.facts import AgentState
+from cti.facts import AgentState, Fact
 from cti.people import Agent
 from cti.views import AgentView
+from dialer.attempts import Told
+from dialer.calling.attempt_writer import AttemptWriter
+from dialer.calling.call_desk import CallDesk
 from dialer.calling.for_whom import ForFree, ForOne
 from dialer.calling.hands import Hands, eligible, takes_calls
+from dialer.calling.live import Live, new_attempt
+from dialer.calling.pace import Pace
+from dialer.calling.running import Running
+from dialer.calling.switchboard import AgentsPort
+from dialer.calling.trunks import Trunks
+from dialer.facts import AttemptConnected
 from dialer.lists import Assigned
 from dialer.management.settings import Campaign, CampaignSettings
 
@@ -155,3 +165,75 @@ def test_who_may_call_several_lists_is_counted_once_and_calls_under_way_count() 
     assert not any(reach.take(only(f"a{n}")) for n in range(60))
     gone = for_free([B], [A, B, C], [only("anna"), only("anna")])
     assert gone.room(only("anna", "ben"), 9) == 1  # anna has gone since: her calls take nobody else's place
+
+
+async def test_who_answers_goes_to_those_whom_the_list_is_for_and_spares_them_for_such_calls() -> None:
+    given: list[tuple[str, str]] = []
+    facts: list[Fact] = []
+    views = [
+        agent(agent=login, since=NOW + timedelta(seconds=n))
+        for n, login in enumerate(("anna", "ben", "cleo"))
+    ]
+    people = {person.login: person for person in (A, B, C)}
+
+    async def connect(call: str, login: str) -> None:
+        given.append((call, login))
+
+    run = Running(campaign(), "main", Pace(campaign(), 0.5))
+    desk = CallDesk(
+        running={1: run},
+        pbxs={},
+        agents=AgentsPort(
+            all=lambda: views,
+            view=lambda login: next((view for view in views if view.agent == login), None),
+            team_name=lambda team: "",
+            teams_of_queue=lambda queue: (),
+            connect=connect,
+            person=people.get,
+        ),
+        trunks=Trunks([]),
+        writer=AttemptWriter(lambda: None, healthy=lambda: False, settings=dict),  # type: ignore[arg-type,return-value]
+        publish=facts.extend,
+        set_data=lambda call, data, by: None,
+        spawn=asyncio.create_task,
+        kick=lambda: None,
+    )
+
+    def call(number: int, assigned: Assigned, *, answered: float | None) -> Live:
+        attempt = new_attempt(f"at-{number:032x}", run.campaign)
+        attempt.tell(Told.SENT, 0.0)
+        if answered is not None:
+            attempt.tell(Told.UP, answered)
+        live = Live(attempt, 1, None, "+442000001", "main", 0.0, NOW, assigned=assigned)
+        live.waiting = answered is not None
+        desk._live[attempt.id] = live
+        return live
+
+    async def matched() -> list[str]:
+        given.clear()
+        desk.match()
+        while desk._taking:
+            await asyncio.sleep(0)
+        return [login for _, login in sorted(given)]
+
+    anybody, annas = call(1, Assigned(), answered=1.0), call(2, only("anna"), answered=2.0)
+    assert await matched() == [
+        "ben",
+        "anna",
+    ]  # anna has been free longest, and the second call is for her only
+    del desk._live[annas.attempt.id]
+    ringing = call(3, only("anna"), answered=None)
+    assert await matched() == ["ben"]  # anna's call has not even been answered yet
+    del desk._live[ringing.attempt.id]
+    assert await matched() == ["anna"]  # no list is for some: who has been free longest
+    del desk._live[anybody.attempt.id]
+    of_two = call(4, only("anna", "ben"), answered=1.0)
+    of_one = call(5, only("anna"), answered=2.0)
+    assert await matched() == ["ben", "anna"]
+    views = [view for view in views if view.agent == "cleo"]
+    assert await matched() == ["cleo"]  # nobody else is free: rather cleo than nobody
+    desk._connected(of_two, "ben")
+    desk._connected(of_one, "cleo")
+    assert (of_two.why, of_one.why) == ("", "list assigned to anna; the queue gave it to cleo")
+    told = [fact for fact in facts if isinstance(fact, AttemptConnected)]
+    assert [(fact.agent, fact.theirs) for fact in told] == [("ben", True), ("cleo", False)]

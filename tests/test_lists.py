@@ -6,11 +6,12 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -28,12 +29,17 @@ from dialer.call_lists.before_launch import before_launch, by_law, contacts_of
 from dialer.call_lists.contacts import ContactFilter
 from dialer.call_lists.import_desk import ImportDesk
 from dialer.call_lists.quotas import KEPT, NEAR, Quotas
-from dialer.calling.picking import Place, Wanted, search
+from dialer.calling.claims import Claims
+from dialer.calling.picking import Place, Wanted, judged, search
+from dialer.candidate import Candidate
 from dialer.law import do_not_call
+from dialer.law.desk import LawDesk
+from dialer.law.known import check_all
 from dialer.law.profiles import load
 from dialer.law.why import why
 from dialer.lists import Assigned, ListEdit, ListSettings, NewList, Quota, may_call, oversees
 from dialer.management.settings import CampaignSettings, RetryRule
+from dialer.verdict import Step, Verdict
 from tests.list_files import consent, customers, gb, sheet, started
 from tests.test_sheets import workbook
 from tests.web_stage import Stage, Ticket
@@ -608,6 +614,52 @@ async def test_contacts_to_pick_are_looked_through_part_by_part(house: House, fi
     assert await found(most=1000, data={"city": "eeds"}) == await found(most=1000, data={"no": "x"}) == [[]]
 
 
+async def test_contacts_to_pick_are_shown_with_what_holds_of_each_now(house: House, fill: Fill) -> None:
+    pool, now = house.pool, datetime.now(UTC)
+    one = await fill("one", 0, 6)
+    soon, later = now + timedelta(hours=1), now + timedelta(hours=9)
+    for n, state, not_before in (
+        (1, "open", soon),
+        (2, "open", later),
+        (3, "open", soon),
+        (4, "blocked", None),
+    ):
+        await pool.execute(
+            """UPDATE list_contacts SET state = $2, not_before = coalesce($3, not_before), why = 'busy', attempts = 2
+               WHERE e164 = $1""",
+            *(gb(n), state, not_before),
+        )
+    no = Step(rule="hours", ok=False, says="closed")
+    said = {
+        gb(2): Verdict(steps=(no,), not_before=soon),
+        gb(3): Verdict(steps=(no,)),
+        gb(5): Verdict(steps=(no,), not_before=later),
+    }
+
+    async def judge(campaign: int, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [said.get(candidate.e164, Verdict(steps=())) for candidate in candidates]
+
+    rows, _ = await search(pool, [one], Wanted(), Place(), 50, now)
+    law = LawDesk(load, check_all, clock=monotonic)
+    claims = Claims(lambda: pool, check_all=law.check_all, open_groups=law.open_groups, clock=monotonic)
+    shown = await judged(rows, 1, judge, claims.next_number, now)
+    at = f"{soon:%Y-%m-%d %H:%M} UTC: busy"
+    assert [(found.can, found.why, found.not_before) for found in shown] == [
+        (True, "", None),
+        (False, f"not before {at}", soon),
+        (False, f"not before {later:%Y-%m-%d %H:%M} UTC: busy", later),
+        (False, f"not before {at}", None),  # the law's no does not end by time alone
+        (False, "must not be called: busy", None),
+        (False, "closed", later),
+    ]
+    assert (shown[0].name, shown[0].list, shown[0].data, shown[1].attempts) == (
+        "P0",
+        "one",
+        {"city": "Leeds"},
+        2,
+    )
+
+
 async def test_lists_for_nobody_who_works_for_the_campaign_are_told(pool: Pool, fill: Fill) -> None:
     one = await fill("one", 0, 2)
     campaign = await pool.fetchval(
@@ -654,6 +706,11 @@ def test_who_calls_and_who_oversees_a_list() -> None:
     assert oversees(BOB, Assigned(), directory)
     assert oversees(BOB, Assigned(teams=["service"], agents=["anna"]), directory)
     assert not oversees(BOB, Assigned(agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(units=["north"]), directory)
+    north = Agent(login="bea", name="B", team="service", unit="north")
+    directory.load([north], [])
+    assert oversees(BOB, Assigned(units=["north"], agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(positions=["north"]), directory)
 
 
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:

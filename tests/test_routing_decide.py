@@ -577,7 +577,7 @@ CUSTOMERS = st.none() | st.builds(
     st.integers(0, 6),
     st.sampled_from([None, *AGENTS.values()]),
 )
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_there_always_is_a_decision_that_the_dialplan_can_take(
     document: dict[str, Any],
     who: Customer | None,

@@ -16,13 +16,15 @@ from rich.console import Console
 
 from crm.facts import PopShown
 from crm.views import AccountCard, AlertCard, Candidate, OpenItemCard, PopView
+from cti.campaigns import CampaignNow, CampaignView
 from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
 from cti.hub import pack
+from cti.other_work import BlendingView, WorkView
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
-from cti.watch_screen import SENTENCES, Seat, clock, screen, share, summary, told
+from cti.watch_screen import SENTENCES, UNTOLD, Seat, clock, screen, share, summary, told
 from tests.web_stage import Stage, all_know, eventually
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -121,10 +123,20 @@ def picture(
     phase: str = "up",
     why: str = "",
     database: DatabaseView | None = None,
+    work: tuple[WorkView, ...] = (),
+    blending: tuple[BlendingView, ...] = (),
 ) -> Picture:
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(
-        at=NOW, calls=calls, agents=agents, queues=queues, pbxs=(pbx,), pops=pops, database=database
+        at=NOW,
+        calls=calls,
+        agents=agents,
+        queues=queues,
+        pbxs=(pbx,),
+        pops=pops,
+        database=database,
+        work=work,
+        blending=blending,
     )
     made = Picture(me="sue")
     made.show(msgspec.json.decode(pack(snapshot)))
@@ -181,6 +193,68 @@ def test_every_part_is_seen_at_80_by_24() -> None:
         "0:11 left", "logged off",
     ):  # fmt: skip
         assert shown in text
+
+
+def test_a_campaigns_call_shows_the_contact_and_what_to_say() -> None:
+    data = {
+        "campaign": "Spring offer", "list": "Fair", "attempt": "at-1", "contact": "7", "name": "Bea Cole",
+        "script": "Good day, may I tell you about our spring offer?", "tariff": "Gold",
+    }  # fmt: skip
+    dialed = pop("ben", candidates=(), data=data, queue=None, direction=Direction.OUTBOUND, how="unknown")
+    what = picture(calls=(call("main:ben", talking=3, data=data, queue=None),), pops=(dialed,))
+    (row,) = [line for line in drawn(what, 120, 30) if line.startswith("rings")]
+    assert "Bea Cole" in row
+    assert "Spring" in row
+    what.me = "ben"
+    card = "\n".join(drawn(what, 120, 30, seat=Seat(now=NOW, name="Ben", role="agent", url="http://x")))
+    for shown in ("Bea Cole", "campaign Spring offer", "list Fair", "may I tell you about", "tariff: Gold"):
+        assert shown in card
+    shown = told(
+        {"type": "pop.shown", "data": {"agent": "ben", "view": next(iter(what.pops.values()))}}, what
+    )
+    assert "Bea Cole" in shown
+    assert "campaign Spring offer" in shown
+
+
+def job(id: str, **given: Any) -> WorkView:
+    return WorkView(
+        id=id,
+        created=ago(100),
+        since=ago(60),
+        data={},
+        **{"kind": "call_back", "skill": "main:sales", "title": "Ada Ltd", "source": "crm", "ref": "7"}
+        | given,
+    )
+
+
+def test_other_work_is_seen_once_there_is_some() -> None:
+    """What somebody is asked to do first, then by when it is due; the agents, what they may do besides calls."""
+    assert not any(line.startswith("OTHER WORK") for line in drawn(picture()))
+    lines = drawn(
+        picture(
+            agents=(agent("anna"), agent("ben", AgentState.NOT_READY, reason="Lunch")),
+            work=(
+                job("a", title="Later", due=NOW + timedelta(minutes=30)),
+                job("b", title="Overdue", due=ago(90)),
+                job("c", title="Asked", state="offered", agent="anna"),
+                job("d", title="Whenever"),
+            ),
+            blending=tuple(
+                BlendingView(agent=login, may=("call_back", "email"), why="few calls", since=ago(5))
+                for login in ("anna", "ben")
+            ),
+        )
+    )
+    at = next(n for n, line in enumerate(lines) if line.startswith("OTHER WORK 4"))
+    for line, wanted in zip(
+        lines[at + 1 :], (("asks", "Anna"), ("1:30 late",), ("in 30:00",), ("Whenever",)), strict=False
+    ):
+        assert all(word in line for word in wanted), line
+    (anna,) = [line for line in lines if line.startswith("Anna ")]
+    (ben,) = [line for line in lines if line.startswith("Ben ")]
+    assert "also call back, email" in anna
+    assert "Lunch" in ben
+    assert "also" not in ben
 
 
 def test_times_tick_with_the_servers_clock() -> None:
@@ -278,6 +352,7 @@ def test_any_text_from_outside_stays_text(text: str, width: int, height: int) ->
         why=hostile,
     )
     what.me = "a"
+    what.work = {"w": msgspec.to_builtins(job("w", title=hostile, kind=hostile, agent=hostile))}
     for role in ("agent", "admin"):
         lines = screen(
             what, Seat(now=NOW, name=hostile, role=role, url=hostile, connected=False), width, height
@@ -315,11 +390,60 @@ def test_facts_are_told_in_words() -> None:
     assert summary(what) == "now: 1 call, 0 waiting in 0 queues, 1 agent, 0 pops, PBX main up"
 
 
-def test_every_fact_with_words_exists() -> None:
+def sample(kind: Any) -> Any:
+    """Any value of a type, as JSON has it."""
+    match kind:
+        case msgspec.inspect.StructType(fields=fields):
+            return {field.encode_name: sample(field.type) for field in fields}
+        case msgspec.inspect.UnionType(types=types):
+            return sample(types[0])
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return {sample(key): sample(value)}
+        case msgspec.inspect.EnumType(cls=cls):
+            return next(iter(cls)).value
+        case msgspec.inspect.LiteralType(values=values):
+            return values[0]
+        case msgspec.inspect.DateTimeType():
+            return NOW.isoformat()
+        case msgspec.inspect.BoolType():
+            return True
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return 7
+        case msgspec.inspect.StrType() | msgspec.inspect.AnyType():
+            return "word"
+        case msgspec.inspect.NoneType():
+            return None
+        case msgspec.inspect.VarTupleType(item_type=item) | msgspec.inspect.ListType(item_type=item):
+            return [sample(item)]
+        case _:
+            return [sample(item) for item in getattr(kind, "item_types", ())]
+
+
+def test_every_fact_has_words_or_is_left_out_on_purpose() -> None:
     import cti.server  # noqa: F401  # knows all parts, and so the facts of all
     from cti.asyncapi import fact_classes
 
-    assert set(SENTENCES) <= {kind.TYPE for kind in fact_classes()}
+    kinds = {kind.TYPE: kind for kind in fact_classes()}
+    assert set(SENTENCES) | UNTOLD == set(kinds)
+    assert not set(SENTENCES) & UNTOLD
+    for name, say in SENTENCES.items():
+        assert say(sample(msgspec.inspect.type_info(kinds[name])), picture()), name
+
+
+def test_what_is_dialed_is_seen_while_it_runs() -> None:
+    what = picture(agents=(agent("anna"),))
+    for id, state in enumerate(("draft", "running", "paused")):
+        view = sample(msgspec.inspect.type_info(CampaignView))
+        what.campaigns[id] = view | {"id": id, "name": f"Spring {state}", "state": state}
+    goes = sample(msgspec.inspect.type_info(CampaignNow)) | {"agents": {"busy": 6, "ready": 4}, "lines": 9}
+    what.campaigns_now[1] = goes | {"lost": 2, "may_be_lost": 0}
+    lines = drawn(what)
+    at = next(n for n, line in enumerate(lines) if line.startswith("CAMPAIGNS 2"))
+    assert "Spring running" in lines[at + 1]
+    assert "6/10" in lines[at + 1]
+    assert "2, 0 left" in lines[at + 1]
+    assert "Spring paused" in lines[at + 2]
+    assert not any("Spring draft" in line for line in lines)
 
 
 async def look(stage: Stage, **how: Any) -> tuple[Watch, Client, io.StringIO, asyncio.Task[None]]:

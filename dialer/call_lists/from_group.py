@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,9 +19,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from cti.frozen import Frozen
 from dialer.call_lists import imports
+from dialer.call_lists.before_launch import SAYS
 from dialer.call_lists.rows import Bad, ConsentFor, Contact, Country, ImportSettings, RowReader
 from dialer.call_lists.sheets import Line
 from dialer.call_lists.target_group import COLUMNS, TargetGroups, cells_of, rows_of_group
+from dialer.candidate import Candidate
 from dialer.compliance import Known, judge
 from dialer.law.known import known_for
 from dialer.law.profiles import Profile
@@ -66,7 +68,8 @@ class FromGroup(GroupAsked):
 
 
 class GroupReason(Frozen, frozen=True, kw_only=True):
-    """Why so many would not be called now. `code`: `row:...` as of rows that are not taken, `duplicate`, `law:...`."""
+    """Why so many would not be called now. `code`: `row:...` as of rows that are not taken, `duplicate`, `no_zone`,
+    `law:...`."""
 
     code: str
     says: str
@@ -248,23 +251,39 @@ async def _judge(
     told: _Sum,
     now: datetime,
 ) -> None:
-    """Counts a batch: duplicates, consent and do-not-call lists are each asked for by one query."""
+    """Counts a batch: duplicates, consent and do-not-call lists are asked for by two queries."""
     there = await imports.numbers_there(db, contacts, wanted.list, wanted.duplicates)
     candidates = [imports.candidate_from(contact) for contact in contacts]
     known: Mapping[int, Known] = {}
     if law is not None:
         known = await known_for(db, candidates, law.campaign, now)
+    # Thousands of verdicts: beside whatever else the server does.
+    await asyncio.to_thread(_count, contacts, candidates, known, there, wanted, law, told, now)
+
+
+def _count(
+    contacts: Sequence[Contact],
+    candidates: Sequence[Candidate],
+    known: Mapping[int, Known],
+    there: Collection[str],
+    wanted: GroupAsked,
+    law: _Law | None,
+    told: _Sum,
+    now: datetime,
+) -> None:
     for contact, candidate in zip(contacts, candidates, strict=True):
         twice = wanted.duplicates != "keep" and contact.e164 in told.seen
         told.seen.add(contact.e164)
         told.counts["twice"] += twice
         told.counts["there"] += contact.e164 in there
         refusal: Step | None = None
+        no_zone = False
         if law is not None:
             about = known[candidate.contact]
             said = "nothing" if about.consent is None else "consented" if about.consent.given else "withdrawn"
             told.counts[said] += 1
             told.counts["do_not_call"] += bool(about.listed)
+            no_zone = not contact.group.zones and about.mode != "manual"
             # The hour, and what attempts of these days allow, are another matter: they pass.
             verdict = judge(law.profile, candidate, replace(about, under_way=False), now)
             refusal = next((step for step in verdict.steps if not step.ok and lasting(step.rule)), None)
@@ -274,6 +293,8 @@ async def _judge(
             told.against("duplicate", "the number is on a list already")
         elif refusal is not None:
             told.against(f"law:{refusal.rule}", refusal.says)
+        elif no_zone:
+            told.against("no_zone", SAYS["no_zone"])
         else:
             told.counts["usable"] += 1
 

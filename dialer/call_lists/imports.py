@@ -577,7 +577,8 @@ async def numbers_there(
 
 
 def candidate_from(contact: Contact) -> Candidate:
-    """A contact to be, as the law looks at it; its row stands for the id that it has not yet."""
+    """A contact to be, as the law looks at whom it is, not at the hour: no zones. Its row stands for the id that it has not
+    yet."""
     return Candidate(
         contact=contact.row,
         list=0,
@@ -586,7 +587,7 @@ def candidate_from(contact: Contact) -> Candidate:
         zone_group=0,
         country=contact.group.country,
         region=contact.group.region,
-        zones=contact.group.zones,
+        zones=(),
         person=contact.person,
     )
 

@@ -256,7 +256,11 @@ class CallDesk:
         theirs = may_call(live.assigned, self._agents.person(agent))
         if not theirs:
             ours = agent in self._taking
-            how = f"given to {agent}: none of them was free" if ours else f"the queue gave it to {agent}"
+            how = (
+                f"given to {agent}: no open line of theirs was free"
+                if ours
+                else f"the queue gave it to {agent}"
+            )
             live.why = f"list assigned to {live.assigned.told()}"[:110] + f"; {how}"
         self._tell(live, Told.CONNECTED, agent)
         run = self._running.get(live.campaign)

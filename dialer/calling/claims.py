@@ -294,9 +294,8 @@ class Claims:
 
     async def _lists(self, db: PoolConnection, campaign: int) -> dict[int, Cell]:
         """The campaign's active lists by priority, each with the priorities that its open contacts have."""
-        known = self._cells.get(campaign)
-        if known is not None and self._clock() - known[0] < CELLS_KEPT:
-            return known[1]
+        if (fresh := self._fresh(campaign)) is not None:
+            return fresh
         cells: dict[int, Cell] = {}
         for row in await db.fetch(PRIORITIES, campaign):
             kept = row["assigned"]
@@ -305,8 +304,15 @@ class Claims:
         self._cells[campaign] = self._clock(), cells
         return cells
 
+    def _fresh(self, campaign: int) -> dict[int, Cell] | None:
+        """What was looked at not long ago."""
+        known = self._cells.get(campaign)
+        return known[1] if known is not None and self._clock() - known[0] < CELLS_KEPT else None
+
     async def look(self, campaign: int) -> bool:
         """Looks at the campaign's lists if that is some seconds ago; whether they are assigned to others than before."""
+        if self._fresh(campaign) is not None:
+            return False
         before = self.assigned(campaign)
         async with self._pool().acquire() as db:
             await self._lists(db, campaign)

@@ -22,7 +22,7 @@ from dialer.verdict import Verdict
 if TYPE_CHECKING:
     from cti.database import Queryable
 
-AT_ONCE = 20_000
+AT_ONCE = 50_000
 """Contacts looked through for one page at most, whatever is searched for."""
 
 
