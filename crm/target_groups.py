@@ -16,7 +16,7 @@ from cti.frozen import Frozen
 from cti.plain_text import Plain
 
 if TYPE_CHECKING:
-    from cti.database import Pool, Queryable
+    from cti.database import Queryable
 
 BATCH = 1000
 
@@ -75,10 +75,11 @@ class TargetGroupView(Frozen, frozen=True, kw_only=True):
 
 
 class GroupCount(Frozen, frozen=True, kw_only=True):
-    """How many customers are in it now, and how many of them have a phone."""
+    """How many customers are in it now, how many of them have a phone, and how many numbers that are."""
 
     customers: int
     with_phone: int
+    numbers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,16 +123,18 @@ def _values(wanted: Conditions) -> list[Any]:
 async def count(db: Queryable, wanted: Conditions) -> GroupCount:
     """How many customers meet the conditions now."""
     row = await db.fetchrow(
-        f"""SELECT count(*) AS customers,
-                count(*) FILTER (WHERE EXISTS (SELECT FROM phones p WHERE p.account_id = a.id)) AS with_phone
-            FROM accounts a WHERE {_MEETS}""",  # noqa: S608
+        f"""SELECT count(*) AS customers, count(*) FILTER (WHERE n.numbers > 0) AS with_phone,
+                coalesce(sum(n.numbers), 0)::bigint AS numbers
+            FROM accounts a CROSS JOIN LATERAL (
+                SELECT count(DISTINCT p.e164) AS numbers FROM phones p WHERE p.account_id = a.id AND p.prefix IS NULL) n
+            WHERE {_MEETS}""",  # noqa: S608
         *_values(wanted),
     )
     assert row is not None
-    return GroupCount(customers=row["customers"], with_phone=row["with_phone"])
+    return GroupCount(customers=row["customers"], with_phone=row["with_phone"], numbers=row["numbers"])
 
 
-async def members(pool: Callable[[], Pool], wanted: Conditions) -> AsyncIterator[list[Member]]:
+async def members(pool: Callable[[], Queryable], wanted: Conditions) -> AsyncIterator[list[Member]]:
     """The customers who meet the conditions, in batches by their ids; each batch as it is when it is read."""
     after = 0
     values = _values(wanted)
@@ -183,6 +186,16 @@ async def read(db: Queryable, id: int) -> TargetGroupView:
     if row is None:
         raise NoGroup
     return _view(row)
+
+
+async def by_name(db: Queryable, name: str) -> TargetGroupView:
+    """The group of this name, or of this number where none is called so; raises NoGroup."""
+    row = await db.fetchrow(_SELECT + "WHERE name = $1", name)
+    if row is not None:
+        return _view(row)
+    if not name.isdecimal() or len(name) > 18:
+        raise NoGroup
+    return await read(db, int(name))
 
 
 async def everyone(db: Queryable, *, after: str = "", limit: int = 100) -> list[TargetGroupView]:

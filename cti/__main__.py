@@ -11,6 +11,7 @@ import typer
 
 from cti.console import FAILED, WRONG_USE, Json, database_url, fail, settings, show_json
 from cti.figures.cli import figures
+from cti.target_group_cli import groups
 from cti.user_cli import people
 from dialer.call_lists.cli import lists
 from dialer.law.cli import dialer
@@ -34,6 +35,7 @@ app.add_typer(people, name="users")
 app.add_typer(figures, name="figures")
 app.add_typer(campaigns, name="campaigns")
 app.add_typer(dialer, name="dialer")
+lists.add_typer(groups, name="groups")
 app.add_typer(lists, name="lists")
 
 

@@ -48,7 +48,7 @@ class QueueAssignment:
 class Agent:
     """A person who takes calls. `interfaces`: PBX name → Asterisk interface, `PJSIP/1001` or `Local/1101@agents/n`.
     `off_hook`: their phone is called once and the line stays open. `in_browser`: the PBXs on which that phone is the page
-    /phone."""
+    /phone. `unit` (department) and `position` are the house's own names, "" for none."""
 
     login: str
     name: str
@@ -57,6 +57,8 @@ class Agent:
     queues: tuple[QueueAssignment, ...] = ()
     off_hook: bool = False
     in_browser: frozenset[str] = frozenset()
+    unit: str = ""
+    position: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

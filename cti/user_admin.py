@@ -25,6 +25,8 @@ class Wanted:
     name: str | None = None
     role: Role | None = None
     team: str | None = None
+    unit: str | None = None
+    position: str | None = None
     supervises: tuple[str, ...] | None = None
     phones: tuple[tuple[str, str], ...] = ()
     queues: tuple[QueueAssignment, ...] | None = None
@@ -82,6 +84,8 @@ async def change(dsn: str, login: str, wanted: Wanted) -> None:
 async def _put(db: Connection, login: str, wanted: Wanted) -> None:
     if wanted.team is not None:
         await users.set_team(db, login, wanted.team or None)
+    if wanted.unit is not None or wanted.position is not None:
+        await users.set_place(db, login, unit=wanted.unit, position=wanted.position)
     if wanted.supervises is not None:
         await users.set_supervised(db, login, wanted.supervises)
     for pbx, interface in wanted.phones:
@@ -157,6 +161,8 @@ async def everybody(dsn: str) -> list[dict[str, Any]]:
             "name": user.name,
             "role": user.role.value,
             "team": user.team,
+            "unit": works[user.login].unit if user.login in works else "",
+            "position": works[user.login].position if user.login in works else "",
             "supervises": list(user.supervises),
             "disabled": user.disabled,
             "phones": dict(works[user.login].interfaces) if user.login in works else {},
@@ -171,7 +177,7 @@ async def everybody(dsn: str) -> list[dict[str, Any]]:
 
 def table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The users as rows of text under their heads."""
-    heads = ("login", "name", "role", "team", "leads", "phones", "queues", "")
+    heads = ("login", "name", "role", "team", "unit", "position", "leads", "phones", "queues", "")
     return [
         heads,
         *(
@@ -180,6 +186,8 @@ def table(rows: Iterable[dict[str, Any]]) -> list[tuple[str, ...]]:
                 row["name"],
                 row["role"],
                 row["team"] or "-",
+                row["unit"] or "-",
+                row["position"] or "-",
                 ", ".join(row["supervises"]) or "-",
                 ", ".join(f"{pbx}={phone}" for pbx, phone in row["phones"].items()) or "-",
                 ", ".join(

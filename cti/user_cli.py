@@ -19,6 +19,8 @@ Login = Annotated[str, typer.Argument(help="The login name.")]
 Name = Annotated[str | None, typer.Option(help="Name as people write it.")]
 Role = Annotated[str | None, typer.Option(help="agent, supervisor or admin.")]
 Team = Annotated[str | None, typer.Option(help='The team they are in; "" takes them out.')]
+Unit = Annotated[str | None, typer.Option(help='Their unit (department); "" for none.')]
+Position = Annotated[str | None, typer.Option(help='Their position, as "senior"; "" for none.')]
 Leads = Annotated[list[str] | None, typer.Option(help="A team they lead; may be repeated.")]
 Phone = Annotated[list[str] | None, typer.Option(help="Their phone, as PBX=PJSIP/1001; may be repeated.")]
 Queue = Annotated[
@@ -35,6 +37,8 @@ def add_user(
     name: Name = None,
     role: Role = None,
     team: Team = None,
+    unit: Unit = None,
+    position: Position = None,
     leads: Leads = None,
     phone: Phone = None,
     queue: Queue = None,
@@ -51,7 +55,7 @@ def add_user(
 
     logs.none()
     url = database_url()
-    wanted = _wanted(name, role, team, leads, phone, queue)
+    wanted = _wanted(name, role, team, unit, position, leads, phone, queue)
     password, made = _password(login, password_stdin, generate)
     asyncio.run(user_admin.add(url, login, password, wanted))
     print(f"Added {login}.")
@@ -65,6 +69,8 @@ def change_user(
     name: Name = None,
     role: Role = None,
     team: Team = None,
+    unit: Unit = None,
+    position: Position = None,
     leads: Leads = None,
     phone: Phone = None,
     queue: Queue = None,
@@ -78,7 +84,11 @@ def change_user(
     from cti import logs, user_admin
 
     logs.none()
-    asyncio.run(user_admin.change(database_url(), login, _wanted(name, role, team, leads, phone, queue)))
+    asyncio.run(
+        user_admin.change(
+            database_url(), login, _wanted(name, role, team, unit, position, leads, phone, queue)
+        )
+    )
     print(f"Changed {login}.")
 
 
@@ -189,6 +199,8 @@ def _wanted(
     name: str | None,
     role: str | None,
     team: str | None,
+    unit: str | None,
+    position: str | None,
     leads: list[str] | None,
     phone: list[str] | None,
     queue: list[str] | None,
@@ -203,6 +215,8 @@ def _wanted(
         name=name,
         role=Roles(role) if role else None,
         team=team,
+        unit=unit,
+        position=position,
         supervises=tuple(leads) if leads else None,
         phones=tuple(read_phone(text) for text in phone or ()),
         queues=tuple(read_queue(text) for text in queue) if queue else None,

@@ -287,6 +287,25 @@ async def set_off_hook(db: Queryable, login: str, off_hook: bool) -> None:
     )
 
 
+async def set_place(
+    db: Queryable, login: str, *, unit: str | None = None, position: str | None = None
+) -> None:
+    """Says in which unit (department) they work, and as what; "" for none, None: as it is. Raises BadInput, NotThere."""
+    for field, value in (("unit", unit), ("position", position)):
+        if value and len(check_name(value, field)) > 64:
+            raise BadInput(field, "At most 64 characters.")
+    _found(
+        await db.fetchval(
+            """UPDATE users SET unit = coalesce($2, unit), position = coalesce($3, position)
+               WHERE login = $1 RETURNING true""",
+            login,
+            unit and check_name(unit, "unit"),
+            position and check_name(position, "position"),
+        ),
+        f"There is no user {login}.",
+    )
+
+
 async def set_queues(db: Queryable, login: str, queues: Iterable[QueueAssignment]) -> None:
     """Makes these the queues the agent works in. Raises BadInput, NotThere."""
     wanted = {check_queue(q.queue): q.penalty for q in queues}
@@ -314,7 +333,7 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
     found = await db.fetchrow(
         """SELECT
              (SELECT coalesce(json_agg(json_build_object(
-                  'login', u.login, 'name', u.name, 'off_hook', u.off_hook,
+                  'login', u.login, 'name', u.name, 'off_hook', u.off_hook, 'unit', u.unit, 'position', u.position,
                   'team', (SELECT m.team FROM team_members m WHERE m.login = u.login AND NOT m.supervisor),
                   'interfaces', (SELECT coalesce(json_object_agg(i.pbx, i.interface ORDER BY i.pbx), '{}')
                                  FROM agent_interfaces i WHERE i.login = u.login),
@@ -339,6 +358,8 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             queues=tuple(QueueAssignment(queue=queue, penalty=penalty) for queue, penalty in agent["queues"]),
             off_hook=agent["off_hook"],
             in_browser=frozenset(agent["in_browser"]),
+            unit=agent["unit"],
+            position=agent["position"],
         )
         for agent in msgspec.json.decode(found["agents"])
     ]

@@ -120,20 +120,25 @@ def may_change(old: Campaign, new: Campaign) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListNow:
-    """A list of a campaign as it stands. `open`: contacts that may still be called, now or later."""
+    """A list of a campaign as it stands. `open`: contacts that may still be called, now or later. Of a list that is
+    `assigned` to somebody, in words: how many of the campaign's agents are `theirs`, and how many `others` work on-hook."""
 
     id: int
     name: str
     active: bool
     contacts: int
     open: int
+    assigned: str = ""
+    theirs: int = 0
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
     `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
-    such profile. `law`: what the settings come to under the profile."""
+    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say. `missing_sounds`:
+    sounds of its settings that the PBX says it has not."""
 
     pbxs: frozenset[str]
     queue_known: bool
@@ -145,6 +150,8 @@ class Surroundings:
     lists: tuple[ListNow, ...]
     unlawful: tuple[str, ...] | None = ()
     message_needed: bool = False
+    amd_usual: bool = False
+    missing_sounds: tuple[str, ...] = ()
 
 
 def pbx_of(settings: CampaignSettings, pbxs: Iterable[str]) -> str:
@@ -162,6 +169,7 @@ def obstacles(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
             *_lines(campaign, there),
             *_law(campaign, there),
             *_lists(there),
+            *(_for_nobody(there) if _for_nobody_at_all(campaign, there) else ()),
         )
     ]
 
@@ -236,10 +244,14 @@ def _law(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
         for says in there.unlawful:
             yield "against_the_law", says
     settings = campaign.settings
-    if settings.amd_drop_message and not settings.amd:
-        yield "no_amd", "amd_drop_message leaves machines a message, but none is looked for: set `amd` too"
-    if settings.amd_drop_message and settings.message is None:
-        yield "no_message", "amd_drop_message leaves machines a message and there is none: set `message`"
+    detects = settings.amd if "amd" in settings.model_fields_set else there.amd_usual
+    if settings.machine_message is not None and not detects:
+        yield "no_amd", "machine_message is for answering machines, but none is looked for: set `amd` too"
+    for name in there.missing_sounds:
+        yield (
+            "no_sound",
+            f"the PBX has no sound {name} in its language, nor in English: copy {name}.wav into its sounds folder",
+        )
     if (
         there.message_needed
         and settings.message is None
@@ -258,6 +270,47 @@ def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
         yield "no_list", f"none of its lists is active: {', '.join(one.name for one in there.lists[:5])}"
     elif not any(one.open for one in there.lists if one.active):
         yield "list_used_up", "nobody on its lists is left to be called: import or recycle contacts"
+
+
+def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
+    """What does not keep it from starting, and should be known: lists that nobody calls, or others than they are for."""
+    if campaign.mode == "agentless":
+        return []
+    told = [] if _for_nobody_at_all(campaign, there) else list(_for_nobody(there))
+    queue = campaign.settings.queue
+    if queue and campaign.mode in DIALED_BY_ITSELF:
+        told += [
+            (
+                "list_by_queue",
+                f"the list {one.name} is assigned to {one.assigned}, but the queue {queue} gives answered calls to "
+                f"{one.others} others too, who work on-hook: let them work off-hook, or take a queue of its own",
+            )
+            for one in _used(there)
+            if one.theirs and one.others
+        ]
+    return [Obstacle(code=code, says=says) for code, says in told[:10]]
+
+
+def _used(there: Surroundings) -> list[ListNow]:
+    return [one for one in there.lists if one.active and one.open]
+
+
+def _for_nobody(there: Surroundings) -> Iterator[tuple[str, str]]:
+    for one in _used(there):
+        if one.assigned and not one.theirs:
+            yield (
+                "list_for_nobody",
+                f"the list {one.name} is assigned to nobody who works for the campaign ({one.assigned}): assign it anew "
+                "(cti lists set LIST --agent …, or --to-all), or give them the campaign's queue and team",
+            )
+
+
+def _for_nobody_at_all(campaign: Campaign, there: Surroundings) -> bool:
+    """Whether there are contacts, and no agent of the campaign may call any."""
+    used = _used(there)
+    return (
+        campaign.mode != "agentless" and bool(used) and all(one.assigned and not one.theirs for one in used)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ schedule

@@ -13,13 +13,13 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from cti.frozen import Frozen
-from cti.people import Actor, Directory
+from cti.people import Actor, Agent, Directory
 from cti.plain_text import Plain
 from cti.refusals import Refused
 from dialer.management.settings import CampaignSettings, Retried, RetryRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import asyncpg
 
@@ -63,6 +63,22 @@ class Assigned(BaseModel):
     positions: list[Word] = Field(default_factory=list, max_length=100)
     agents: list[Word] = Field(default_factory=list, max_length=1000)
 
+    @property
+    def to_all(self) -> bool:
+        """Whether everybody of the campaign may call it."""
+        return not (self.units or self.teams or self.positions or self.agents)
+
+    def told(self) -> str:
+        """Whom, in words."""
+        said = [
+            *(f"team {one}" for one in self.teams),
+            *(f"unit {one}" for one in self.units),
+            *(f"position {one}" for one in self.positions),
+            *self.agents,
+        ]
+        more = f" and {len(said) - 6} more" if len(said) > 6 else ""
+        return ", ".join(said[:6]) + more if said else "everybody of the campaign"
+
 
 class Quota(BaseModel):
     """When so many are reached, the list is not called any more: until midnight (`day`), or at all (`total`). Counted are
@@ -102,24 +118,48 @@ def list_settings(kept: Any) -> ListSettings:
     return ListSettings.model_validate(msgspec.json.decode(kept) if isinstance(kept, str | bytes) else kept)
 
 
-def may_call(assigned: Assigned, login: str, team: str | None, unit: str = "", position: str = "") -> bool:
-    """Whether this agent is one of those whom the list is assigned to."""
-    if not (assigned.units or assigned.teams or assigned.positions or assigned.agents):
-        return True
+def assigned_of(kept: str | None) -> Assigned:
+    """Whom a list is assigned to, from `settings -> 'assigned'`."""
+    return Assigned.model_validate_json(kept) if kept else Assigned()
+
+
+def may_call(assigned: Assigned, agent: Agent | None) -> bool:
+    """Whether this agent is one of those whom the list is assigned to; None: somebody of whom nothing is known."""
+    if assigned.to_all or agent is None:
+        return assigned.to_all
     return (
-        login in assigned.agents
-        or (team is not None and team in assigned.teams)
-        or (bool(unit) and unit in assigned.units)
-        or (bool(position) and position in assigned.positions)
+        agent.login in assigned.agents
+        or (agent.team is not None and agent.team in assigned.teams)
+        or (bool(agent.unit) and agent.unit in assigned.units)
+        or (bool(agent.position) and agent.position in assigned.positions)
+    )
+
+
+def works_for(agent: Agent, settings: CampaignSettings) -> bool:
+    """Whether this agent is meant to talk for a campaign, at work or not: of its queue and its team."""
+    return (not settings.team or agent.team == settings.team) and (
+        not settings.queue or any(one.queue == settings.queue for one in agent.queues)
+    )
+
+
+def whose(
+    assigned: Assigned, settings: CampaignSettings, agents: Iterable[Agent]
+) -> tuple[list[Agent], list[Agent]]:
+    """Who of a campaign's agents may call a list, and who may not."""
+    people = [agent for agent in agents if works_for(agent, settings)]
+    return (
+        [agent for agent in people if may_call(assigned, agent)],
+        [agent for agent in people if not may_call(assigned, agent)],
     )
 
 
 def oversees(actor: Actor, assigned: Assigned, directory: Directory) -> bool:
-    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it."""
-    if actor.is_admin or not (assigned.teams or assigned.agents):
+    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it, be it by
+    their unit or position."""
+    if actor.is_admin or assigned.to_all:
         return True
     return not actor.teams.isdisjoint(assigned.teams) or any(
-        directory.team_of(login) in actor.teams for login in assigned.agents
+        agent.team in actor.teams and may_call(assigned, agent) for agent in directory.agents.values()
     )
 
 

@@ -43,6 +43,26 @@ async def started(
     return await imports.start(db, view.id, id, wanted)
 
 
+async def customers(db: Queryable, *people: tuple[str, str | None]) -> None:
+    """Customers of these names, numbered S0, S1 and so on, each with one phone or none."""
+    for n, (name, e164) in enumerate(people):
+        await db.execute(
+            "INSERT INTO accounts (id, number, name, country, class) VALUES ($1, $2, $3, 'GB', 'A')",
+            *(n + 1, f"S{n}", name),
+        )
+        if e164 is not None:
+            await db.execute("INSERT INTO phones (e164, account_id) VALUES ($1, $2)", e164, n + 1)
+
+
+async def consent(db: Queryable, person: str, *, given: bool, purpose: str) -> None:
+    """A word of theirs on calls for a purpose."""
+    await db.execute(
+        """INSERT INTO consents (person, channel, purpose, given, source, at, noted_by)
+           VALUES ($1, 'call', $2, $3, 'web form', now() - interval '1 day', 'sue')""",
+        *(person, purpose, given),
+    )
+
+
 def gb(n: int) -> str:
     """The n-th number."""
     return f"+447911{n:06d}"

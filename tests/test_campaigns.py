@@ -27,9 +27,10 @@ from dialer.campaigns import (
     obstacles,
     steps_of,
     told,
+    warnings,
 )
 from dialer.management import store
-from dialer.management.settings import CampaignState
+from dialer.management.settings import CampaignSettings, CampaignState
 from routing.hours import Span
 from tests.campaign_attempts import Attempt, a_campaign, a_list, emptied, write
 
@@ -116,6 +117,9 @@ def test_what_is_complete_can_start() -> None:
     assert codes(campaign(), there()) == []
     assert codes(campaign(mode="agentless", settings={"message": "offer"}), there(agents=0)) == []
     assert codes(campaign(mode="preview"), there(trunks={})) == []
+    on_machines = {"queue": "main:sales", "message": "sorry", "machine_message": "offer"}
+    assert codes(campaign(settings=on_machines), there(amd_usual=True)) == []
+    assert codes(campaign(settings=on_machines | {"amd": False}), there(amd_usual=True)) == ["no_amd"]
 
 
 def test_all_obstacles_are_told_at_once() -> None:
@@ -124,16 +128,20 @@ def test_all_obstacles_are_told_at_once() -> None:
             "queue": "main:sales",
             "trunks": ["nowhere"],
             "caller_ids": [{"number": "+49309999999"}],
-            "amd_drop_message": True,
+            "machine_message": "offer",
         }
     )
     around = there(
-        queue_known=False, lists=(), unlawful=("min_ring_s 5 is less than the law's 15",), message_needed=True
+        queue_known=False,
+        lists=(),
+        unlawful=("min_ring_s 5 is less than the law's 15",),
+        message_needed=True,
+        missing_sounds=("offer",),
     )
     found = obstacles(wanted, around)
     assert [one.code for one in found] == [
         *("unknown_queue", "unknown_trunk", "unverified_caller_id", "against_the_law", "no_amd"),
-        *("no_message", "no_message", "no_list"),
+        *("no_sound", "no_message", "no_list"),
     ]
     assert all(one.says for one in found)
 
@@ -153,13 +161,35 @@ def test_all_obstacles_are_told_at_once() -> None:
             "other_pbx",
         ),
         ({}, {"trunks": {}}, "no_trunk"),
+        ({}, {"missing_sounds": ("sorry",)}, "no_sound"),
+        ({"settings": {"team": "sales", "message": "x", "machine_message": "x"}}, {}, "no_amd"),
         ({}, {"unlawful": None}, "unknown_profile"),
         ({}, {"lists": (ListNow(id=1, name="Fair", active=False, contacts=9, open=9),)}, "no_list"),
         ({}, {"lists": (ListNow(id=1, name="Fair", active=True, contacts=9, open=0),)}, "list_used_up"),
+        (
+            {},
+            {"lists": (ListNow(id=1, name="Fair", active=True, contacts=9, open=9, assigned="ben"),)},
+            "list_for_nobody",
+        ),
     ],
 )
 def test_each_obstacle(more: dict[str, Any], around: dict[str, Any], code: str) -> None:
     assert codes(campaign(**more), there(**around)) == [code]
+
+
+def test_lists_for_some_are_warned_of_where_others_get_their_calls() -> None:
+    fair = ListNow(id=1, name="Fair", active=True, contacts=9, open=9)
+    for_ben = replace(fair, assigned="ben")
+    around = there(lists=(fair, for_ben, replace(for_ben, theirs=1), replace(for_ben, theirs=1, others=2)))
+    assert codes(campaign(), around) == []
+    assert [one.code for one in warnings(campaign(), around)] == ["list_for_nobody", "list_by_queue"]
+    assert "ben" in warnings(campaign(), around)[1].says
+    assert [one.code for one in warnings(campaign(mode="manual"), around)] == ["list_for_nobody"]
+    by_team = campaign(settings={"team": "sales", "message": "sorry"})
+    assert [one.code for one in warnings(by_team, around)] == ["list_for_nobody"]
+    alone = campaign(mode="agentless", settings={"message": "offer"})
+    assert warnings(alone, around) == codes(alone, there(lists=(for_ben,))) == []
+    assert warnings(campaign(), there(lists=(for_ben,))) == []  # it is what keeps it from starting
 
 
 # ------------------------------------------------------------------------------------------ schedules
@@ -303,7 +333,9 @@ async def test_lists_are_counted(db: Db) -> None:
     await a_list(db, id, 0, name="Empty")
     await a_list(db, None, 5, name="Another's")
     await db.execute("UPDATE list_contacts SET state = 'done', attempts = 1 WHERE e164 LIKE '%1'")
-    assert [(one.name, one.contacts, one.open) for one in await store.lists_of(db, id)] == [
+    assert [
+        (one.name, one.contacts, one.open) for one in await store.lists_of(db, id, CampaignSettings(), [])
+    ] == [
         ("Fair", 10, 9),
         ("Empty", 0, 0),
     ]

@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest_asyncio
 
+from cti.people import Agent
+from dialer.call_lists.quotas import Quotas
 from dialer.calling.attempt_store import AttemptRow, write
-from dialer.calling.claims import ANYBODY, TAKE, Claims, Lease
+from dialer.calling.claims import ANYBODY, TAKE, Claimed, Claims, Lease
+from dialer.calling.for_whom import ForOne, Reach
+from dialer.calling.standing import NotClaimed
 from dialer.candidate import Candidate
 from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Step, Verdict
+from tests.test_hands import for_free
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
@@ -40,7 +45,10 @@ class World:
 
     def claims(self) -> Claims:
         """As one process has them."""
-        return Claims(lambda: self.pool, check_all=self._check, open_groups=self._open, clock=monotonic)
+        room = Quotas(zone="UTC", clock=monotonic).room
+        return Claims(
+            lambda: self.pool, check_all=self._check, open_groups=self._open, clock=monotonic, room=room
+        )
 
     async def _check(
         self, db: Queryable, candidates: Sequence[Candidate], campaign: Campaign, now: datetime
@@ -109,9 +117,34 @@ async def lease_of(world: World, claims: Claims, owner: str = "one", seconds: fl
     return lease
 
 
-async def claim(world: World, claims: Claims, most: int, lease: Lease | None = None) -> Any:
+async def claim(
+    world: World, claims: Claims, most: int, lease: Lease | None = None, reach: Reach | None = None
+) -> Any:
     lease = lease or await lease_of(world, claims)
-    return await claims.claim(world.campaign, lease, most, now=NOW, pbx="main")
+    return await claims.claim(world.campaign, lease, most, now=NOW, pbx="main", reach=reach)
+
+
+async def test_no_more_are_claimed_than_a_quota_leaves(world: World) -> None:
+    """However many claim at once; the next list is called instead, and the rest stays as it is."""
+    one = await world.list(*(f"+4420{n:07d}" for n in range(30)), priority=5)
+    await world.pool.execute(
+        """UPDATE call_lists SET settings = '{"quota": [{"counts": "connected", "most": 12}]}' WHERE id = $1""",
+        one,
+    )
+    await world.list("+442100001", "+442100002")
+    claims = world.claims()
+    lease = await lease_of(world, claims)
+    found = await asyncio.gather(*(claim(world, world.claims(), 3, lease) for _ in range(6)))
+    taken = [attempt.candidate.list for each in found for attempt in each.attempts]
+    assert taken.count(one) == 12
+    assert len(taken) == 14
+    assert (await claim(world, claims, 3, lease)).empty
+    assert await world.pool.fetchval("SELECT count(*) FROM list_contacts WHERE state = 'open'") == 18
+    ids = [attempt.id for each in found for attempt in each.attempts if attempt.candidate.list == one]
+    await world.pool.execute(
+        "UPDATE attempts SET state = 'ended', outcome = 'busy' WHERE id = ANY($1)", ids[:5]
+    )
+    assert len((await claim(world, claims, 9, lease)).attempts) == 5
 
 
 async def test_several_at_once_claim_each_contact_once(world: World) -> None:
@@ -290,7 +323,7 @@ async def test_a_claim_reads_by_the_index_and_sorts_nothing(world: World) -> Non
         NOW + timedelta(hours=1),
     )
     await world.pool.execute("ANALYZE list_contacts")
-    for query, more in ((TAKE, [20]), (ANYBODY, [])):
+    for query, more in ((TAKE, [20, None]), (ANYBODY, [])):
         rows = await world.pool.fetch(
             f"EXPLAIN (ANALYZE, BUFFERS, FORMAT TEXT) {query}", id, 0, world.groups, NOW, *more
         )
@@ -298,3 +331,144 @@ async def test_a_claim_reads_by_the_index_and_sorts_nothing(world: World) -> Non
         assert "list_contacts_open" in plan, plan
         assert "Sort" not in plan, plan
         assert "Rows Removed by Filter" not in plan, plan
+
+
+# ------------------------------------------------------------------------------------------ lists assigned to some
+
+ANNA, BEN, CLEO = (Agent(login=login, name=login) for login in ("anna", "ben", "cleo"))
+
+
+async def assigned_list(world: World, agents: Sequence[str], *numbers: str, **more: Any) -> int:
+    id = await world.list(*numbers, **more)
+    await assign(world, id, agents)
+    return id
+
+
+async def assign(world: World, id: int, agents: Sequence[str]) -> None:
+    settings = json.dumps({"assigned": {"agents": agents}})
+    await world.pool.execute("UPDATE call_lists SET settings = $2 WHERE id = $1", id, settings)
+
+
+async def test_an_agent_gets_only_contacts_of_lists_that_they_may_call(world: World) -> None:
+    await assigned_list(world, ["ben"], "+442000001", "+442000002", priority=9)
+    theirs = await assigned_list(world, ["anna", "cleo"], "+442000003", "+442000004")
+    claims = world.claims()
+    (one,) = (await claim(world, claims, 1, reach=ForOne(ANNA))).attempts
+    assert (one.candidate.e164, one.assigned.agents) == ("+442000003", ["anna", "cleo"])
+    states = await world.pool.fetch("SELECT state FROM list_contacts ORDER BY e164")
+    assert [row["state"] for row in states] == ["open", "open", "in_hand", "open"]
+    nobody = await claim(world, claims, 1, reach=ForOne(Agent(login="dora", name="D")))
+    assert (nobody.attempts, nobody.empty, nobody.passed_over) == ((), False, True)
+    await assign(
+        world, theirs, ["ben"]
+    )  # since it was looked at: nothing of it is claimed by what held before
+    assert not (await claim(world, claims, 1, reach=ForOne(ANNA))).attempts
+    claims.forget(world.campaign.id)
+    assert len((await claim(world, claims, 9, reach=ForOne(BEN))).attempts) == 3
+
+
+async def test_for_a_list_of_some_no_more_are_claimed_than_are_free(world: World) -> None:
+    many = [f"+44200000{n}" for n in range(10, 60)]
+    for n, agent in enumerate((ANNA, BEN, CLEO)):
+        await assigned_list(world, [agent.login], *many[n * 10 : n * 10 + 10], priority=9)
+    both = await assigned_list(world, ["anna", "ben"], *many[30:40], priority=5)
+    everybody = await world.list(*many[40:])
+    claims, at_work = world.claims(), [ANNA, BEN, CLEO]
+    found = await claim(world, claims, 8, reach=for_free([ANNA, BEN], at_work, []))
+    of = Counter(one.candidate.list for one in found.attempts)
+    assert (of[everybody], of[both], sum(of.values())) == (6, 0, 8)
+    waiting = [one.assigned for one in found.attempts if not one.assigned.to_all]
+    assert sorted(one.agents for one in waiting) == [["anna"], ["ben"]]
+    await world.pool.execute("UPDATE call_lists SET active = false WHERE id = $1", everybody)
+    claims.forget(world.campaign.id)
+    found = await claim(world, claims, 8, reach=for_free([ANNA, BEN], at_work, waiting))
+    assert (found.attempts, found.empty, found.passed_over) == ((), False, True)
+    found = await claim(world, claims, 8, reach=for_free([CLEO, ANNA], at_work, waiting))
+    assert [one.assigned.agents for one in found.attempts] == [["cleo"]]
+    found = await claim(world, claims, 8, reach=for_free([ANNA], [ANNA], []))
+    assert len(found.attempts) == 8  # all who are at work may call it: paced as any other
+    await world.pool.execute("UPDATE list_contacts SET not_before = $1", NOW + timedelta(hours=1))
+    found = await claim(world, claims, 8, reach=for_free([], at_work, []))
+    assert (found.empty, found.passed_over) == (
+        True,
+        False,
+    )  # nobody's time has come: it is not for want of agents
+
+
+# ------------------------------------------------------------------------------------------ picked by an agent
+
+
+async def pick(world: World, claims: Claims, number: str, who: Agent = ANNA) -> Claimed | NotClaimed:
+    lease = await lease_of(world, claims)
+    id = (await world.contact(number))["id"]
+    return await claims.pick(world.campaign, lease, id, now=NOW, pbx="main", reach=ForOne(who))
+
+
+async def refusal(world: World, number: str, who: Agent = ANNA) -> tuple[str, str]:
+    found = await pick(world, world.claims(), number, who)
+    assert isinstance(found, NotClaimed)
+    return found.code, found.says
+
+
+async def test_a_picked_contact_is_claimed_once_however_many_pick_it(world: World) -> None:
+    await assigned_list(world, ["anna"], "+442000001", "+442000002", group=1)
+    world.closed = {world.groups[1]}  # what the law says of the hour, it says when it is asked
+    found = await asyncio.gather(*(pick(world, world.claims(), "+442000001") for _ in range(8)))
+    (one,) = [one for one in found if isinstance(one, Claimed)]
+    assert (one.candidate.e164, one.number_of, one.verdict.consent) == ("+442000001", 1, "c-1")
+    assert {one.code for one in found if isinstance(one, NotClaimed)} == {"being_called"}
+    rows = await world.pool.fetch("SELECT id, state FROM attempts")
+    assert [tuple(row) for row in rows] == [(one.id, "committed")]
+    await world.claims().withdraw([one.id])
+    assert isinstance(await pick(world, world.claims(), "+442000001"), Claimed)
+
+
+async def test_what_cannot_be_picked_is_refused_with_the_reason(world: World) -> None:
+    numbers = [f"+44200000{n}" for n in range(1, 8)]
+    id = await assigned_list(world, ["anna"], *numbers)
+    assert (await refusal(world, numbers[0], BEN))[0] == "no_such_contact"
+    await world.pool.execute(
+        "UPDATE list_contacts SET state = 'done', why = 'bought' WHERE e164 = $1", numbers[0]
+    )
+    assert await refusal(world, numbers[0]) == (
+        "not_open",
+        "this contact cannot be called: has been reached: bought",
+    )
+    soon = NOW + timedelta(hours=2)
+    await world.pool.execute(
+        "UPDATE list_contacts SET not_before = $2, why = 'busy' WHERE e164 = $1", numbers[1], soon
+    )
+    assert await refusal(world, numbers[1]) == ("not_yet", "not before 2026-11-24 14:00 UTC: busy")
+    no = Step(rule="do_not_call", ok=False, says="on the list")
+    world.verdicts = {
+        numbers[2]: Verdict(steps=(no,)),
+        numbers[3]: Verdict(
+            steps=(Step(rule="under_way", ok=False, says="is being called"),), not_before=soon
+        ),
+    }
+    assert await refusal(world, numbers[2]) == ("not_allowed", "on the list")
+    assert (await world.contact(numbers[2]))["state"] == "blocked"
+    assert (await refusal(world, numbers[3]))[0] == "being_called"
+    left = await world.contact(numbers[3])
+    assert (left["state"], left["why"]) == (
+        "open",
+        "",
+    )  # as it was: the other call is no reason to put it off
+    await world.list(numbers[4])
+    other = await world.pool.fetchval("SELECT max(id) FROM list_contacts")
+    claims = world.claims()
+    lease = await lease_of(world, claims)
+    picked = await claims.pick(world.campaign, lease, other, now=NOW, pbx="main", reach=ForOne(BEN))
+    assert isinstance(picked, Claimed)
+    mine = await world.pool.fetchval(
+        "SELECT id FROM list_contacts WHERE e164 = $1 AND list_id = $2", numbers[4], id
+    )
+    twice = await claims.pick(world.campaign, lease, mine, now=NOW, pbx="main", reach=ForOne(ANNA))
+    assert isinstance(twice, NotClaimed)
+    assert twice.code == "being_called"  # the same number on another list is in a call
+    await world.pool.execute("UPDATE call_lists SET active = false WHERE id = $1", id)
+    assert (await refusal(world, numbers[5]))[0] == "no_such_contact"
+    await claims.give_back(lease)
+    late = await claims.pick(world.campaign, lease, mine, now=NOW, pbx="main", reach=ForOne(ANNA))
+    assert isinstance(late, NotClaimed)
+    assert late.code == "not_here"

@@ -133,7 +133,8 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
 
     assert run("users", "team", "sales", "--name", "Sales", "--queue", "main:sales").returncode == 0
     work = ["--phone", "main=PJSIP/1001", "--queue", "main:sales", "--queue", "main:support:5"]
-    added = run("users", "add", "anna", "--name", "Anna Berg", "--team", "sales", *work, "--generate")
+    place = ["--unit", "north", "--position", "senior"]
+    added = run("users", "add", "anna", "--name", "Anna Berg", "--team", "sales", *work, *place, "--generate")
     assert re.search(r"^Password \(shown once\): \S{12,}$", added.stdout, re.MULTILINE)
     lead = ["--role", "supervisor", "--leads", "sales", "--password-stdin"]
     assert run("users", "add", "sue", *lead, given="a long sentence\n").returncode == 0
@@ -144,6 +145,8 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
         "name": "Anna Berg",
         "role": "agent",
         "team": "sales",
+        "unit": "north",
+        "position": "senior",
         "supervises": [],
         "disabled": False,
         "phones": {"main": "PJSIP/1001"},
@@ -152,7 +155,19 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
     assert sue["supervises"] == ["sales"]
 
     assert (
-        run("users", "change", "anna", "--team", "", "--phone", "main=", "--queue", "main:billing").returncode
+        run(
+            "users",
+            "change",
+            "anna",
+            "--team",
+            "",
+            "--unit",
+            "",
+            "--phone",
+            "main=",
+            "--queue",
+            "main:billing",
+        ).returncode
         == 0
     )
     assert run("users", "disable", "anna").stdout == "anna is shut out.\n"
@@ -161,6 +176,7 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
     assert run("users", "enable", "anna").returncode == 0
     changed = json.loads(run("users", "list", "--json").stdout)[0]
     assert (changed["phones"], changed["queues"]) == ({}, [{"queue": "main:billing", "penalty": 0}])
+    assert (changed["unit"], changed["position"]) == ("", "senior")
     assert "login  name" in run("users", "list").stdout
     assert run("users", "passwd", "anna", "--generate").returncode == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.list_files import sheet
+from cti.database import connection
+from tests.list_files import consent, customers, gb, sheet
 from tests.test_cli import Ended, Run, cti  # noqa: F401  # the fixture
 from tests.test_sheets import workbook
 
@@ -103,6 +105,52 @@ def test_lists_are_changed_merged_split_and_deleted(lists: Callable[..., Ended],
     assert "new list" in moved.stdout
     assert lists("dedupe", "one", "few", "--yes").stdout == "0 duplicates removed.\n"
     assert "contacts are gone" in lists("delete", "few", "--yes").stdout
+
+
+def test_a_list_is_made_of_customers_who_have_consented(lists: Callable[..., Ended], migrated: str) -> None:
+    async def there_are() -> None:
+        async with connection(migrated, name="test") as db:
+            await customers(db, ("Ann", gb(0)), ("Bea", gb(1)), ("Cid", None))
+            await consent(db, "S0", given=True, purpose="renewal")
+            await db.execute(
+                """INSERT INTO campaigns (name, mode, profile, settings, created_by, changed_by)
+                   VALUES ('Spring', 'manual', 'default', '{"purpose": "renewal"}', '', '')"""
+            )
+
+    asyncio.run(there_are())
+    assert "no target groups yet" in lists("groups").stdout
+    saved = lists("groups", "save", "Best", "--class", "A", "--country", "gb")
+    assert saved.stdout == "Group Best, number 1: 3 customers, 2 with a phone.\n"
+    assert "classes A; countries GB" in lists("groups").stdout
+    told = lists("groups", "preview", "Best", "--campaign", "Spring", "--country", "GB").stdout
+    assert "Consent to calls for renewal (needed by the campaign's profile)" in told
+    for line in (
+        "1  usable",
+        "1  law:consent",
+        "1  row:no_number",
+        "1  have consented",
+        "1  have said nothing",
+    ):
+        assert line in told
+    given = ["groups", "import", "Best", "--list", "May", "--campaign", "Spring", "--country", "GB"]
+    assert "1 contacts added" in lists(*given, "--yes").stdout
+    assert "no consent to calls for renewal" in lists("bad-rows", "1").stdout
+    (may,) = json.loads(lists("--json").stdout)
+    assert (may["campaign"], may["contacts"]) == (1, {"open": 1})
+    view = json.loads(lists("groups", "preview", "1", "--list", "May", "--country", "GB", "--json").stdout)
+    assert (view["campaign"], view["there"], view["usable"]) == (1, 1, 0)  # the list says which campaign
+    assert "3 customers" in lists("groups", "save", "Best", "--last-contact-days", "7").stdout  # in its place
+    for arguments, code, sentence in (
+        (("preview", "x", "--country", "GB"), 2, "there is no target group x"),
+        (("preview", "Best"), 2, "say the country"),
+        (("preview", "Best", "--country", "GB", "--campaign", "x"), 1, "there is no campaign x"),
+        (("save", "Best", "--status", "dead"), 2, "statuses"),
+    ):
+        ended = lists("groups", *arguments)
+        assert sentence in ended.stderr, arguments
+        assert (ended.returncode, "Traceback" in ended.stderr) == (code, False)
+    assert "is gone; lists made of it stay" in lists("groups", "remove", "Best", "--yes").stdout
+    assert "no target groups yet" in lists("groups").stdout
 
 
 MISTAKES: list[tuple[list[str], int, str]] = [

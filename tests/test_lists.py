@@ -6,11 +6,12 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -27,11 +28,19 @@ from dialer.call_lists import rest as lists_rest
 from dialer.call_lists.before_launch import before_launch, by_law, contacts_of
 from dialer.call_lists.contacts import ContactFilter
 from dialer.call_lists.import_desk import ImportDesk
-from dialer.call_lists.quotas import look
+from dialer.call_lists.quotas import KEPT, NEAR, Quotas
+from dialer.calling.claims import Claims
+from dialer.calling.picking import Place, Wanted, judged, search
+from dialer.candidate import Candidate
+from dialer.law import do_not_call
+from dialer.law.desk import LawDesk
+from dialer.law.known import check_all
 from dialer.law.profiles import load
+from dialer.law.why import why
 from dialer.lists import Assigned, ListEdit, ListSettings, NewList, Quota, may_call, oversees
 from dialer.management.settings import CampaignSettings, RetryRule
-from tests.list_files import gb, sheet, started
+from dialer.verdict import Step, Verdict
+from tests.list_files import consent, customers, gb, sheet, started
 from tests.test_sheets import workbook
 from tests.web_stage import Stage, Ticket
 
@@ -107,6 +116,7 @@ async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
             directory=directory,
             desk=desk,
             law=by_law(lambda: pool, load),
+            profiles=load,
             target_groups=CustomersForLists(lambda: pool),
             largest=2 << 20,
         ),
@@ -472,9 +482,11 @@ async def test_a_target_group_becomes_a_list(house: House) -> None:
     made = await house.ask(
         "POST", "/target-groups", {"name": "best", "conditions": wanted}, who="sue", status=201
     )
-    assert await house.ask("GET", f"/target-groups/{made['id']}/count") == {"customers": 2, "with_phone": 1}
+    assert await house.ask("GET", f"/target-groups/{made['id']}/count") == {
+        "customers": 2, "with_phone": 1, "numbers": 2,
+    }  # fmt: skip
     assert await house.ask("POST", "/target-groups/count", {"no_open_items": ["complaint"]}) == {
-        "customers": 2, "with_phone": 1,
+        "customers": 2, "with_phone": 1, "numbers": 2,
     }  # fmt: skip
     begun = await house.ask(
         "POST",
@@ -500,20 +512,205 @@ async def test_a_target_group_becomes_a_list(house: House) -> None:
     await house.ask("DELETE", f"/target-groups/{made['id']}", match=2, status=204)
 
 
+async def test_a_target_group_is_looked_at_and_imported_with_consent(house: House, fill: Fill) -> None:
+    pool = house.pool
+    listed, there = gb(3), gb(100)
+    people = [("Ann", gb(0)), ("Bea", gb(1)), ("Cid", gb(2)), ("Dan", listed), ("Eve", gb(0)), ("Fay", None)]
+    await customers(pool, *people, ("Gus", there), ("Hal", "+447911"))
+    for person, given in (("S0", True), ("S1", False), ("S3", True), ("S4", True), ("S6", True)):
+        await consent(pool, person, given=given, purpose="renewal")
+    await consent(pool, "S2", given=True, purpose="other")
+    await do_not_call.add(pool, number=listed, scope="everywhere", by="sue")
+    spring = await pool.fetchval(
+        """INSERT INTO campaigns (name, mode, profile, settings, created_by, changed_by)
+           VALUES ('Spring', 'manual', 'default', '{"purpose": "renewal"}', '', '') RETURNING id"""
+    )
+    may = await fill("May", 100, 101)
+    group = (
+        await house.ask("POST", "/target-groups", {"name": "A", "conditions": {"classes": ["A"]}}, status=201)
+    )["id"]
+    looked = "/list-imports/from-target-group/preview"
+    wanted = {"group": group, "list": may, "country": "GB"}
+    told = await house.ask("POST", looked, wanted, who="sue")
+    assert (told["customers"], told["with_phone"], told["numbers"]) == (8, 7, 7)
+    assert (told["campaign"], told["needed"], told["twice"], told["there"], told["usable"]) == (
+        None,
+        None,
+        1,
+        1,
+        4,
+    )
+    told = await house.ask("POST", looked, wanted | {"campaign": spring}, who="sue")
+    counted = ("consented", "withdrawn", "nothing", "do_not_call", "twice", "there", "usable", "asked")
+    assert [told[name] for name in counted] == [4, 1, 1, 1, 1, 1, 1, 8]
+    assert (told["purpose"], told["needed"], told["whole"]) == ("renewal", True, True)
+    assert {reason["code"]: reason["count"] for reason in told["reasons"]} == {
+        "duplicate": 2, "law:consent": 2, "law:do_not_call": 1, "row:bad_number": 1, "row:no_number": 1,
+    }  # fmt: skip
+    assert await pool.fetchval("SELECT count(*) FROM list_imports") == 1  # nothing is written by looking
+
+    from_group = "/list-imports/from-target-group"
+    asked = {"group": group, "country": "GB", "duplicates": "active", "campaign": spring}
+    begun = await house.ask("POST", from_group, asked | {"name": "June"}, who="sue", status=202)
+    done = await house.done(begun["id"])
+    assert (done["added"], done["bad"], done["duplicates"]) == (2, 6, 2)
+    june = done["list"]
+    assert (await house.ask("GET", f"/lists/{june}"))["campaign"] == spring
+    assert await numbers(pool, june) == [
+        gb(0),
+        listed,
+    ]  # do-not-call lists change: the law looks before each call
+    rows = (await house.ask("GET", f"/list-imports/{begun['id']}/bad-rows"))["items"]
+    reasons = {row["cells"][0]: (row["code"], row["says"]) for row in rows}
+    assert reasons["Bea"][0] == "withdrawn"
+    assert reasons["Bea"][1].startswith("consent to calls for renewal withdrawn on 20")
+    assert reasons["Cid"] == ("no_consent", "no consent to calls for renewal: it is needed")
+    assert {reasons[name][0] for name in ("Eve", "Gus")} == {"duplicate"}
+    await consent(pool, "S2", given=True, purpose="renewal")  # by now; the list says which campaign
+    again = await house.ask("POST", from_group, {"group": group, "country": "GB", "list": june}, status=202)
+    assert (await house.done(again["id"]))[
+        "added"
+    ] == 2  # Cid, and Gus, whom only the list's own numbers count for
+    autumn = await pool.fetchval(
+        """INSERT INTO campaigns (name, mode, profile, created_by, changed_by)
+           VALUES ('Autumn', 'manual', 'nowhere', '', '') RETURNING id"""
+    )
+    for more, code in (
+        ({"list": june, "campaign": autumn}, "other_campaign"),
+        ({"list": may, "campaign": 99}, "no_campaign"),
+        ({"list": may, "campaign": autumn}, "no_profile"),
+    ):
+        refused = await house.ask("POST", looked, {"group": group, "country": "GB", **more}, status=409)
+        assert refused["code"] == code
+    assert (await house.ask("POST", looked, wanted | {"group": 99}, status=404))["code"] == "not_found"
+
+
+async def test_contacts_to_pick_are_looked_through_part_by_part(house: House, fill: Fill) -> None:
+    pool = house.pool
+    one, two = await fill("one", 0, 30), await fill("two", 30, 60)
+    await pool.execute("UPDATE list_contacts SET name = 'Ann Lee' WHERE e164 = ANY($1)", [gb(3), gb(40)])
+    await pool.execute("UPDATE list_contacts SET state = 'done' WHERE e164 = $1", gb(3))
+    now = datetime.now(UTC)
+
+    async def found(limit: int = 10, most: int = 12, **wanted: Any) -> list[list[str]]:
+        after, pages = Place(), []
+        while True:
+            rows, more = await search(pool, [one, two], Wanted(**wanted), after, limit, now, most=most)
+            pages.append([row["e164"] for row in rows])
+            if more is None:
+                return pages
+            after = Place.of(more.text)
+
+    everybody = await found()
+    assert [number for part in everybody for number in part] == [gb(n) for n in range(60)]
+    assert max(map(len, everybody)) == 10
+    assert [part for part in await found(q="lee") if part] == [[gb(3)], [gb(40)]]
+    assert len(await found(q="lee")) == 6  # twelve contacts at a time, however few fit
+    assert await found(most=1000, q="ann", callable=True) == [[gb(40)]]
+    assert await found(most=1000, q="nn") == [[]]
+    assert await found(most=1000, q="%") == [[]]
+    assert await found(most=1000, q="+44 7911 0000 5") == [[gb(n) for n in range(50, 60)], []]
+    assert await found(most=1000, limit=99, data={"city": "lee"}) == [[gb(n) for n in range(60)]]
+    assert await found(most=1000, data={"city": "eeds"}) == await found(most=1000, data={"no": "x"}) == [[]]
+
+
+async def test_contacts_to_pick_are_shown_with_what_holds_of_each_now(house: House, fill: Fill) -> None:
+    pool, now = house.pool, datetime.now(UTC)
+    one = await fill("one", 0, 6)
+    soon, later = now + timedelta(hours=1), now + timedelta(hours=9)
+    for n, state, not_before in (
+        (1, "open", soon),
+        (2, "open", later),
+        (3, "open", soon),
+        (4, "blocked", None),
+    ):
+        await pool.execute(
+            """UPDATE list_contacts SET state = $2, not_before = coalesce($3, not_before), why = 'busy', attempts = 2
+               WHERE e164 = $1""",
+            *(gb(n), state, not_before),
+        )
+    no = Step(rule="hours", ok=False, says="closed")
+    said = {
+        gb(2): Verdict(steps=(no,), not_before=soon),
+        gb(3): Verdict(steps=(no,)),
+        gb(5): Verdict(steps=(no,), not_before=later),
+    }
+
+    async def judge(campaign: int, candidates: Sequence[Candidate]) -> list[Verdict]:
+        return [said.get(candidate.e164, Verdict(steps=())) for candidate in candidates]
+
+    rows, _ = await search(pool, [one], Wanted(), Place(), 50, now)
+    law = LawDesk(load, check_all, clock=monotonic)
+    claims = Claims(lambda: pool, check_all=law.check_all, open_groups=law.open_groups, clock=monotonic)
+    shown = await judged(rows, 1, judge, claims.next_number, now)
+    at = f"{soon:%Y-%m-%d %H:%M} UTC: busy"
+    assert [(found.can, found.why, found.not_before) for found in shown] == [
+        (True, "", None),
+        (False, f"not before {at}", soon),
+        (False, f"not before {later:%Y-%m-%d %H:%M} UTC: busy", later),
+        (False, f"not before {at}", None),  # the law's no does not end by time alone
+        (False, "must not be called: busy", None),
+        (False, "closed", later),
+    ]
+    assert (shown[0].name, shown[0].list, shown[0].data, shown[1].attempts) == (
+        "P0",
+        "one",
+        {"city": "Leeds"},
+        2,
+    )
+
+
+async def test_lists_for_nobody_who_works_for_the_campaign_are_told(pool: Pool, fill: Fill) -> None:
+    one = await fill("one", 0, 2)
+    campaign = await pool.fetchval(
+        """INSERT INTO campaigns (name, mode, state, profile, settings, created_by, changed_by)
+           VALUES ('c', 'progressive', 'running', 'GB', '{"queue": "main:sales"}', '', '') RETURNING id"""
+    )
+    await pool.execute("INSERT INTO users (login, name, role, unit) VALUES ('ann', 'A', 'agent', 'north')")
+    await pool.execute("INSERT INTO users (login, name, role) VALUES ('bea', 'B', 'agent')")
+    await pool.execute("INSERT INTO agent_queues (login, queue) VALUES ('ann', 'main:sales')")
+    now = datetime.now(UTC)
+    for version, assigned, callers in ((2, Assigned(agents=["bea"]), 0), (3, Assigned(units=["north"]), 1)):
+        settings = ListSettings(assigned=assigned)
+        await lists.change(
+            pool, one, ListEdit(campaign=campaign, settings=settings), version=version, by="sue"
+        )
+        told = await before_launch(pool, one)
+        assert told.callers == callers
+        for_nobody = "the list is assigned to nobody who works for the campaign (bea)"
+        assert told.hindrances == ((for_nobody,) if not callers else ())
+        (contact,) = (await why(pool, gb(0), now, now, profiles=load)).contacts
+        step = next(step for step in contact.steps if step.rule == "assigned")
+        assert (step.ok, step.says == for_nobody) == (bool(callers), not callers)
+    await lists.change(pool, one, ListEdit(settings=ListSettings()), version=4, by="sue")
+    assert (await before_launch(pool, one)).callers is None
+    (contact,) = (await why(pool, gb(0), now, now, profiles=load)).contacts
+    assert all(step.rule != "assigned" for step in contact.steps)
+
+
 # ------------------------------------------------------------------------------------------------ rules of a list
 
 
 def test_who_calls_and_who_oversees_a_list() -> None:
     directory = Directory()
     directory.load([Agent(login="anna", name="A", team="sales")], [])
-    assert may_call(Assigned(), "anna", "sales")
-    assert may_call(Assigned(teams=["sales"]), "anna", "sales")
-    assert may_call(Assigned(units=["north"]), "anna", None, unit="north")
-    assert may_call(Assigned(positions=["senior"]), "anna", None, position="senior")
-    assert not may_call(Assigned(agents=["ben"], teams=["service"]), "anna", "sales", unit="north")
+    anna = Agent(login="anna", name="A", team="sales", unit="north", position="senior")
+    assert may_call(Assigned(), anna)
+    assert may_call(Assigned(), None)
+    assert may_call(Assigned(teams=["sales"]), anna)
+    assert may_call(Assigned(units=["north"]), anna)
+    assert may_call(Assigned(positions=["senior"]), anna)
+    assert not may_call(Assigned(units=["north"]), None)
+    assert not may_call(Assigned(agents=["ben"], teams=["service"]), anna)
+    assert not may_call(Assigned(positions=["x"]), Agent(login="ben", name="B"))
     assert oversees(BOB, Assigned(), directory)
     assert oversees(BOB, Assigned(teams=["service"], agents=["anna"]), directory)
     assert not oversees(BOB, Assigned(agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(units=["north"]), directory)
+    north = Agent(login="bea", name="B", team="service", unit="north")
+    directory.load([north], [])
+    assert oversees(BOB, Assigned(units=["north"], agents=["anna"]), directory)
+    assert not oversees(BOB, Assigned(positions=["north"]), directory)
 
 
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:
@@ -569,4 +766,44 @@ async def test_a_list_rests_when_its_quota_is_reached(pool: Pool, migrated: str,
 
 
 async def quotas_now(pool: Pool, now: datetime) -> dict[int, datetime]:
-    return await look(pool, now, "Europe/Berlin")
+    return await Quotas(zone="Europe/Berlin", clock=lambda: 0.0).look(pool, now)
+
+
+async def test_a_quota_is_not_passed_by_calls_under_way(pool: Pool, fill: Fill) -> None:
+    """What is left is counted at each claim: whoever is being called, or has just talked, may be one more of them."""
+    one, other = await fill("one", 0, 5), await fill("other", 0, 5)
+    await pool.execute(
+        "INSERT INTO campaigns (id, name, mode, profile, created_by, changed_by) VALUES (1, 'c', 'manual', 'GB', '', '')"
+    )
+    quotas = [Quota(counts="connected", most=3), Quota(counts="disposition", disposition="sold", most=2)]
+    for list_id in (one, other):
+        settings = ListSettings(quota=quotas if list_id == one else [Quota(counts="attempts", most=2 * NEAR)])
+        await lists.change(pool, list_id, ListEdit(campaign=1, settings=settings), version=2, by="sue")
+    noon, second = datetime(2026, 11, 20, 12, tzinfo=UTC), [0.0]
+    kept = Quotas(zone="Europe/Berlin", clock=lambda: second[0])
+
+    async def attempt(n: int, outcome: str | None, ago: float, disposition: str | None = None) -> None:
+        at, ended = noon - timedelta(minutes=ago + 1), noon - timedelta(minutes=ago)
+        await pool.execute(
+            """INSERT INTO attempts (id, campaign_id, list_id, e164, pbx, mode, profile, owner, committed, connected,
+                   ended, state, outcome, disposition)
+               VALUES ('at-' || lpad($1::text, 32, '0'), 1, $2, $3, 'main', 'manual', 'GB', 'x', $4, $5, $6, $7, $8, $9)""",
+            *(str(n), one, gb(n), at, at if outcome == "connected" else None, ended if outcome else None),
+            *("ended" if outcome else "ringing", outcome, disposition),
+        )
+
+    assert await kept.room(pool, [one, other], noon) == {one: 2, other: 2 * NEAR}
+    await kept.look(pool, noon)
+    assert await kept.room(pool, [one, other], noon) == {one: 2}  # the other's is far away
+    await attempt(1, "busy", 1)
+    await attempt(2, "connected", 60)
+    await attempt(3, None, 0)
+    assert await kept.room(pool, [one], noon) == {one: 1}  # one talked, one is being called
+    await attempt(4, "connected", 1)
+    assert await kept.room(pool, [one], noon) == {one: 0}
+    await pool.execute("UPDATE attempts SET state = 'ended', outcome = 'busy' WHERE outcome IS NULL")
+    assert await kept.room(pool, [one], noon) == {one: 1}
+    assert await kept.room(pool, [one], noon + timedelta(hours=1)) == {one: 1}
+    await lists.change(pool, one, ListEdit(settings=ListSettings()), version=3, by="sue")
+    second[0] += KEPT
+    assert await kept.room(pool, [one], noon) == {}

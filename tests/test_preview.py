@@ -11,7 +11,7 @@ import pytest_asyncio
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.call_desk import TRUNK, refused, states
-from tests.centre import ADMIN, Centre
+from tests.centre import ADMIN, Centre, Refusal
 from tests.dialer_house import at_work, campaign, dialing_house, ended, number, quieted, state
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -141,6 +141,56 @@ async def test_in_mode_manual_agents_ask_for_the_next(centre: Centre) -> None:
     assert over["reason"] == "campaign_ended"
     assert (await contact(centre, other["contact"]))["attempts"] == 0
     assert await refused(anna, "campaign.next") == "no_such_campaign"
+
+
+async def test_in_mode_manual_agents_look_through_the_contacts_and_pick_one(centre: Centre) -> None:
+    anna, ben, cleo = await at_work(centre, "anna", "ben", "cleo", off_hook=False)
+    no, other = number("human", 5), number("human", 6)
+    id = await campaign(
+        centre,
+        [CUSTOMER, no, other],
+        mode="manual",
+        data={"debt": "12.50"},
+        agents=["anna", "cleo"],
+        purpose="renewal",
+    )
+    await centre.fetch(
+        """INSERT INTO consents (number, channel, purpose, given, source, at, noted_by)
+           VALUES ($1, 'call', 'renewal', false, 'letter', now(), 'sara') RETURNING id""",
+        int(no),
+    )
+    records = centre._server.dialing.campaigns.records
+    await centre.eventually(lambda: any(one.campaign.id == id for one in records()))
+    found = await anna.ask("campaign.contacts", q="custom", data={"debt": "12"}, limit=2)
+    assert [(one["number"], one["can"]) for one in found["items"]] == [(CUSTOMER, True), (no, False)]
+    assert "withdrawn" in found["items"][1]["why"]
+    rest = await anna.ask("campaign.contacts", campaign=id, limit=2, cursor=found["next"])
+    assert ([one["number"] for one in rest["items"]], rest["next"]) == ([other], None)
+    assert (await ben.ask("campaign.contacts", campaign=id))["items"] == []
+    first, second, third = (one["contact"] for one in found["items"] + rest["items"])
+    assert await refused(ben, "campaign.pick", contact=first) == "no_such_contact"
+    assert await refused(anna, "campaign.pick", contact=second) == "not_allowed"
+    told = await asyncio.gather(
+        *(who.ask("campaign.pick", contact=first) for who in (anna, cleo)), return_exceptions=True
+    )
+    (lost,) = [one for one in told if isinstance(one, Refusal)]
+    (won,) = [one for one in told if not isinstance(one, BaseException)]
+    assert (lost.code, won["state"], won["contact"]) == ("being_called", "calling", first)
+    caller = anna if won["agent"] == "anna" else cleo
+    assert await refused(caller, "campaign.pick", contact=third) == "wrong_state"
+    await caller.until(lambda: states(caller, won["call"]).get(TRUNK) == "connected", what="the contact")
+    await caller.ask("call.hangup", call=won["call"])
+    over = (await caller.wait_for("offer.ended", offer=won["offer"], within=20))["data"]
+    assert over["outcome"] == "connected"
+    (attempt,) = await ended(centre, id, 1)
+    assert (attempt["agent"], attempt["mode"], attempt["number_of"]) == (won["agent"], "manual", 1)
+    after = await caller.ask("campaign.contacts", campaign=id)
+    assert [one["can"] for one in after["items"]] == [False, False, True]
+    assert after["items"][0]["why"].startswith("has been reached")
+    await state(centre, id, "paused")
+    await centre.eventually(lambda: all(one.campaign.state != "running" for one in records()))
+    assert await refused(cleo, "campaign.contacts", campaign=id) == "no_such_campaign"
+    await caller.as_told()
 
 
 async def test_what_a_server_that_died_had_offered_is_offered_again(centre: Centre) -> None:

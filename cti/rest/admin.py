@@ -55,6 +55,13 @@ class UserEdit(BaseModel):
     disabled: bool | None = None
     password: Secret | None = None
     team: Login | None = None
+    unit: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        default=None,
+        description='unit or department they work in, "" for none; call lists may be assigned to it',
+    )
+    position: Annotated[str, StringConstraints(max_length=64)] | None = Field(
+        default=None, description='what they work as, "" for none; call lists may be assigned to it'
+    )
     supervises: list[Login] | None = Field(default=None, max_length=1000)
     phones: dict[Login, Annotated[str, StringConstraints(max_length=128)] | None] | None = Field(
         default=None, max_length=100
@@ -83,6 +90,8 @@ class UserRead(BaseModel):
     created: datetime
     locked_until: datetime | None
     team: str | None
+    unit: str
+    position: str
     supervises: list[str]
     phones: dict[str, str]
     queues: list[Assignment]
@@ -219,6 +228,8 @@ def routes(
             await users.set_disabled(connection, login, edit.disabled)
         if "team" in fields:
             await users.set_team(connection, login, edit.team)
+        if edit.unit is not None or edit.position is not None:
+            await users.set_place(connection, login, unit=edit.unit, position=edit.position)
         if edit.supervises is not None and "supervises" in fields:
             await users.set_supervised(connection, login, edit.supervises)
         for pbx, interface in (edit.phones or {}).items():
@@ -245,6 +256,8 @@ def routes(
             created=user.created,
             locked_until=user.locked_until,
             team=user.team,
+            unit=agent.unit if agent else "",
+            position=agent.position if agent else "",
             supervises=list(user.supervises),
             phones=dict(agent.interfaces) if agent else {},
             queues=[Assignment(queue=one.queue, penalty=one.penalty) for one in agent.queues]

@@ -10,11 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import msgspec
-from pydantic import ValidationError
-
 from cti.frozen import Frozen
+from cti.users import load_directory
 from dialer.call_lists.contacts import ContactView, of_ids
+from dialer.call_lists.whose import FOR_NOBODY, callers, settings_of
 from dialer.candidate import Candidate, candidate_of
 from dialer.compliance import judge
 from dialer.law.known import known_for
@@ -74,7 +73,8 @@ class LaunchReason(Frozen, frozen=True, kw_only=True):
 
 class BeforeLaunch(Frozen, frozen=True, kw_only=True):
     """How a list stands. So many `can` be called now, or `later`; compliance was asked about `asked` contacts, `whole` if
-    that is all that could be called. `hindrances`: what keeps the list itself from being called."""
+    that is all that could be called. `hindrances`: what keeps the list itself from being called. Of a list that is assigned
+    to some, `callers`: how many of the campaign's agents may call it, at work or not."""
 
     list: int
     at: datetime
@@ -84,6 +84,7 @@ class BeforeLaunch(Frozen, frozen=True, kw_only=True):
     asked: int
     whole: bool
     hindrances: tuple[str, ...]
+    callers: int | None
     reasons: tuple[LaunchReason, ...]
 
 
@@ -98,7 +99,11 @@ async def before_launch(
 ) -> BeforeLaunch:
     """How a list stands; raises NoList. Without a campaign, or without `law`, the law is not asked."""
     found = await read(db, id)
-    limit = await _limit(db, found)
+    mode, settings = await _campaign(db, found)
+    limit = found.settings.over(settings).max_attempts
+    some: int | None = None
+    if found.campaign is not None and not found.settings.assigned.to_all:
+        some = callers(found.settings.assigned, mode, settings, (await load_directory(db))[0])
     rows = await db.fetch(
         f"""SELECT {_CODE} AS code, CASE WHEN c.state = 'blocked' THEN c.why ELSE '' END AS why, count(*) AS n
             FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group WHERE c.list_id = $1 GROUP BY 1, 2""",  # noqa: S608
@@ -141,33 +146,29 @@ async def before_launch(
         later=counts.get(("later", ""), 0),
         asked=asked,
         whole=asked >= can,
-        hindrances=_hindrances(found),
+        hindrances=_hindrances(found, some),
+        callers=some,
         reasons=tuple(one for one in reasons if one.count),
     )
 
 
-def _hindrances(found: ListView) -> tuple[str, ...]:
+def _hindrances(found: ListView, some: int | None) -> tuple[str, ...]:
     told = []
     if not found.active:
         told.append("the list is not active")
     if found.campaign is None:
         told.append("the list belongs to no campaign")
+    if some == 0:
+        told.append(FOR_NOBODY.format(found.settings.assigned.told()))
     if found.quota_until is not None and found.quota_until > datetime.now(UTC):
         told.append("a quota of the list is reached")
     return tuple(told)
 
 
-async def _limit(db: Queryable, found: ListView) -> int:
-    kept = (
-        await db.fetchval("SELECT settings FROM campaigns WHERE id = $1", found.campaign)
-        if found.campaign
-        else "{}"
-    )
-    try:
-        campaign = CampaignSettings.model_validate(msgspec.json.decode(kept or "{}"))
-    except ValidationError:
-        campaign = CampaignSettings()
-    return found.settings.over(campaign).max_attempts
+async def _campaign(db: Queryable, found: ListView) -> tuple[str, CampaignSettings]:
+    """Mode and settings of the campaign that calls the list; of none: the usual ones."""
+    row = await db.fetchrow("SELECT mode, settings FROM campaigns WHERE id = $1", found.campaign)
+    return (row["mode"], settings_of(row["settings"])) if row is not None else ("", CampaignSettings())
 
 
 async def _candidates(db: Queryable, found: ListView, limit: int, after: int, most: int) -> list[Candidate]:
@@ -213,7 +214,7 @@ async def contacts_of(
     """Contacts of a list that a reason holds for, those with an id above `after`; none for `row:...`, whose rows are with
     the import."""
     found = await read(db, id)
-    attempts = await _limit(db, found)
+    attempts = found.settings.over((await _campaign(db, found))[1]).max_attempts
     if code.startswith("law:"):
         ids = await _refused(db, found, attempts, code.removeprefix("law:"), law, after, limit)
     elif code in SAYS:

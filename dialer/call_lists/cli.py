@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from cti.console import WRONG_USE, Json, database_url, fail, settings, show_json
+from dialer.call_lists.terminal import (
+    as_plain,
+    find_campaign,
+    find_list,
+    go_on,
+    home,
+    in_trail,
+    run,
+    say,
+    sure,
+    tell,
+    us,
+    valid,
+)
 
 if TYPE_CHECKING:
     from cti.database import Connection
-    from cti.people import Actor
     from dialer.call_lists.columns import Guess
     from dialer.call_lists.imports import ImportView, PreviewRow
     from dialer.call_lists.rows import ImportSettings
@@ -49,11 +62,11 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
             found += part
         return found
 
-    found = _run(work)
+    found = run(work)
     if json:
-        _json([_plain(view) for view in found])
+        show_json([as_plain(view) for view in found])
     elif not found:
-        _say("There are no lists yet: cti lists import FILE --list NAME")
+        say("There are no lists yet: cti lists import FILE --list NAME")
     else:
         table = [("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY")]
         table += [
@@ -63,7 +76,7 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
             )
             for one in found
         ]
-        _say("\n".join(columns(table)))
+        say("\n".join(columns(table)))
 
 
 # ------------------------------------------------------------------------------------------------------ importing
@@ -115,7 +128,7 @@ def import_file(
     from dialer.call_lists.sheets import NotASheet
 
     url = database_url()
-    where = (country or _home()).upper()
+    where = (country or home()).upper()
     given = {
         "language": language,
         "zone": zone,
@@ -138,8 +151,8 @@ def import_file(
             fail("nothing was imported: say --yes, or answer at a terminal.", WRONG_USE)
         if not typer.confirm(f"Import into {into}?", err=True):
             fail("nothing was imported.")
-    id = _run(lambda db: _uploaded(db, file.name, how, parts, size, into, wanted))
-    _go_on(url, id, json)
+    id = run(lambda db: _uploaded(db, file.name, how, parts, size, into, wanted))
+    go_on(url, id, json)
 
 
 @lists.command()
@@ -151,11 +164,11 @@ def resume(
     from dialer.call_lists import imports
 
     url = database_url()
-    found = [number] if number is not None else _run(imports.waiting)
+    found = [number] if number is not None else run(imports.waiting)
     if not found:
-        _say("No import waits to be gone on with.")
+        say("No import waits to be gone on with.")
     for id in found:
-        _go_on(url, id, json)
+        go_on(url, id, json)
 
 
 @lists.command("imports")
@@ -168,18 +181,18 @@ def list_imports(
     from dialer.call_lists import imports
 
     async def work(db: Connection) -> Any:
-        return await imports.of_list(db, await _find(db, name) if name else None)
+        return await imports.of_list(db, await find_list(db, name) if name else None)
 
-    found = _run(work)
+    found = run(work)
     if json:
-        _json([_plain(view) for view in found])
+        show_json([as_plain(view) for view in found])
         return
     table = [("NUMBER", "FILE", "STATE", "ADDED", "NOT TAKEN", "DUPLICATES", "WHEN", "BY")]
     for one in found:
         when = one.created.strftime("%Y-%m-%d %H:%M")
         counts = (f"{one.added:,}", f"{one.bad:,}", f"{one.duplicates:,}")
         table.append((str(one.id), one.file, one.state, *counts, when, one.created_by))
-    _say("\n".join(columns(table)) if found else "There are none.")
+    say("\n".join(columns(table)) if found else "There are none.")
 
 
 @lists.command("bad-rows")
@@ -195,7 +208,7 @@ def bad_rows(
 
     async def work(db: Connection) -> Any:
         view = await imports.read(db, number)
-        await audit.record(db, _us(), "list_import.bad_rows_read", str(number))
+        await audit.record(db, us(), "list_import.bad_rows_read", str(number))
         if json:
             return await imports.bad_rows(db, number, limit=1_000_000, code=code)
         with output.open("wb") if output else _Standard() as to:
@@ -203,11 +216,11 @@ def bad_rows(
                 to.write(part)
         return view
 
-    found = _run(work)
+    found = run(work)
     if json:
-        _json([_plain(row) for row in found])
+        show_json([as_plain(row) for row in found])
     elif output:
-        _say(f"{output}: {found.bad:,} rows.")
+        say(f"{output}: {found.bad:,} rows.")
 
 
 @lists.command()
@@ -219,30 +232,30 @@ def undo(number: Import, yes: Yes = False, json: Json = False) -> None:
     async def about(db: Connection) -> ImportView:
         return await imports.read(db, number)
 
-    view = _run(about)
-    _sure(yes, f"Take out what came with {view.file} ({view.added:,} contacts)?")
+    view = run(about)
+    sure(yes, f"Take out what came with {view.file} ({view.added:,} contacts)?")
 
     async def work(db: Connection) -> ImportView:
         async with db.transaction():
             if view.state == "running":
                 await imports.cancel(db, number)
-            undone = await imports.undo(db, number, _us().login)
+            undone = await imports.undo(db, number, us().login)
             await audit.record(
                 db,
-                _us(),
+                us(),
                 "list_import.undone",
                 str(number),
                 {"removed": undone.removed, "stayed": undone.stayed},
             )
         return undone
 
-    done = _run(work)
+    done = run(work)
     if json:
-        _json(_plain(done))
+        show_json(as_plain(done))
         return
-    _say(f"{done.removed:,} contacts are gone.")
+    say(f"{done.removed:,} contacts are gone.")
     if done.stayed:
-        _say(f"{done.stayed:,} stay: they have been called, or are being called now.")
+        say(f"{done.stayed:,} stay: they have been called, or are being called now.")
 
 
 # ------------------------------------------------------------------------------------------------------ lists
@@ -255,18 +268,18 @@ def create(name: Annotated[str, typer.Argument(help="What the list is called.")]
     from dialer.lists import NewList
     from dialer.lists import create as make
 
-    new = _valid(NewList, name=name)
+    new = valid(NewList, name=name)
 
     async def work(db: Connection) -> ListView:
         async with db.transaction():
-            await audit.record(db, _us(), "list.created", new.name)
-            return await make(db, new, _us().login)
+            await audit.record(db, us(), "list.created", new.name)
+            return await make(db, new, us().login)
 
-    made = _run(work)
+    made = run(work)
     if json:
-        _json(_plain(made))
+        show_json(as_plain(made))
     else:
-        _say(f"List {made.name} is there, number {made.id}.")
+        say(f"List {made.name} is there, number {made.id}.")
 
 
 @lists.command()
@@ -279,23 +292,26 @@ def show(name: List, json: Json = False) -> None:
     folder = settings().dialer.profiles
 
     async def work(db: Connection) -> Any:
-        id = await _find(db, name)
+        id = await find_list(db, name)
         profiles = load(*([Path(folder)] if folder else []))
         return await read(db, id), await before_launch(db, id, by_law(lambda: db, lambda: profiles))
 
-    one, told = _run(work)
+    one, told = run(work)
     if json:
-        _json({**_plain(one), "before_launch": _plain(told)})
+        show_json({**as_plain(one), "before_launch": as_plain(told)})
         return
-    _say(
+    say(
         f"{one.name} (number {one.id}, version {one.version}): {one.total:,} contacts, priority {one.priority}"
     )
     for hindrance in told.hindrances:
-        _say(f"  not called: {hindrance}")
+        say(f"  not called: {hindrance}")
+    if told.callers:
+        whom = one.settings.assigned.told()
+        say(f"  assigned to {whom}: {told.callers} of the campaign's agents")
     for reason in told.reasons:
-        _say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
+        say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
     if not told.whole and told.asked:
-        _say(f"  (the law was asked about the first {told.asked:,})")
+        say(f"  (the law was asked about the first {told.asked:,})")
 
 
 @lists.command("set")
@@ -338,13 +354,13 @@ def change(
 
     async def work(db: Connection) -> ListView:
         async with db.transaction():
-            now = await read(db, await _find(db, name))
+            now = await read(db, await find_list(db, name))
             if campaign is not None:
-                given["campaign"] = await _campaign(db, campaign) if campaign else None
+                given["campaign"] = await find_campaign(db, campaign) if campaign else None
             if to_all or team or agent or unit or position or max_attempts is not None:
                 new = now.settings.model_copy()
                 if to_all or team or agent or unit or position:
-                    new.assigned = _valid(
+                    new.assigned = valid(
                         Assigned,
                         teams=team or [],
                         agents=agent or [],
@@ -353,15 +369,15 @@ def change(
                     )
                 new.max_attempts = max_attempts or new.max_attempts
                 given["settings"] = new
-            edit = _valid(ListEdit, **given)
-            await audit.record(db, _us(), "list.changed", str(now.id), {"fields": sorted(given)})
-            return await write(db, now.id, edit, version=now.version, by=_us().login)
+            edit = valid(ListEdit, **given)
+            await audit.record(db, us(), "list.changed", str(now.id), {"fields": sorted(given)})
+            return await write(db, now.id, edit, version=now.version, by=us().login)
 
-    changed = _run(work)
+    changed = run(work)
     if json:
-        _json(_plain(changed))
+        show_json(as_plain(changed))
     else:
-        _say(f"Changed {changed.name}.")
+        say(f"Changed {changed.name}.")
 
 
 @lists.command()
@@ -379,18 +395,18 @@ def merge(
     """Merge other lists into one; of contacts with the same number the best stays."""
     from dialer.call_lists import contacts
 
-    _sure(yes, f"Merge {', '.join(others)} into {name}?")
+    sure(yes, f"Merge {', '.join(others)} into {name}?")
 
     async def work(db: Connection, by: str) -> Any:
-        target = await _find(db, name)
+        target = await find_list(db, name)
         version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", target)
-        sources = [await _find(db, other) for other in others]
+        sources = [await find_list(db, other) for other in others]
         return target, await contacts.merge(
             db, target, sources, version=version, by=by, duplicates=keep_duplicates
         )
 
-    moved = _changed("list.merged", work)
-    _told(moved, json, f"{moved.moved:,} contacts moved, {moved.removed:,} duplicates removed.")
+    moved = in_trail("list.merged", work)
+    tell(moved, json, f"{moved.moved:,} contacts moved, {moved.removed:,} duplicates removed.")
 
 
 @lists.command()
@@ -421,17 +437,17 @@ def split(
             fits["data"][field.removeprefix("data:")] = value
         else:
             fits[field] = value
-    wanted = _valid(ContactFilter, **fits)
+    wanted = valid(ContactFilter, **fits)
 
     async def work(db: Connection, by: str) -> Any:
-        id = await _find(db, name)
+        id = await find_list(db, name)
         version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
         if parts is not None:
             return id, await contacts.split_evenly(db, id, parts, version=version, by=by)
         return id, await contacts.split_off(db, id, wanted, str(into), version=version, by=by)
 
-    moved = _changed("list.split", work)
-    _told(moved, json, f"{moved.moved:,} contacts moved into {len(moved.lists)} new list(s).")
+    moved = in_trail("list.split", work)
+    tell(moved, json, f"{moved.moved:,} contacts moved into {len(moved.lists)} new list(s).")
 
 
 @lists.command()
@@ -446,15 +462,15 @@ def dedupe(
 
     if same not in ("number", "person"):
         fail("--same is number or person.", WRONG_USE)
-    _sure(yes, f"Remove duplicates within {', '.join(names)}?")
+    sure(yes, f"Remove duplicates within {', '.join(names)}?")
 
     async def work(db: Connection, by: str) -> Any:
-        ids = [await _find(db, name) for name in names]
+        ids = [await find_list(db, name) for name in names]
         how: Any = same
         return ids[0], await contacts.dedupe(db, ids, same=how, by=by)
 
-    moved = _changed("list.deduped", work)
-    _told(moved, json, f"{moved.removed:,} duplicates removed.")
+    moved = in_trail("list.deduped", work)
+    tell(moved, json, f"{moved.removed:,} duplicates removed.")
 
 
 @lists.command()
@@ -462,26 +478,32 @@ def delete(name: List, yes: Yes = False) -> None:
     """Delete a list with its contacts; attempts stay as evidence."""
     from dialer.lists import delete as remove
 
-    _sure(yes, f"Delete {name} with all its contacts?")
+    sure(yes, f"Delete {name} with all its contacts?")
 
     async def work(db: Connection, by: str) -> Any:
-        id = await _find(db, name)
+        id = await find_list(db, name)
         version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
         return id, await remove(db, id, version=version)
 
-    gone = _changed("list.deleted", work)
-    _say(f"{name} and its {gone:,} contacts are gone.")
+    gone = in_trail("list.deleted", work)
+    say(f"{name} and its {gone:,} contacts are gone.")
+
+
+class _Standard:
+    """The standard output as bytes."""
+
+    def __enter__(self) -> Any:
+        sys.stdout.flush()
+        return getattr(sys.stdout, "buffer", None) or self
+
+    def write(self, part: bytes) -> None:
+        sys.stdout.write(part.decode())
+
+    def __exit__(self, *_: object) -> None:
+        sys.stdout.flush()
 
 
 # ------------------------------------------------------------------------------------------------ parts of an import
-
-
-def _home() -> str:
-    """The country of the first PBX in the settings; fails where there is none."""
-    pbxs = settings().pbx
-    if not pbxs:
-        fail("say the country of numbers without a country code: --country GB.", WRONG_USE)
-    return next(iter(pbxs.values())).region
 
 
 def _opened(
@@ -553,7 +575,7 @@ def _settings(
         chosen[place] = wanted
     if "phone" not in chosen:
         fail("no column looks like a phone number: say which, --map COLUMN=phone.", WRONG_USE)
-    return found, _valid(ImportSettings, columns=chosen, header=header, country=country, **given)
+    return found, valid(ImportSettings, columns=chosen, header=header, country=country, **given)
 
 
 def _preview(file: Path, how: Format, guess: Guess, wanted: ImportSettings, lines: Any) -> None:
@@ -616,189 +638,15 @@ async def _uploaded(
     from dialer.call_lists import imports
     from dialer.lists import NewList, by_name, create
 
-    new = _valid(NewList, name=list_name)
-    id = await imports.begin(db, name, _us().login)
+    new = valid(NewList, name=list_name)
+    id = await imports.begin(db, name, us().login)
     for number, part in enumerate(parts()):
         await imports.add_part(db, id, number, part)
     await imports.uploaded(db, id, how, size)
     async with db.transaction():
         target = await by_name(db, new.name)
         if target is None:
-            target = (await create(db, new, _us().login)).id
+            target = (await create(db, new, us().login)).id
         await imports.start(db, id, target, wanted)
-        await audit.record(db, _us(), "list_import.started", str(id), {"file": name, "list": target})
+        await audit.record(db, us(), "list_import.started", str(id), {"file": name, "list": target})
     return id
-
-
-def _go_on(url: str, id: int, json: bool) -> None:
-    """Works on an import to its end, with a bar; fails with how to go on if it is broken off."""
-    import asyncio
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    from cti import logs
-    from cti.database import DatabaseUnavailable
-    from dialer.call_lists import imports
-
-    logs.none()
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            shown = bar.add_task("importing", total=1.0)
-
-            def told(view: ImportView) -> None:
-                bar.update(
-                    shown, completed=view.share, description=f"{view.added:,} added, {view.bad:,} not taken"
-                )
-
-            done = asyncio.run(imports.run(url, id, told))
-            bar.update(shown, completed=1.0)
-    except imports.Busy:
-        fail(f"a server or another command is working on import {id}: cti lists imports shows how far it is.")
-    except imports.NoImport:
-        fail(f"there is no import {id}: cti lists imports shows them.", WRONG_USE)
-    except DatabaseUnavailable as error:
-        fail(f"{error} Nothing is lost: go on with cti lists resume {id}")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\ncti: stopped; go on with cti lists resume {id}\n")
-        raise
-    if json:
-        _json(_plain(done))
-    else:
-        _say(f"{done.added:,} contacts added (import {done.id}).")
-        if done.bad:
-            twice = f", {done.duplicates:,} of them duplicates" if done.duplicates else ""
-            _say(f"{done.bad:,} rows were not taken{twice}: cti lists bad-rows {done.id} -o repair.csv")
-    if done.state != "done":
-        fail(f"the import is {done.state}: {done.why or 'somebody has ended it'}")
-
-
-# ------------------------------------------------------------------------------------------------ what all share
-
-
-class _Standard:
-    """The standard output as bytes."""
-
-    def __enter__(self) -> Any:
-        sys.stdout.flush()
-        return getattr(sys.stdout, "buffer", None) or self
-
-    def write(self, part: bytes) -> None:
-        sys.stdout.write(part.decode())
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout.flush()
-
-
-def _run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    import asyncio
-
-    from cti import logs
-    from cti.database import connection
-    from dialer.call_lists.imports import NoImport
-    from dialer.lists import ChangedMeanwhile, NameTaken, NoList, NotPossible
-
-    logs.none()
-
-    async def within() -> T:
-        async with connection(database_url(), name="cti lists", jit="off") as db:
-            return await work(db)
-
-    try:
-        return asyncio.run(within())
-    except NoList as error:
-        fail(f"there is no list {error}: cti lists shows them.", WRONG_USE)
-    except NoImport:
-        fail("there is no such import: cti lists imports shows them.", WRONG_USE)
-    except ChangedMeanwhile:
-        fail("somebody else is changing this list: try again.")
-    except (NameTaken, NotPossible) as error:
-        fail(f"{error}.")
-
-
-def _changed(action: str, work: Callable[[Connection, str], Coroutine[Any, Any, Any]]) -> Any:
-    """Does work that gives the list and what came of it, in one transaction with its line in the audit trail."""
-    from cti import audit
-
-    async def within(db: Connection) -> Any:
-        async with db.transaction():
-            id, told = await work(db, _us().login)
-            await audit.record(db, _us(), action, str(id))
-        return told
-
-    return _run(within)
-
-
-async def _find(db: Connection, name: str) -> int:
-    """The list of this name, or of this number where none is called so; raises NoList."""
-    from dialer.lists import NoList, by_name
-
-    found = await by_name(db, name)
-    if found is None and name.isdecimal() and len(name) < 19:
-        found = await db.fetchval("SELECT id FROM call_lists WHERE id = $1", int(name))
-    if found is None:
-        raise NoList(name)
-    return int(found)
-
-
-async def _campaign(db: Connection, name: str) -> int:
-    from dialer.lists import NotPossible
-
-    found = await db.fetchval("SELECT id FROM campaigns WHERE name = $1", name)
-    if found is None and name.isdecimal() and len(name) < 19:
-        found = await db.fetchval("SELECT id FROM campaigns WHERE id = $1", int(name))
-    if found is None:
-        raise NotPossible("no_campaign", f"there is no campaign {name}")
-    return int(found)
-
-
-def _valid(kind: Callable[..., T], **values: Any) -> T:
-    from pydantic import ValidationError
-
-    from cti.commands import sentence
-
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        fail(f"{sentence(error)}.", WRONG_USE)
-
-
-def _us() -> Actor:
-    """Who works at the server's own command line."""
-    from cti.people import Actor, Role
-
-    return Actor(login="cti", name="command line", role=Role.ADMIN, via="system")
-
-
-def _sure(yes: bool, question: str) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        fail("nothing was changed: say --yes, or answer at a terminal.", WRONG_USE)
-    if not typer.confirm(question, err=True):
-        fail("nothing was changed.")
-
-
-def _plain(value: Any) -> Any:
-    import msgspec
-
-    from cti.hub import pack
-
-    return msgspec.json.decode(pack(value))
-
-
-def _json(value: Any) -> None:
-    show_json(value)
-
-
-def _told(value: Any, json: bool, sentence: str) -> None:
-    if json:
-        _json(_plain(value))
-    else:
-        _say(sentence)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")

@@ -95,15 +95,24 @@ _FITS = """($2::text IS NULL OR c.state = $2) AND ($3::text IS NULL OR lower(c.n
     AND ($11::text IS NULL OR c.last_outcome = $11)"""
 
 
+def as_number(q: str) -> str | None:
+    """What is searched for as a pattern for numbers; None where it is no part of one (at least 4 digits)."""
+    digits = "".join(c for c in q if c.isdigit())
+    if len(digits) < 4 or any(c.isalpha() for c in q):
+        return None
+    whole = read_caller(q, "").e164 if q.startswith("+") else None
+    return f"{whole or '+' + digits}%" if q.startswith("+") else f"%{digits.lstrip('0')}%"
+
+
+def literal(text: str) -> str:
+    """A text as a pattern that means just itself."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
 def _values(wanted: ContactFilter) -> list[Any]:
     name = number = None
-    if wanted.q:
-        digits = "".join(c for c in wanted.q if c.isdigit())
-        if len(digits) >= 4 and not any(c.isalpha() for c in wanted.q):
-            whole = read_caller(wanted.q, "").e164 if wanted.q.startswith("+") else None
-            number = whole or (f"+{digits}%" if wanted.q.startswith("+") else f"%{digits.lstrip('0')}%")
-        else:
-            name = "%" + wanted.q.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    if wanted.q and (number := as_number(wanted.q)) is None:
+        name = "%" + literal(wanted.q.lower()) + "%"
     zone = (zone_name(wanted.zone) or wanted.zone) if wanted.zone else None
     return [
         *(

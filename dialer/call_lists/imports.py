@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
@@ -25,6 +25,8 @@ from dialer.call_lists.columns import Guess, guess
 from dialer.call_lists.rows import Bad, Contact, ImportSettings, RowReader
 from dialer.call_lists.sheets import Format, Line, csv_line, read_csv
 from dialer.call_lists.zones import ZoneGroups
+from dialer.candidate import Candidate
+from dialer.law.known import NoSuchCampaign, known_for
 from dialer.lists import NotPossible, held, touched
 
 if TYPE_CHECKING:
@@ -428,6 +430,8 @@ async def run(
                 await _work(writer, reader, view, told, batch)
             except _Stopped:
                 pass
+            except NoSuchCampaign:
+                await _end(writer, id, "failed", "the campaign whose consent is asked for is gone")
             except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValidationError) as error:
                 why = sentence(error) if isinstance(error, ValidationError) else str(error)
                 await _end(writer, id, "failed", plain(why, 500))
@@ -518,7 +522,8 @@ async def _write(writer: Connection, view: ImportView, batch: _Batch, groups: Zo
                 writer, view.list
             )  # whoever merges or imports into the same list waits for the next batch
         contacts, twice = await _without_duplicates(writer, view, batch.contacts)
-        bad = batch.bad + twice
+        contacts, unwilling = await _with_consent(writer, view, contacts)
+        bad = batch.bad + twice + unwilling
         moved = await writer.fetchval(
             """UPDATE list_imports SET done = $3, bytes_done = $4, added = added + $5, bad = bad + $6,
                    duplicates = duplicates + $7
@@ -553,6 +558,64 @@ def _kept(cells: Sequence[str]) -> list[str]:
     return [cell[:2000].replace("\0", "").encode("utf-8", "replace").decode() for cell in cells]
 
 
+async def numbers_there(
+    db: Queryable, contacts: Sequence[Contact], list_id: int | None, where: str, import_id: int | None = None
+) -> dict[str, Any]:
+    """Which of their numbers are on lists already, and where: on this list, or on active ones or all, as `duplicates` of the
+    settings says."""
+    if where == "keep":
+        return {}
+    rows = await db.fetch(
+        """SELECT DISTINCT ON (c.e164) c.e164, c.list_id IS NOT DISTINCT FROM $2::bigint AS own,
+               c.import_id = $3::bigint AS same, c.import_row, l.name
+           FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
+           WHERE c.e164 = ANY($1) AND (c.list_id = $2 OR $4 = 'all' OR ($4 = 'active' AND l.active))
+           ORDER BY c.e164, c.list_id = $2 DESC, c.import_id = $3 DESC NULLS LAST, c.id""",
+        *([contact.e164 for contact in contacts], list_id, import_id, where),
+    )
+    return {row["e164"]: row for row in rows}
+
+
+def candidate_from(contact: Contact) -> Candidate:
+    """A contact to be, as the law looks at whom it is, not at the hour: no zones. Its row stands for the id that it has not
+    yet."""
+    return Candidate(
+        contact=contact.row,
+        list=0,
+        list_version=0,
+        e164=contact.e164,
+        zone_group=0,
+        country=contact.group.country,
+        region=contact.group.region,
+        zones=(),
+        person=contact.person,
+    )
+
+
+async def _with_consent(
+    writer: Connection, view: ImportView, contacts: list[Contact]
+) -> tuple[list[Contact], list[Bad]]:
+    """The contacts who may be called as far as consent goes, and the others as rows not taken; all, where nobody asks."""
+    asked = view.settings.consent if view.settings is not None else None
+    if asked is None or not contacts:
+        return contacts, []
+    candidates = [candidate_from(contact) for contact in contacts]
+    known = await known_for(writer, candidates, asked.campaign, datetime.now(UTC))
+    kept: list[Contact] = []
+    unwilling: list[Bad] = []
+    for contact in contacts:
+        about = known[contact.row]
+        if about.consent is not None and not about.consent.given:
+            says = f"consent to calls for {about.consent.purpose or 'any purpose'} withdrawn on {about.consent.at:%Y-%m-%d}"
+            unwilling.append(Bad(contact.row, "withdrawn", says, contact.cells))
+        elif about.consent is None and asked.needed:
+            says = f"no consent to calls for {about.purpose}: it is needed"
+            unwilling.append(Bad(contact.row, "no_consent", says, contact.cells))
+        else:
+            kept.append(contact)
+    return kept, unwilling
+
+
 async def _without_duplicates(
     writer: Connection, view: ImportView, contacts: list[Contact]
 ) -> tuple[list[Contact], list[Bad]]:
@@ -561,14 +624,7 @@ async def _without_duplicates(
     where = view.settings.duplicates
     if where == "keep":
         return contacts, []
-    rows = await writer.fetch(
-        """SELECT DISTINCT ON (c.e164) c.e164, c.list_id = $2 AS own, c.import_id = $3 AS same, c.import_row, l.name
-           FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
-           WHERE c.e164 = ANY($1) AND (c.list_id = $2 OR $4 = 'all' OR ($4 = 'active' AND l.active))
-           ORDER BY c.e164, c.list_id = $2 DESC, c.import_id = $3 DESC NULLS LAST, c.id""",
-        *([contact.e164 for contact in contacts], view.list, view.id, where),
-    )
-    there = {row["e164"]: row for row in rows}
+    there = await numbers_there(writer, contacts, view.list, where, view.id)
     first: dict[str, int] = {}
     kept: list[Contact] = []
     twice: list[Bad] = []

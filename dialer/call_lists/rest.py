@@ -20,15 +20,16 @@ from cti.problems import Problem, of_refusal
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import Asked, Reply, Translate
 from dialer import lists
-from dialer.call_lists import contacts, imports
+from dialer.call_lists import contacts, from_group, imports
 from dialer.call_lists.before_launch import BeforeLaunch, Judge, before_launch, contacts_of
 from dialer.call_lists.columns import Guess
 from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved
+from dialer.call_lists.from_group import FromGroup, GroupAsked, GroupPreview, Profiles
 from dialer.call_lists.import_desk import ImportDesk, WorkerFailed
 from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
 from dialer.call_lists.sheets import PART, NotASheet, Sniffer
-from dialer.call_lists.target_group import NoGroup, TargetGroups, rows_of_group
+from dialer.call_lists.target_group import NoGroup, TargetGroups
 from dialer.lists import STRICT, ListEdit, ListView, Name, NewList
 from dialer.management.settings import Retried
 
@@ -167,24 +168,6 @@ class StartAsked(BaseModel):
         return self
 
 
-class FromGroup(BaseModel):
-    """A target group of customers to be imported, into an existing list or a new one."""
-
-    model_config = STRICT
-
-    group: Id
-    list: Id | None = None
-    name: Name | None = None
-    country: Country
-    duplicates: Literal["list", "active", "all", "keep"] = "list"
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> FromGroup:
-        if (self.list is None) == (self.name is None):
-            raise ValueError("say list, or name")
-        return self
-
-
 class ImportsAsked(Paging):
     """Which imports."""
 
@@ -211,11 +194,12 @@ def routes(
     directory: Directory,
     desk: ImportDesk,
     law: Judge | None = None,
+    profiles: Profiles = dict,
     target_groups: TargetGroups | None = None,
     largest: int = imports.LARGEST_FILE,
 ) -> list[Route]:
-    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts; `target_groups`: customers by
-    a saved query."""
+    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts, by `profiles`;
+    `target_groups`: customers by a saved query."""
 
     @asynccontextmanager
     async def trailed(
@@ -438,11 +422,21 @@ def routes(
         desk.wake()
         return Reply(value=view, status=202)
 
-    async def _target(db: PoolConnection, asked: Asked, id: int | None, name: str | None) -> int:
+    async def _target(
+        db: PoolConnection, asked: Asked, id: int | None, name: str | None, campaign: int | None = None
+    ) -> int:
         if id is not None:
             return id
         assert name is not None
-        return (await lists.create(db, NewList(name=name), asked.who.login)).id
+        return (await lists.create(db, NewList(name=name, campaign=campaign), asked.who.login)).id
+
+    async def group_preview(asked: Asked) -> GroupPreview:
+        wanted: GroupAsked = asked.body
+        if target_groups is None:
+            raise Problem(503, "unavailable", "there are no target groups on this server")
+        if wanted.list is not None:
+            await one(asked, wanted.list)
+        return await from_group.preview(pool(), target_groups, wanted, profiles)
 
     async def import_group(asked: Asked) -> Reply:
         wanted: FromGroup = asked.body
@@ -450,20 +444,13 @@ def routes(
             raise Problem(503, "unavailable", "there are no target groups on this server")
         if wanted.list is not None:
             await one(asked, wanted.list)
-        rows, columns, name = await rows_of_group(target_groups, wanted.group)
-        id = await imports.begin(pool(), f"target group {name}", asked.who.login)
+        id, settings, campaign = await from_group.upload(
+            pool(), target_groups, wanted, profiles, asked.who.login
+        )
         try:
-            size = 0
-            part = 0
-            async for content in rows:
-                await imports.add_part(pool(), id, part, content)
-                size, part = size + len(content), part + 1
-            await imports.uploaded(pool(), id, imports.OURS, size)
-            settings = ImportSettings(
-                columns=columns, country=wanted.country, duplicates=wanted.duplicates, header=True
-            )
-            async with trailed(asked, "list_import.started", str(id), {"group": wanted.group}) as db:
-                target = await _target(db, asked, wanted.list, wanted.name)
+            detail = {"group": wanted.group, "campaign": campaign}
+            async with trailed(asked, "list_import.started", str(id), detail) as db:
+                target = await _target(db, asked, wanted.list, wanted.name, campaign)
                 view = await imports.start(db, id, target, settings)
         except BaseException:
             await imports.forget(pool(), id)
@@ -552,7 +539,10 @@ def routes(
         route("POST", files, import_upload, "Sends a file, CSV or Excel, as it is: what it holds, and a preview.",
               query=UploadAsked, takes="application/octet-stream", result=Uploaded, status=201),
         route("POST", files + "/from-target-group", import_group, "Imports a target group of customers.",
-              body=FromGroup, result=ImportView, status=202, errors=away | {404}),
+              body=FromGroup, result=ImportView, status=202, errors=away | {404, 409}),
+        route("POST", files + "/from-target-group/preview", group_preview,
+              "What a target group would give: consent, do-not-call lists, duplicates.", body=GroupAsked,
+              result=GroupPreview, errors=away | {404, 409}),
         route("GET", files + "/{id}", import_of, "One import and how far it is.", result=ImportView,
               **of_import),
         route("POST", files + "/{id}/preview", import_preview, "The first rows with other settings.",

@@ -50,11 +50,21 @@ def _with_a_plan(country: str) -> str:
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$"), AfterValidator(_with_a_plan)]
 
 
+class ConsentFor(BaseModel):
+    """Whose consent decides whether a row is taken: for the purpose of this campaign, and whether it is `needed`. One that
+    was withdrawn always counts."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    campaign: int = Field(ge=1, lt=1 << 63)
+    needed: bool
+
+
 class ImportSettings(BaseModel):
     """How a file is to be read. `columns`: as in `Guess`; `country`: of national numbers where the row names none;
     `duplicates`: which numbers count as there already: those of this `list`, also those of other `active` lists, of `all`
     lists, or none (`keep`, then also within the file). `anywhere`: numbers that may be mobile may lie in every zone of
-    their country."""
+    their country. `consent`: rows without it are not taken; null: it is asked for before each call only."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -66,6 +76,7 @@ class ImportSettings(BaseModel):
     priority: int = Field(default=0, ge=0, le=100)
     duplicates: Literal["list", "active", "all", "keep"] = "list"
     anywhere: bool = False
+    consent: ConsentFor | None = None
 
     @field_validator("columns")
     @classmethod

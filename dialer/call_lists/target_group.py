@@ -27,11 +27,23 @@ class TargetRow:
     data: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSize:
+    """How many customers are in a group at this moment, how many of them have a phone, and how many numbers that are."""
+
+    customers: int
+    with_phone: int
+    numbers: int
+
+
 class TargetGroups(Protocol):
     """What knows target groups."""
 
     async def name(self, group: int) -> str:
         """What the group is called; raises NoGroup."""
+
+    async def size(self, group: int) -> GroupSize:
+        """How many are in it now; raises NoGroup."""
 
     def rows(self, group: int) -> AsyncIterator[list[TargetRow]]:
         """The customers of a group at this moment, in batches."""
@@ -57,15 +69,26 @@ async def rows_of_group(groups: TargetGroups, group: int) -> tuple[AsyncIterator
     return _parts(groups, group), list(COLUMNS), await groups.name(group)
 
 
+def cells_of(row: TargetRow) -> list[str]:
+    """A customer as a row of that file."""
+    fields = (
+        row.name,
+        " ; ".join(row.phones),
+        row.number,
+        str(row.account),
+        row.country,
+        row.zone,
+        row.language,
+    )
+    return [*fields, *(row.data.get(key, "") for key in DATA)]
+
+
 async def _parts(groups: TargetGroups, group: int) -> AsyncIterator[bytes]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     async for rows in groups.rows(group):
-        for row in rows:
-            phones = " ; ".join(row.phones)
-            fields = (row.name, phones, row.number, row.account, row.country, row.zone, row.language)
-            writer.writerow([*fields, *(row.data.get(key, "") for key in DATA)])
+        writer.writerows(cells_of(row) for row in rows)
         yield text.getvalue().encode("utf-8", "replace")
         text.seek(0)
         text.truncate()

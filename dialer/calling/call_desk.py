@@ -6,7 +6,7 @@ Knows neither lists nor law nor how many calls are wanted. An attempt lives here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -34,6 +34,7 @@ from dialer.calling.running import Running
 from dialer.calling.switchboard import AgentsPort, PbxPort, originate_headers
 from dialer.calling.trunks import Trunks
 from dialer.facts import AttemptAnswered, AttemptConnected, AttemptDialed, AttemptEnded
+from dialer.lists import may_call
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +47,7 @@ UNSEEN = 5.0
 FIRST_SECOND = 1.5
 """Seconds after the answer within which a far end that hangs up counts against the trunk."""
 
-WROTE = (Told.RINGS, Told.UP, Told.AMD, Told.NOBODY, Told.MESSAGE, Told.CONNECTED, Told.OPTED_OUT)
+WROTE = (Told.RINGS, Told.UP, Told.AMD, Told.NOBODY, Told.MESSAGE, Told.LEFT, Told.CONNECTED, Told.OPTED_OUT)
 """What is written down as soon as it is told; the rest with the end."""
 
 THROUGH = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD, ConnectionState.QUEUED})
@@ -120,6 +121,7 @@ class CallDesk:
             channel=plan.channel(live.e164),
             caller_id=live.caller_id,
             off_hook=any(view is not None and view.off_hook for view in views),
+            drop=live.drop,
         )
         try:
             await self._pbxs[live.pbx].originate(headers)
@@ -251,11 +253,21 @@ class CallDesk:
         self._tell(live, Told.UP)
         if live.done or Told.CONNECTED in live.attempt.at:
             return
+        theirs = may_call(live.assigned, self._agents.person(agent))
+        if not theirs:
+            ours = agent in self._taking
+            how = (
+                f"given to {agent}: no open line of theirs was free"
+                if ours
+                else f"the queue gave it to {agent}"
+            )
+            live.why = f"list assigned to {live.assigned.told()}"[:110] + f"; {how}"
         self._tell(live, Told.CONNECTED, agent)
         run = self._running.get(live.campaign)
         if run is not None:
             waited = live.attempt.waited
-            self._publish([AttemptConnected(**self._about(run, live), agent=agent, waited=waited)])
+            about = self._about(run, live)
+            self._publish([AttemptConnected(**about, agent=agent, waited=waited, theirs=theirs)])
 
     # ------------------------------------------------------------------------------------------ over
 
@@ -295,6 +307,7 @@ class CallDesk:
         ended = AttemptEnded(
             **self._about(run, live),
             outcome=outcome,
+            detail=attempt.detail.value if attempt.detail is not None else "",
             cause=attempt.cause,
             rang=rang,
             waited=attempt.waited,
@@ -340,7 +353,7 @@ class CallDesk:
 
     def match(self) -> None:
         """Gives those who wait to free agents with open lines: by the campaign's priority, then who has waited longest,
-        to who has been free longest."""
+        to who has been free longest of those whom the list is assigned to; to others only where none of those is free."""
         waiting = [live for live in self._live.values() if live.waiting and not live.connecting]
         if not waiting:
             return
@@ -351,9 +364,11 @@ class CallDesk:
             if view.off_hook and view.agent not in self._taking and view.state is AgentState.READY
         ]
         free.sort(key=lambda view: view.since)
+        sought = [live for live in self._live.values() if live.seeks_agent and not live.assigned.to_all]
         for live in waiting:
-            view = next((view for view in free if self._suits(live, view)), None)
-            if view is not None:
+            suits = [view for view in free if self._suits(live, view)]
+            if suits:
+                view = min(suits, key=lambda view: self._keeps(live, view, sought)) if sought else suits[0]
                 free.remove(view)
                 self._taking.add(view.agent)
                 live.connecting = True
@@ -367,6 +382,17 @@ class CallDesk:
             and takes_calls(view, live.pbx)
             and eligible(view, run.campaign, self._agents.team_name)
         )
+
+    def _keeps(self, live: Live, view: AgentView, sought: Sequence[Live]) -> tuple[bool, int]:
+        """How much is against giving this agent the call: whether the list is for others, and how many other calls under
+        way are of lists that are for this agent."""
+        person = self._agents.person(view.agent)
+        others = sum(may_call(one.assigned, person) for one in sought if one is not live)
+        return not may_call(live.assigned, person), others
+
+    def gives_to(self, agent: str) -> bool:
+        """Whether a call is being given to this agent at this moment."""
+        return agent in self._taking
 
     def _priority(self, live: Live) -> int:
         run = self._running.get(live.campaign)

@@ -12,14 +12,17 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import msgspec
 
 from dialer.call_lists.zones import Places
+from dialer.calling.for_whom import Reach
 from dialer.calling.outcomes import number_of_turn
+from dialer.calling.standing import BEING_CALLED, NO_CONTACT, NotClaimed, waits, why_not_open
 from dialer.candidate import Candidate, candidate_of
+from dialer.lists import Assigned, assigned_of
 from dialer.management.settings import Campaign
 from dialer.verdict import Verdict
 
@@ -31,6 +34,9 @@ BATCH_LEAST = 20
 
 BATCHES = 6
 """Batches of one claim at most: the next claim goes on where this one ended."""
+
+SPARE = 4
+"""Contacts looked at more than there are free agents for, of a list that is called one for one."""
 
 CELLS_KEPT = 5.0
 """Seconds that it is remembered which priorities and zone groups a list has."""
@@ -53,6 +59,16 @@ class OpenGroups(Protocol):
     def __call__(self, db: Queryable, campaign: Campaign, now: datetime) -> Awaitable[Collection[int]]: ...
 
 
+class Room(Protocol):
+    """How many more contacts of these lists may be claimed; lists without limit are left out (`Quotas.room`)."""
+
+    def __call__(self, db: Queryable, lists: Collection[int], now: datetime) -> Awaitable[dict[int, int]]: ...
+
+
+async def _without_quotas(_db: Queryable, _lists: Collection[int], _now: datetime) -> dict[int, int]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The right to pace a campaign, until another holds a higher token."""
@@ -72,16 +88,27 @@ class Claimed:
     number_of: int
     script: str = ""
     list_name: str = ""
+    assigned: Assigned = field(default_factory=Assigned)
+
+
+class Cell(NamedTuple):
+    """A list of a campaign: whom it is assigned to, as it is kept and as it is read, and the priorities of its contacts."""
+
+    kept: str | None
+    assigned: Assigned
+    priorities: list[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """What a claim brought. `refused`: reason → how many contacts were put back or blocked for it. `empty`: there is nobody
-    left who could be called now. `held`: the lease is another's: nothing was done."""
+    left who could be called now; `passed_over`: there is, but on lists whose agents are not free. `held`: the lease is
+    another's: nothing was done."""
 
     attempts: tuple[Claimed, ...] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     empty: bool = False
+    passed_over: bool = False
     held: bool = True
 
 
@@ -99,8 +126,9 @@ class Claims:
         open_groups: OpenGroups,
         clock: Callable[[], float],
         new_id: Callable[[], str] = lambda: f"at-{uuid4().hex}",
+        room: Room | None = None,
     ) -> None:
-        """`clock`: seconds that never fall."""
+        """`clock`: seconds that never fall; `room`: what lists have left of their quotas."""
         places = Places()
         self._zones_of = lambda e164: places.of(e164).zones
         self._pool = pool
@@ -108,7 +136,8 @@ class Claims:
         self._open_groups = open_groups
         self._clock = clock
         self._new_id = new_id
-        self._cells: dict[int, tuple[float, dict[int, list[int]]]] = {}
+        self._room = room or _without_quotas
+        self._cells: dict[int, tuple[float, dict[int, Cell]]] = {}
 
     # ------------------------------------------------------------------------------------------ the lease
 
@@ -142,46 +171,60 @@ class Claims:
 
     # ------------------------------------------------------------------------------------------ claiming
 
-    async def claim(self, campaign: Campaign, lease: Lease, most: int, *, now: datetime, pbx: str) -> Claim:
-        """Claims up to `most` contacts; their attempts are committed when it returns."""
+    async def claim(
+        self,
+        campaign: Campaign,
+        lease: Lease,
+        most: int,
+        *,
+        now: datetime,
+        pbx: str,
+        reach: Reach | None = None,
+    ) -> Claim:
+        """Claims up to `most` contacts; their attempts are committed when it returns. `reach`: how many of which lists, by
+        whom they are assigned to; None: whomever."""
         attempts: list[Claimed] = []
         refused: dict[str, int] = {}
         for _ in range(BATCHES):
-            batch = await self._batch(campaign, lease, most - len(attempts), now, pbx, refused)
+            batch = await self._batch(campaign, lease, most - len(attempts), now, pbx, refused, reach)
             if batch is None:
                 return NOT_HELD if not attempts else Claim(attempts=tuple(attempts), refused=refused)
-            found, taken = batch
-            attempts += found
-            if not taken:
-                return Claim(attempts=tuple(attempts), refused=refused, empty=not attempts)
+            attempts += batch.attempts
+            if not batch.looked_at:
+                nobody = not attempts
+                return Claim(
+                    attempts=tuple(attempts),
+                    refused=refused,
+                    empty=nobody and not batch.passed_over,
+                    passed_over=nobody and batch.passed_over,
+                )
             if len(attempts) >= most:
                 break
         return Claim(attempts=tuple(attempts), refused=refused)
 
     async def _batch(
-        self, campaign: Campaign, lease: Lease, most: int, now: datetime, pbx: str, refused: dict[str, int]
-    ) -> tuple[list[Claimed], int] | None:
-        """One transaction: attempts written, and how many contacts were looked at; None if the lease is another's."""
+        self,
+        campaign: Campaign,
+        lease: Lease,
+        most: int,
+        now: datetime,
+        pbx: str,
+        refused: dict[str, int],
+        reach: Reach | None,
+    ) -> _Batch | None:
+        """One transaction; None if the lease is another's."""
         async with self._pool().acquire() as db, db.transaction():
-            # Shared, so that nobody takes the lease over before this has committed.
-            held = await db.fetchval(
-                """
-                SELECT true FROM campaign_leases
-                 WHERE campaign_id = $1 AND owner = $2 AND token = $3 AND until > now() FOR SHARE
-                """,
-                lease.campaign,
-                lease.owner,
-                lease.token,
-            )
-            if held is None:
+            if not await _holds(db, lease):
                 return None
             groups = await self._open_groups(db, campaign, now)
             if not groups:
-                return [], 0
-            # A few more than are wanted, since some will be refused; who is not needed stays as they are.
-            rows = await self._take(db, campaign, groups, max(most, BATCH_LEAST), now)
+                return _Batch()
+            cells = await self._lists(db, campaign.id)
+            room = await self._room(db, list(cells), now)
+            cells = {id: cell for id, cell in cells.items() if room.get(id) != 0}
+            rows, passed = await self._take(db, cells, groups, most, now, reach)
             if not rows:
-                return [], 0
+                return _Batch(passed_over=await _anybody(db, passed, groups, now))
             found = [_candidate(row, self._zones_of) for row in rows]
             verdicts = await self._check_all(db, found, campaign, now)
             allowed: dict[int, Candidate] = {}
@@ -189,8 +232,10 @@ class Claims:
             for candidate in found:
                 verdict = verdicts.get(candidate.contact)
                 if verdict is not None and verdict.allowed:
-                    if len(allowed) < most:
+                    assigned, left = cells[candidate.list].assigned, room.get(candidate.list, most)
+                    if len(allowed) < most and left > 0 and (reach is None or reach.take(assigned)):
                         allowed[candidate.contact] = candidate
+                        room[candidate.list] = left - 1
                 elif verdict is not None:
                     refusals.append((candidate.contact, verdict))
                     refused[verdict.why_not] = refused.get(verdict.why_not, 0) + 1
@@ -203,49 +248,125 @@ class Claims:
                     number_of=candidate.attempts + 1,
                     script=row["script"],
                     list_name=row["list_name"],
+                    assigned=cells[candidate.list].assigned,
                 )
                 for row in rows
                 if (contact := row["id"]) in allowed and (candidate := allowed[contact])
             ]
-            return await _write(db, campaign, lease.owner, pbx, claimed, now), len(rows)
+            written = await _write(db, campaign, lease.owner, pbx, claimed, now)
+            return _Batch(attempts=written, looked_at=len(rows))
 
     async def _take(
-        self, db: PoolConnection, campaign: Campaign, groups: Collection[int], most: int, now: datetime
-    ) -> list[Any]:
-        """The best contacts, locked: lists by priority, in them contacts by priority, then who has waited longest. Zone
-        groups take turns by chance, so that none waits for another to be through."""
-        cells = await self._priorities(db, campaign.id)
+        self,
+        db: PoolConnection,
+        cells: Mapping[int, Cell],
+        groups: Collection[int],
+        most: int,
+        now: datetime,
+        reach: Reach | None,
+    ) -> tuple[list[Any], dict[int, Cell]]:
+        """The best contacts, locked: lists by priority, in them contacts by priority, then who has waited longest; a few
+        more than are wanted, since some will be refused: who is not needed stays as they are. Zone groups take turns by
+        chance, so that none waits for another to be through. Second: the lists for which nobody is free."""
         order = list(groups)
         rows: list[Any] = []
-        for list_id, priorities in cells.items():
-            for priority in priorities:
+        passed: dict[int, Cell] = {}
+        useful = 0
+        for list_id, cell in cells.items():
+            room = reach.room(cell.assigned, most) if reach is not None else None
+            if room == 0:
+                passed[list_id] = cell
+                continue
+            here = max(most - useful, BATCH_LEAST - len(rows))
+            if room is not None:
+                here = min(here, room + SPARE)
+            found: list[Any] = []
+            for priority in cell.priorities:
                 random.shuffle(order)
-                rows += await db.fetch(TAKE, list_id, priority, order, now, most - len(rows))
-                if len(rows) >= most:
-                    return rows
-        return rows
+                found += await db.fetch(TAKE, list_id, priority, order, now, here - len(found), cell.kept)
+                if len(found) >= here:
+                    break
+            rows += found
+            useful += len(found) if room is None else min(len(found), room)
+            if useful >= most and len(rows) >= BATCH_LEAST:
+                break
+        return rows, passed
 
-    async def _priorities(self, db: PoolConnection, campaign: int) -> dict[int, list[int]]:
+    async def _lists(self, db: PoolConnection, campaign: int) -> dict[int, Cell]:
         """The campaign's active lists by priority, each with the priorities that its open contacts have."""
-        known = self._cells.get(campaign)
-        if known is not None and self._clock() - known[0] < CELLS_KEPT:
-            return known[1]
-        cells: dict[int, list[int]] = {}
+        if (fresh := self._fresh(campaign)) is not None:
+            return fresh
+        cells: dict[int, Cell] = {}
         for row in await db.fetch(PRIORITIES, campaign):
-            cells.setdefault(row["list_id"], []).append(row["priority"])
+            kept = row["assigned"]
+            cell = cells.setdefault(row["list_id"], Cell(kept, assigned_of(kept), []))
+            cell.priorities.append(row["priority"])
         self._cells[campaign] = self._clock(), cells
         return cells
+
+    def _fresh(self, campaign: int) -> dict[int, Cell] | None:
+        """What was looked at not long ago."""
+        known = self._cells.get(campaign)
+        return known[1] if known is not None and self._clock() - known[0] < CELLS_KEPT else None
+
+    async def look(self, campaign: int) -> bool:
+        """Looks at the campaign's lists if that is some seconds ago; whether they are assigned to others than before."""
+        if self._fresh(campaign) is not None:
+            return False
+        before = self.assigned(campaign)
+        async with self._pool().acquire() as db:
+            await self._lists(db, campaign)
+        return self.assigned(campaign) != before
+
+    def assigned(self, campaign: int) -> list[Assigned] | None:
+        """Whom the lists are assigned to that have open contacts, as of the last look; None if there was none."""
+        known = self._cells.get(campaign)
+        return [cell.assigned for cell in known[1].values()] if known is not None else None
+
+    async def pick(
+        self, campaign: Campaign, lease: Lease, contact: int, *, now: datetime, pbx: str, reach: Reach
+    ) -> Claimed | NotClaimed:
+        """Claims this contact of the campaign's lists; its attempt is committed when it returns. Whoever else has it, or is
+        picking it at this moment, it is claimed once."""
+        async with self._pool().acquire() as db, db.transaction():
+            if not await _holds(db, lease):
+                return NotClaimed("not_here", "another server sees to this campaign: try again")
+            row = await db.fetchrow(TAKE_ONE, contact, campaign.id)
+            if row is None:
+                return why_not_open(await db.fetchrow(STANDS, contact, campaign.id))
+            assigned = assigned_of(row["assigned"])
+            if not reach.take(assigned):
+                return NO_CONTACT
+            if (resting := waits(row, now)) is not None:
+                return NotClaimed("not_yet", resting)
+            candidate = self.next_number(row)
+            verdict = (await self._check_all(db, [candidate], campaign, now))[contact]
+            if not verdict.allowed:
+                if any(step.rule == "under_way" for step in verdict.steps if not step.ok):
+                    return BEING_CALLED
+                await _put_away(db, [(contact, verdict)], now)
+                return NotClaimed("not_allowed", verdict.why_not)
+            one = Claimed(
+                id=self._new_id(),
+                candidate=candidate,
+                verdict=verdict,
+                number_of=candidate.attempts + 1,
+                script=row["script"],
+                list_name=row["list_name"],
+                assigned=assigned,
+            )
+            return one if await _write(db, campaign, lease.owner, pbx, [one], now) else BEING_CALLED
+
+    def next_number(self, row: Any) -> Candidate:
+        """A contact's row with the number of it that is dialed next."""
+        return _candidate(row, self._zones_of)
 
     async def anybody(self, campaign: Campaign, now: datetime) -> bool:
         """Whether there is a contact who might be called now; the law has not been asked but for the hours."""
         async with self._pool().acquire() as db:
-            groups = list(await self._open_groups(db, campaign, now))
+            groups = await self._open_groups(db, campaign, now)
             self.forget(campaign.id)
-            for list_id, priorities in (await self._priorities(db, campaign.id)).items():
-                for priority in priorities:
-                    if await db.fetchval(ANYBODY, list_id, priority, groups, now):
-                        return True
-        return False
+            return await _anybody(db, await self._lists(db, campaign.id), groups, now)
 
     def forget(self, campaign: int) -> None:
         """Looks again at which lists and priorities there are."""
@@ -274,10 +395,21 @@ class Claims:
             )
 
 
-TAKE = """
-    SELECT c.id, c.list_id, l.version AS list_version, l.name AS list_name, l.script, c.e164, c.other_numbers,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Attempts written, how many contacts were looked at, and whether some were not because nobody is free for them."""
+
+    attempts: Sequence[Claimed] = ()
+    looked_at: int = 0
+    passed_over: bool = False
+
+
+COLUMNS = """c.id, c.list_id, l.version AS list_version, l.name AS list_name, l.script, c.e164, c.other_numbers,
            c.dead_numbers, c.turn, c.zone_group, c.name, c.person, c.language, c.account_id, c.attempts, c.data,
-           z.country, z.region, z.zones
+           z.country, z.region, z.zones"""
+
+TAKE = f"""
+    SELECT {COLUMNS}
       FROM unnest($3::integer[]) WITH ORDINALITY AS g (id, place)
      CROSS JOIN LATERAL (
            SELECT * FROM list_contacts o
@@ -286,11 +418,25 @@ TAKE = """
             ORDER BY o.not_before, o.id
             LIMIT $5
               FOR UPDATE SKIP LOCKED) c
-      JOIN call_lists l ON l.id = c.list_id AND l.active
+      JOIN call_lists l ON l.id = c.list_id AND l.active AND (l.settings -> 'assigned')::text IS NOT DISTINCT FROM $6
       JOIN zone_groups z ON z.id = c.zone_group
      LIMIT $5
+"""  # noqa: S608
+"""Stops at the last row that is wanted, so no more are locked; one range of the index for each zone group. Nothing of a list
+that is assigned to others than was thought ($6): it is looked at again in a moment."""
+
+TAKE_ONE = f"""
+    SELECT {COLUMNS}, c.why, nullif(c.not_before, '-infinity') AS not_before, l.quota_until,
+           (l.settings -> 'assigned')::text AS assigned
+      FROM list_contacts c JOIN call_lists l ON l.id = c.list_id AND l.active JOIN zone_groups z ON z.id = c.zone_group
+     WHERE c.id = $1 AND l.campaign_id = $2 AND c.state = 'open'
+       FOR UPDATE OF c SKIP LOCKED
+"""  # noqa: S608
+
+STANDS = """
+    SELECT c.state, c.why FROM list_contacts c JOIN call_lists l ON l.id = c.list_id AND l.active
+     WHERE c.id = $1 AND l.campaign_id = $2
 """
-"""Stops at the last row that is wanted, so no more are locked; one range of the index for each zone group."""
 
 ANYBODY = """
     SELECT EXISTS (
@@ -316,10 +462,37 @@ PRIORITIES = """
                    AND c.priority < cells.priority)
           FROM cells WHERE priority IS NOT NULL
     )
-    SELECT DISTINCT list_id, list_priority, priority FROM cells WHERE priority IS NOT NULL
-     ORDER BY list_priority DESC, list_id, priority DESC
+    SELECT DISTINCT c.list_id, c.list_priority, c.priority, (l.settings -> 'assigned')::text AS assigned
+      FROM cells c JOIN call_lists l ON l.id = c.list_id WHERE c.priority IS NOT NULL
+     ORDER BY c.list_priority DESC, c.list_id, c.priority DESC
 """
 """Leaps from priority to priority in the index: reads as many entries as there are different ones."""
+
+
+async def _holds(db: PoolConnection, lease: Lease) -> bool:
+    """Whether the lease still holds; shared, so that nobody takes it over before this transaction has ended."""
+    return bool(
+        await db.fetchval(
+            """
+            SELECT true FROM campaign_leases
+             WHERE campaign_id = $1 AND owner = $2 AND token = $3 AND until > now() FOR SHARE
+            """,
+            lease.campaign,
+            lease.owner,
+            lease.token,
+        )
+    )
+
+
+async def _anybody(
+    db: PoolConnection, lists: Mapping[int, Cell], groups: Collection[int], now: datetime
+) -> bool:
+    """Whether there is an open contact on these lists whose time has come."""
+    for list_id, cell in lists.items():
+        for priority in cell.priorities:
+            if await db.fetchval(ANYBODY, list_id, priority, list(groups), now):
+                return True
+    return False
 
 
 def _candidate(row: Any, zones_of: Callable[[str], tuple[str, ...]]) -> Candidate:

@@ -1,4 +1,4 @@
-"""What agents ask of campaigns that they dial themselves: the next contact, call it, skip it."""
+"""What agents ask of campaigns that they dial themselves: the next contact, call it, skip it; look through them and pick."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from cti.campaigns import OfferView
+from cti.campaigns import ContactsToCall, OfferView
 from cti.command_refusals import NOTHING_DONE, refusing
 from cti.commands import Commands
 from cti.people import Actor, Role
 from cti.plain_text import Plain
+from dialer.calling.picking import Place, Wanted
 from dialer.calling.preview import PreviewDesk
 
 AGENTS = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN)
@@ -41,6 +42,24 @@ class NextOf(BaseModel):
     campaign: int | None = Field(default=None, ge=1, lt=1 << 62)
 
 
+class Searched(Wanted):
+    """Which contacts of which campaign in mode manual; of the one with the highest priority if left out."""
+
+    campaign: int | None = Field(default=None, ge=1, lt=1 << 62)
+    limit: int = Field(default=20, ge=1, le=50)
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}-[0-9]{1,18}$")] | None = Field(
+        default=None, description="`next` of the page before"
+    )
+
+
+class Picked(BaseModel):
+    """Which contact: the `contact` of campaign.contacts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    contact: int = Field(ge=1, lt=1 << 62)
+
+
 def add_campaign_commands(commands: Commands, *, desk: PreviewDesk) -> None:
     """Registers `campaign.*`."""
 
@@ -56,6 +75,34 @@ def add_campaign_commands(commands: Commands, *, desk: PreviewDesk) -> None:
         with refusing(away=NOTHING_DONE):
             return await desk.next(actor.login, args.campaign)
 
+    async def contacts(actor: Actor, args: Searched) -> ContactsToCall:
+        after = Place.of(args.cursor) if args.cursor else Place()
+        with refusing(away=NOTHING_DONE):
+            return await desk.search(actor.login, args.campaign, args, after, args.limit)
+
+    async def pick(actor: Actor, args: Picked) -> OfferView:
+        with refusing(away=NOTHING_DONE):
+            return await desk.pick(actor.login, args.contact)
+
+    commands.add(
+        "campaign.contacts",
+        Searched,
+        contacts,
+        summary="Look through the contacts that you may pick, in mode manual; each with what the law says of it now.",
+        result=ContactsToCall,
+        roles=AGENTS,
+        lane="work",
+    )
+    commands.add(
+        "campaign.pick",
+        Picked,
+        pick,
+        summary="Call this contact, in mode manual: your own phone first; answered once that rings.",
+        result=OfferView,
+        roles=AGENTS,
+        lane="work",
+        limit=LIMIT,
+    )
     commands.add(
         "campaign.accept",
         OnOffer,

@@ -1,5 +1,5 @@
 """Campaigns that agents dial: in mode preview each free agent is shown a contact and calls, or skips with a reason; in mode
-manual they ask for the next one themselves.
+manual they ask for the next one themselves, or look through the contacts and pick one.
 
 A contact is claimed as by any campaign (`dialer.calling.claims`): the law is asked when it is offered and again when it is
 called, the attempt is written before, nobody is offered to two. The call is a click to dial: the agent's own phone first.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import structlog
 
-from cti.campaigns import OfferAccepted, OfferEnded, OfferMade, OfferView
+from cti.campaigns import ContactsToCall, OfferAccepted, OfferEnded, OfferMade, OfferView
 from cti.commands import CommandError
 from cti.database import AWAY
 from cti.facts import (
@@ -33,16 +33,22 @@ from cti.facts import (
     ConnectionCleared,
     Fact,
 )
+from cti.people import Agent
 from cti.tasks import again_and_again
 from cti.views import AgentView
 from dialer.attempts import Told
-from dialer.calling import attempt_store
+from dialer.call_lists.before_launch import Judge
+from dialer.calling import attempt_store, picking
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.claims import Claimed, Claims, Lease
+from dialer.calling.for_whom import ForOne
 from dialer.calling.hands import eligible
 from dialer.calling.live import Live, call_data, claimed, remembered
+from dialer.calling.picking import Place, Wanted
+from dialer.calling.standing import NO_CONTACT, NotClaimed
 from dialer.campaigns import NotPossible
 from dialer.candidate import Candidate
+from dialer.lists import may_call
 from dialer.management.settings import Campaign
 from dialer.verdict import Verdict
 
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BY_HAND = frozenset({"preview", "manual"})
+MANUAL = frozenset({"manual"})
 LOOKS = 1.0
 OFFERED = 60.0
 """Seconds between two looks, and that an offer stands."""
@@ -109,8 +116,10 @@ class PreviewDesk:
         healthy: Callable[[], bool],
         claims: Claims,
         check: Checks,
+        judge: Judge,
         campaigns: Callable[[], Iterable[Campaign]],
         agents: Callable[[], Iterable[AgentView]],
+        person: Callable[[str], Agent | None],
         team_name: Callable[[str | None], str],
         pbx_of: Callable[[Campaign], str],
         call: Callable[[str, str, str], Awaitable[str]],
@@ -120,9 +129,10 @@ class PreviewDesk:
         owner: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`call(pbx, agent, number)` calls a contact for an agent and gives back the call's id, or raises CommandError."""
-        self._pool, self._claims, self._check = pool, claims, check
-        self._campaigns, self._agents, self._team_name = campaigns, agents, team_name
+        """`call(pbx, agent, number)` calls a contact for an agent and gives back the call's id, or raises CommandError.
+        `check` is the law in a claim, `judge` the law asked without one; `person`: who works under a login."""
+        self._pool, self._claims, self._check, self._judge = pool, claims, check, judge
+        self._campaigns, self._agents, self._person, self._team_name = campaigns, agents, person, team_name
         self._pbx_of, self._call, self._view, self._set_data = pbx_of, call, view, set_data
         self._publish, self._owner, self._now = publish, owner, now
         self._offers: dict[str, _Offer] = {}  # by agent
@@ -146,24 +156,32 @@ class PreviewDesk:
         """The agent calls the contact. Raises NotPossible where the law or the agent's state does not allow it any more,
         CommandError where the call cannot be made, or what the database raises; the contact waits again then."""
         offer = self._of(agent, id, "offered")
-        state = next((one.state for one in self._agents() if one.agent == agent), None)
-        if state is not AgentState.READY:
-            raise NotPossible("wrong_state", f"you are {state or 'not logged on'}: be ready, then accept")
+        self._is_ready(agent)
         offer.held = True
         try:
             await self._still_allowed(offer)
-            self._put(offer, state="calling", until=None)
-            self._publish([OfferAccepted(at=self._now(), offer=id, agent=agent, view=offer.view)])
-            try:
-                call = await self._call(offer.live.pbx, agent, offer.live.e164)
-            except CommandError as error:
-                wrong_number = error.code == "no_such_target"
-                await self._take_back(offer, "no_such_number" if wrong_number else "not_possible")
-                if wrong_number:
-                    await self._put_away(offer, "blocked", error.message)
-                raise
+            return await self._dial(offer)
         finally:
             offer.held = False
+
+    def _is_ready(self, agent: str) -> None:
+        state = next((one.state for one in self._agents() if one.agent == agent), None)
+        if state is not AgentState.READY:
+            raise NotPossible("wrong_state", f"you are {state or 'not logged on'}: be ready, then call")
+
+    async def _dial(self, offer: _Offer) -> OfferView:
+        """Calls the contact of an offer that is held; raises as `accept`."""
+        agent, id = offer.view.agent, offer.view.offer
+        self._put(offer, state="calling", until=None)
+        self._publish([OfferAccepted(at=self._now(), offer=id, agent=agent, view=offer.view)])
+        try:
+            call = await self._call(offer.live.pbx, agent, offer.live.e164)
+        except CommandError as error:
+            wrong_number = error.code == "no_such_target"
+            await self._take_back(offer, "no_such_number" if wrong_number else "not_possible")
+            if wrong_number:
+                await self._put_away(offer, "blocked", error.message)
+            raise
         self._put(offer, call=call)
         self._of_call[call] = offer
         with suppress(*AWAY):  # only what the agent says of the call hangs on it
@@ -183,6 +201,7 @@ class PreviewDesk:
         offer.held = True
         try:
             await self._claims.withdraw([id])
+            self._claims.forget(offer.campaign.id)
             await self._put_away(offer, "open" if later else "skipped", f"{agent}: {reason}")
         finally:
             offer.held = False
@@ -203,18 +222,71 @@ class PreviewDesk:
         priority. Raises NotPossible."""
         if agent in self._offers:
             raise NotPossible("wrong_state", "you have a contact already: call it, or skip it with a reason")
+        for one in self._mine(agent, campaign, BY_HAND):
+            if await self._offer(one, agent):
+                return self._offers[agent].view
+        raise NotPossible("nobody_to_call", "there is nobody to be called now: try again later")
+
+    def _mine(self, agent: str, campaign: int | None, modes: frozenset[str]) -> list[Campaign]:
+        """The running campaigns of these modes that this agent dials for, or just this one of them; raises NotPossible where
+        there is none."""
         view = next((one for one in self._agents() if one.agent == agent), None)
         mine = [
             one
             for one in self._running()
-            if campaign in (None, one.id) and view is not None and eligible(view, one, self._team_name)
+            if one.mode in modes
+            and campaign in (None, one.id)
+            and view is not None
+            and eligible(view, one, self._team_name)
         ]
         if not mine:
-            raise NotPossible("no_such_campaign", "no campaign that agents dial is running for you")
-        for one in mine:
-            if await self._offer(one, agent):
-                return self._offers[agent].view
-        raise NotPossible("nobody_to_call", "there is nobody to be called now: try again later")
+            what = (
+                "that agents dial" if modes is BY_HAND else "in which agents pick whom to call (mode manual)"
+            )
+            raise NotPossible("no_such_campaign", f"no campaign {what} is running for you")
+        return mine
+
+    async def search(
+        self, agent: str, campaign: int | None, wanted: Wanted, after: Place, limit: int
+    ) -> ContactsToCall:
+        """Contacts that this agent may pick, of a campaign in mode manual or of the one with the highest priority; those
+        after a place. Raises NotPossible."""
+        one, now = self._mine(agent, campaign, MANUAL)[0], self._now()
+        lists = await picking.lists_for(self._pool(), one.id, self._person(agent))
+        rows, more = await picking.search(self._pool(), lists, wanted, after, limit, now)
+        items = await picking.judged(rows, one.id, self._judge, self._claims.next_number, now)
+        return ContactsToCall(campaign=one.id, items=items, next=more.text if more is not None else None)
+
+    async def pick(self, agent: str, contact: int) -> OfferView:
+        """The agent calls this contact of a campaign in mode manual. Raises NotPossible, also where somebody else is calling
+        them or the law says no, and as `accept`; the contact is then as it was, or put off with the law's reason."""
+        if agent in self._offers:
+            raise NotPossible("wrong_state", "you have a contact already: call it, or skip it with a reason")
+        self._is_ready(agent)
+        mine = {one.id: one for one in self._mine(agent, None, MANUAL)}
+        id = await self._pool().fetchval(
+            "SELECT l.campaign_id FROM list_contacts c JOIN call_lists l ON l.id = c.list_id WHERE c.id = $1",
+            contact,
+        )
+        if id not in mine:
+            raise NotPossible(NO_CONTACT.code, NO_CONTACT.says)
+        lease, pbx = await self._lease(mine[id])
+        if lease is None:
+            raise NotPossible("not_here", "another server sees to this campaign: try again in a moment")
+        reach = ForOne(self._person(agent))
+        one = await self._claims.pick(mine[id], lease, contact, now=self._now(), pbx=pbx, reach=reach)
+        if isinstance(one, NotClaimed):
+            raise NotPossible(one.code, one.says)
+        offer = await self._make(mine[id], one, pbx, agent)
+        if offer is None:
+            raise NotPossible(
+                "wrong_state", "you have another contact by now: call it, or skip it with a reason"
+            )
+        offer.held = True
+        try:
+            return await self._dial(offer)
+        finally:
+            offer.held = False
 
     def _of(self, agent: str, id: str, state: str) -> _Offer:
         offer = self._offers.get(agent)
@@ -277,13 +349,24 @@ class PreviewDesk:
         agents = [
             one for one in self._agents() if one.state is AgentState.READY and one.agent not in self._offers
         ]
+        for id in running.keys() & self._leases.keys() if agents else ():
+            await self._claims.look(id)
         for agent in agents:
             if self._not_before.get(agent.agent, now) > now:
                 continue
             for campaign in running.values():
                 mine = campaign.mode == "preview" and eligible(agent, campaign, self._team_name)
-                if mine and await self._offer(campaign, agent.agent):
+                if (
+                    mine
+                    and self._has_list(agent.agent, campaign.id)
+                    and await self._offer(campaign, agent.agent)
+                ):
                     break
+
+    def _has_list(self, agent: str, campaign: int) -> bool:
+        """Whether the campaign has contacts on a list that this agent may call, as far as is known."""
+        lists, person = self._claims.assigned(campaign), self._person(agent)
+        return lists is None or any(may_call(assigned, person) for assigned in lists)
 
     async def _hold(self, campaign: Campaign) -> None:
         """Takes or renews the campaign's lease; settles first what a server that died has left."""
@@ -311,21 +394,32 @@ class PreviewDesk:
             live.done = True
             self._writer.note(live)
         await self._claims.withdraw(never)
+        self._claims.forget(campaign.id)
 
     async def _offer(self, campaign: Campaign, agent: str) -> bool:
-        """Offers the agent the campaign's next contact; False if there is none."""
-        if campaign.id not in self._leases:
-            await self._hold(campaign)
-        lease, pbx = self._leases.get(campaign.id), self._pbx_of(campaign)
-        if lease is None or not pbx:
+        """Offers the agent the campaign's next contact that they may call; False if there is none."""
+        lease, pbx = await self._lease(campaign)
+        if lease is None:
             return False
-        claim = await self._claims.claim(campaign, lease, 1, now=self._now(), pbx=pbx)
+        reach = ForOne(self._person(agent))
+        claim = await self._claims.claim(campaign, lease, 1, now=self._now(), pbx=pbx, reach=reach)
         if not claim.attempts:
             return False
-        (one,) = claim.attempts
-        if agent in self._offers:  # two at once: the other was first
+        await self._make(campaign, claim.attempts[0], pbx, agent)
+        return True
+
+    async def _lease(self, campaign: Campaign) -> tuple[Lease | None, str]:
+        """The right to claim for the campaign, if it is to be had and there is a PBX to call by; and that PBX."""
+        if campaign.id not in self._leases:
+            await self._hold(campaign)
+        pbx = self._pbx_of(campaign)
+        return (self._leases.get(campaign.id) if pbx else None), pbx
+
+    async def _make(self, campaign: Campaign, one: Claimed, pbx: str, agent: str) -> _Offer | None:
+        """What was claimed is the agent's offer; given back and None where they have got another one meanwhile."""
+        if agent in self._offers:
             await self._claims.withdraw([one.id])
-            return True
+            return None
         live = claimed(campaign, one, pbx, "", "", asyncio.get_running_loop().time())
         live.slot = False
         view = OfferView(
@@ -344,9 +438,9 @@ class PreviewDesk:
             attempt=one.number_of,
             data={name: str(value)[:512] for name, value in list(one.candidate.data.items())[:20]},
         )
-        self._offers[agent] = _Offer(campaign, one, live, view)
+        offer = self._offers[agent] = _Offer(campaign, one, live, view)
         self._publish([OfferMade(at=self._now(), offer=one.id, agent=agent, view=view)])
-        return True
+        return offer
 
     def _put(self, offer: _Offer, **changes: object) -> None:
         offer.view = msgspec.structs.replace(offer.view, **changes)
@@ -356,6 +450,7 @@ class PreviewDesk:
         offer.held = True
         try:
             await self._claims.withdraw([offer.view.offer])
+            self._claims.forget(offer.campaign.id)
         finally:
             offer.held = False
         self._end(offer, reason)

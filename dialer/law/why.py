@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cti.frozen import Frozen
+from cti.people import Agent
+from cti.users import load_directory
+from dialer.call_lists.whose import FOR_NOBODY, callers, settings_of
 from dialer.candidate import candidate_of
 from dialer.compliance import judge
 from dialer.law.consents import ConsentWord, words_of
@@ -16,6 +19,7 @@ from dialer.law.do_not_call import DoNotCallEntry, RegisterEdition, entries_of, 
 from dialer.law.evidence import AttemptEvidence, attempts_to
 from dialer.law.known import known_for
 from dialer.law.profiles import Profile, TooLoose, tighten
+from dialer.lists import assigned_of
 from dialer.management.settings import CampaignSettings
 from dialer.verdict import Verdict
 
@@ -117,9 +121,10 @@ async def why(
     entries = await entries_of(db, e164)
     rows = await db.fetch(
         """SELECT k.*, CASE WHEN isfinite(k.not_before) THEN k.not_before END AS waits_until, l.name AS list_name,
-                  l.active, l.version AS list_version, z.country, z.region, z.zones,
+                  l.active, (l.settings -> 'assigned')::text AS assigned, l.version AS list_version,
+                  z.country, z.region, z.zones,
                   c.id AS campaign_id, c.name AS campaign_name, c.state AS campaign_state, c.state_why, c.profile,
-                  c.settings AS campaign_settings
+                  c.mode AS campaign_mode, c.settings AS campaign_settings
            FROM (SELECT * FROM list_contacts WHERE e164 = $1
                  UNION
                  SELECT * FROM list_contacts WHERE other_numbers @> ARRAY[$1::text] AND other_numbers <> '{}') k
@@ -131,7 +136,9 @@ async def why(
         MOST_CONTACTS,
     )
     past = at < now
-    contacts = [await _contact(db, row, e164, at, past, profiles()) for row in rows]
+    for_some = any(not assigned_of(row["assigned"]).to_all for row in rows)
+    agents = (await load_directory(db))[0] if for_some else []
+    contacts = [await _contact(db, row, e164, at, past, profiles(), agents) for row in rows]
     attempts = await attempts_to(db, e164)
     persons = {row["person"] for row in rows if row["person"]}
     words = {word.id: word for word in await words_of(db, number=e164)}
@@ -150,7 +157,13 @@ async def why(
 
 
 async def _contact(
-    db: Queryable, row: Any, e164: str, at: datetime, past: bool, profiles: Mapping[str, Profile]
+    db: Queryable,
+    row: Any,
+    e164: str,
+    at: datetime,
+    past: bool,
+    profiles: Mapping[str, Profile],
+    agents: Collection[Agent],
 ) -> ContactWhy:
     steps: list[CheckStep] = []
     verdict: Judged | None = None
@@ -166,6 +179,13 @@ async def _contact(
         running = row["campaign_state"] in ("running", "draining")
         because = f": {row['state_why']}" if row["state_why"] else ""
         step("campaign", running, f"the campaign {row['campaign_name']} is {row['campaign_state']}{because}")
+    assigned = assigned_of(row["assigned"])
+    if row["campaign_id"] is not None:
+        settings = settings_of(row["campaign_settings"])
+        some = callers(assigned, row["campaign_mode"], settings, agents)
+        if some is not None:
+            many = f"the list is assigned to {assigned.told()}: {some} of the campaign's agents"
+            step("assigned", some > 0, many if some else FOR_NOBODY.format(assigned.told()))
     state, reason = row["state"], f": {row['why']}" if row["why"] else ""
     step(
         "contact",

@@ -213,10 +213,14 @@ def remove(campaign: Which, url: Url = HERE, login: Who = None) -> None:
 def _step(campaign: str, step: str, why: str, url: str, login: str | None, json: bool) -> None:
     async def do(server: Server) -> Any:
         id = (await server.find(campaign))["id"]
-        return await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        done = await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
+        before = await server.ask("GET", f"/campaigns/{id}/obstacles") if step == "start" else {}
+        return done, before.get("warnings", [])
 
-    told = run(url, login, do)
+    told, warnings = run(url, login, do)
     _done(told, json, f"{told['view']['name']} is {told['view']['state']}.")
+    for one in warnings if not json else ():
+        _lines([f"Mind: {one['says']}"])
 
 
 @campaigns.command()
@@ -297,6 +301,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
             "why": now["why"],
             "budget": now["budget"],
             "obstacles": found["items"],
+            "warnings": found["warnings"],
         }
 
     told = run(url, login, ask)
@@ -308,6 +313,7 @@ def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False)
         lines += ["What keeps it from starting:", *(f"  - {one['says']}" for one in told["obstacles"])]
     elif told["state"] not in ("running", "draining"):
         lines.append("Nothing keeps it from starting.")
+    lines += [f"Mind: {one['says']}" for one in told["warnings"]]
     _lines(lines)
 
 
@@ -379,6 +385,34 @@ def report(
         from dialer.management.screen import table
 
         _lines(table(told["items"]) or ["Nothing in that time."])
+
+
+@campaigns.command()
+def detection(
+    campaign: Which,
+    first: Annotated[
+        str, typer.Option("--from", help="A day or moment: 2026-10-25, 2026-10-25T09:15.")
+    ] = "today",
+    last: Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")] = None,
+    tz: Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Show how the detection of answering machines does, and what became of the messages left on them."""
+
+    async def ask(server: Server) -> Any:
+        id = (await server.find(campaign))["id"]
+        query = {"from": first} | ({"to": last} if last else {}) | ({"tz": tz} if tz else {})
+        return await server.ask("GET", f"/campaigns/{id}/detection", query=query)
+
+    told = run(url, login, ask)
+    if json:
+        show_json(told)
+    else:
+        from dialer.management.screen import detection_told
+
+        _lines(detection_told(told))
 
 
 @campaigns.command()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import msgspec
 
+from cti.people import Agent
 from dialer.campaigns import ListNow, NotPossible, Record, Schedule, Step, campaign_of
-from dialer.management.settings import Campaign, CampaignState
+from dialer.lists import assigned_of, whose
+from dialer.management.settings import Campaign, CampaignSettings, CampaignState
 from routing.hours import Span
 
 if TYPE_CHECKING:
@@ -153,17 +155,29 @@ async def under_way(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, in
     return found
 
 
-async def lists_of(db: Queryable, id: int) -> tuple[ListNow, ...]:
-    """The campaign's lists, those asked first first, and how many may still be called."""
+async def lists_of(
+    db: Queryable, id: int, settings: CampaignSettings, agents: Collection[Agent]
+) -> tuple[ListNow, ...]:
+    """The campaign's lists, those asked first first, and how many may still be called. `agents`: who works here."""
     rows = await db.fetch(
-        """SELECT l.id, l.name, l.active, n.contacts, n.open
+        """SELECT l.id, l.name, l.active, n.contacts, n.open, (l.settings -> 'assigned')::text AS assigned
              FROM call_lists l,
                   LATERAL (SELECT count(*) AS contacts, count(*) FILTER (WHERE state IN ('open', 'in_hand')) AS open
                              FROM list_contacts c WHERE c.list_id = l.id) AS n
             WHERE l.campaign_id = $1 ORDER BY l.priority DESC, l.id""",
         id,
     )
-    return tuple(ListNow(**dict(row)) for row in rows)
+    return tuple(_list_now(row, settings, agents) for row in rows)
+
+
+def _list_now(row: Any, settings: CampaignSettings, agents: Collection[Agent]) -> ListNow:
+    values = dict(row)
+    assigned = assigned_of(values.pop("assigned"))
+    if assigned.to_all:
+        return ListNow(**values)
+    theirs, others = whose(assigned, settings, agents)
+    on_hook = sum(not agent.off_hook for agent in others)
+    return ListNow(**values, assigned=assigned.told(), theirs=len(theirs), others=on_hook)
 
 
 async def contacts_of(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, int]]:
