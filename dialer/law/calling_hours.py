@@ -28,8 +28,9 @@ class UnknownZone(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hours:
-    """Whether somebody may be called at a moment. `until`: when it closes; `again`: when what is closed opens, None if
-    that is not in sight. `says`: why, in local times. `holiday`: the one that closes it, "" if none does."""
+    """Whether somebody may be called at a moment. `until`: when it closes, tomorrow night at the latest; `again`: when what
+    is closed opens, None if that is not in sight. `says`: why, in local times. `holiday`: the one that closes it, "" if none
+    does."""
 
     open: bool
     says: str
@@ -50,7 +51,8 @@ def hours_at(
     now = now.astimezone(UTC)
     until: datetime | None = None
     for zone in zones:
-        inside = next((i for i in _around(profile, country, region, zone, now) if i[0] <= now < i[1]), None)
+        around = _merged(_around(profile, country, region, zone, now))
+        inside = next((i for i in around if i[0] <= now < i[1]), None)
         if inside is None:
             holiday = _holiday_of(profile, country, region, now.astimezone(_zone(zone)).date())
             again = opens_next(profile, country, region, zones, now) if ahead else None
