@@ -335,10 +335,13 @@ class RouteAsked(ChannelRecord, frozen=True, gc=False):
 
 class DialerTold(ChannelRecord, frozen=True, gc=False):
     """UserEvents CtiAmd and CtiDialer from the dialplan: how a customer whom the dialer has called fares. `what`: amd
-    (`value`: Asterisk's AMDSTATUS, or FAX), waiting (for an agent), message (is played now), opt_out (key pressed)."""
+    (`value`: Asterisk's AMDSTATUS, or FAX; `cause`: its AMDCAUSE), waiting (for an agent), message (is played now), opt_out
+    (key pressed); of a machine that is to hear a message: greeting (its end is waited for), no_pause (there was none), left
+    (`value`: PLAYBACKSTATUS). sound: whether a sound is there (`value`: PLAYBACKSTATUS)."""
 
     what: str
     value: str
+    cause: str = ""
 
 
 class OriginateEnded(Record, frozen=True, gc=False):
@@ -690,7 +693,8 @@ def _user_event(raw: bytes) -> Record | None:
         asked = (f["Channel"], ask, unescape(f.get("Dialed", ""))[:64], unescape(f.get("Caller", ""))[:64])
         return RouteAsked(_at(f), uniqueid, f.get("Linkedid", uniqueid), *asked)
     if named[1] == b"CtiAmd":
-        return DialerTold(_at(f), uniqueid, f.get("Linkedid", uniqueid), "amd", f.get("Status", "")[:32])
+        said, cause = f.get("Status", "")[:32], f.get("AmdCause", "")[:60]
+        return DialerTold(_at(f), uniqueid, f.get("Linkedid", uniqueid), "amd", said, cause)
     if named[1] == b"CtiDialer":
         linkedid, what = f.get("Linkedid", uniqueid), f.get("Is", "")[:32]
         return DialerTold(_at(f), uniqueid, linkedid, what, f.get("Value", "")[:32])

@@ -35,7 +35,9 @@ class CampaignView(Frozen, frozen=True, gc=False, kw_only=True):
 
 class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     """What attempts came to; times in seconds. `answered`: somebody or a machine picked up; `live`: people did; `connected`
-    to an agent; `abandoned`: people for whom no agent was there in time. `in_flight`: not over yet."""
+    to an agent; `abandoned`: people for whom no agent was there in time, as the law counts them: `late`, an agent came after
+    the wait, and `nobody`, none did. `amd_errors`: people taken for machines, as estimated, where the law counts them: lost
+    too, and live answers. `in_flight`: not over yet."""
 
     attempts: int = 0
     in_flight: int = 0
@@ -43,6 +45,9 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     live: int = 0
     connected: int = 0
     abandoned: int = 0
+    late: int = 0
+    nobody: int = 0
+    amd_errors: float = 0.0
     machines: int = 0
     opted_out: int = 0
     conversions: int = 0
@@ -56,9 +61,10 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     by stage (committed, dialed, ringing, answered, connected), `lines` all of them; `today` since midnight and
     `last_half_hour`, by when calls were placed. `contacts` of its lists by state.
 
-    `live` answers in the window of the law, `lost` of them (also those connected too late, and people taken for machines
-    where the law counts them), a share of `cap` being allowed: `may_be_lost` more may be, until `until`, when that changes
-    by time alone; `budget` says so in words. `pace`: calls asked for in the last minute, and `why` so many.
+    `live` answers in the window of the law, `lost` of them: connected too `late`, to `nobody`, and on top `amd_errors`,
+    people taken for machines where the law counts them (live answers too, but not in `live`). A share of `cap` being
+    allowed, `may_be_lost` more may be, until `until`, when that changes by time alone; `budget` says so in words. `pace`:
+    calls asked for in the last minute, and `why` so many.
     """
 
     campaign: int
@@ -71,6 +77,9 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     last_half_hour: CampaignSums
     live: int
     lost: float
+    late: int
+    nobody: int
+    amd_errors: float
     cap: float
     may_be_lost: int
     until: datetime | None

@@ -46,8 +46,12 @@ class DatabaseUnavailable(Exception):
         self.passing = passing
 
 
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseUnavailable, OSError)
-"""What a database raises that cannot do what was asked now: TimeoutError is an OSError."""
+AWAY = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(DatabaseUnavailable, OSError),
+)
+"""What a database raises that cannot do what was asked now: TimeoutError is an OSError; asyncpg calls a connection that is
+ended in the middle of a question an internal error."""
 
 
 class MigrationFailed(Exception):

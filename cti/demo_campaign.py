@@ -45,6 +45,7 @@ def profile_folder(folder: Path) -> Path:
         "rest_after_abandoned": "hours = 0\n",
         "rest_after_machine": "hours = 0\n",
         "amd": "usual = false\n",
+        "machine_message": 'allowed = "always"\n',
         "consent": "needed = false\n",
         "do_not_call": "registers = []\nscrub_days = 31\nconsent_overrides = true\n",
         "records": "keep_days = 30\n",

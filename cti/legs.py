@@ -83,7 +83,10 @@ SPIES = "cti-spy-"
 LINES = "cti-line-"
 """How the ids begin of the open lines of agents who work off-hook (`cti.lines`): those are nobody's call either."""
 
-NOBODYS = (SPIES, LINES)
+SOUNDS = "cti-sound-"
+"""How the ids begin of channels by which it is asked whether a sound is there (`dialer.calling.sounds`)."""
+
+NOBODYS = (SPIES, LINES, SOUNDS)
 """How ids begin of channels that are in no call."""
 
 RIVALRY = 1.0

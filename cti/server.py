@@ -12,6 +12,7 @@ import functools
 import gc
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -377,7 +378,7 @@ class Server:
         return True
 
     def _channels_heard(self, pbx: str, record: Record) -> None:
-        self.dialing.dialer.hear_record(pbx, record)
+        self.dialing.hear_record(pbx, record)
         if type(record) in OF_SPIES:
             self.supervising.hear_record(record)
 
@@ -484,7 +485,21 @@ class Server:
     async def _customer_of(self, _actor: Actor, call: str) -> CalledCustomer:
         pbx = call.partition(":")[0]
         region = self._region_of(pbx) if pbx in self.settings.pbx else ""
-        return await customer_of(self.database.pool, call, region, self.pops.of_call(call))
+        found = await customer_of(self.database.pool, call, region, self.pops.of_call(call))
+        contact = await self.dialing.contact_of(call)
+        if contact is None:
+            return found
+        return replace(  # a campaign knows whom it has dialed, and where they live
+            found,
+            number=contact.e164,
+            name=found.name or contact.name,
+            account=found.account or contact.account,
+            zone=found.zone or contact.zone,
+        )
+
+    def _calls_back(self, call: str, call_back: int, by: str) -> None:
+        self._set_data(call, {"call_back": str(call_back)}, by)
+        self._tasks.spawn(self.dialing.calls_back(self.call_backs.live(call_back).call, call))
 
     async def _dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
         return await self.control.make(pbx, agent, lambda targets: targets.number(number))
@@ -669,7 +684,7 @@ class Server:
             works_on=self.whose_call.works_on,
             customer_of=self._customer_of,
             dial=self._dial_customer,
-            mark=lambda call, id, by: self._set_data(call, {"call_back": str(id)}, by),
+            mark=self._calls_back,
         )
         add_law_commands(
             self.commands,

@@ -48,6 +48,50 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Detail(StrEnum):
+    """What became of the message for an answering machine. `message_left`: played to its end; `message_cut`: the machine
+    hung up before its end; `message_unseen`: begun, and its end nobody saw; `gone_before`: it hung up before the message;
+    `no_pause`: its greeting did not end in time; `no_sound`: the PBX could not play it."""
+
+    LEFT = "message_left"
+    CUT = "message_cut"
+    UNSEEN = "message_unseen"
+    GONE_BEFORE = "gone_before"
+    NO_PAUSE = "no_pause"
+    NO_SOUND = "no_sound"
+
+
+class CountsAs(StrEnum):
+    """How the law counts an answer, the one definition of it: whatever tells of abandoned calls counts by this.
+
+    A live answer is one by a person. `in_time`: an agent was there within the wait that the profile gives (its rule
+    `answer_wait`, tightened by the campaign), or it is a call that a message is meant for; `early`: the person hung up
+    before the wait was over. Abandoned are two: `late`: an agent was there, but after the wait; `nobody`: none was, also
+    where the message was played, and where nobody saw how it went on. `machine`: no live answer, says the detection.
+    """
+
+    IN_TIME = "in_time"
+    EARLY = "early"
+    LATE = "late"
+    NOBODY = "nobody"
+    MACHINE = "machine"
+
+
+LOST = frozenset({CountsAs.LATE, CountsAs.NOBODY})
+"""Live answers that are abandoned calls; as `lost_answer` in the database."""
+
+HEARD_BEFORE = 0.8
+"""Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
+
+LEAST_AFTER_AMD = 0.3
+"""Seconds left to find an agent after AMD, where it took the whole wait."""
+
+
+def left_to_connect(wait: float, *, amd: bool) -> float:
+    """Seconds of the wait that are left to find an agent once a person is known to be there."""
+    return max(LEAST_AFTER_AMD, wait - HEARD_BEFORE) if amd else wait
+
+
 class Told(StrEnum):
     """What can be told of an attempt's call; in brackets what comes with it."""
 
@@ -58,6 +102,10 @@ class Told(StrEnum):
     DIAL_ENDED = "dial_ended"  # (DialStatus)
     ORIGINATE_ENDED = "originate_ended"  # (OriginateResponse Reason as text, "ok" for success)
     AMD = "amd"  # (AMDSTATUS)
+    AMD_CAUSE = "amd_cause"  # (AMDCAUSE)
+    GREETING = "greeting"  # of a machine that is to hear the message: its end is waited for
+    NO_PAUSE = "no_pause"  # (WAITSTATUS)
+    LEFT = "left"  # (PLAYBACKSTATUS)
     CONNECTED = "connected"  # (agent)
     AGENT_LEFT = "agent_left"
     NOBODY = "nobody"
@@ -162,13 +210,12 @@ class Attempt:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing that is still to come can change the outcome."""
+        """Whether nothing that is still to come can change the outcome. An Originate that failed is not enough: its answer
+        overtakes the events of a call that was over within milliseconds, and they say why."""
         at = self.at
         if Told.LOST in at or Told.REFUSED in at:
             return True
-        if Told.GONE in at:
-            return Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at
-        return self.over and Told.APPEARED not in at
+        return Told.GONE in at and (Told.DIAL_ENDED in at or Told.ORIGINATE_ENDED in at or Told.UP in at)
 
     @property
     def ended(self) -> float:
@@ -189,16 +236,42 @@ class Attempt:
 
     @property
     def machine(self) -> bool:
-        """Whether a machine or a fax was heard."""
-        return self.said.get(Told.AMD, "") in ("MACHINE", "FAX")
+        """Whether a machine or a fax was heard; a server that came later may only have seen what followed from it."""
+        if self.said.get(Told.AMD, "") in ("MACHINE", "FAX"):
+            return True
+        return any(what in self.at for what in (Told.GREETING, Told.NO_PAUSE, Told.LEFT))
+
+    @property
+    def detail(self) -> Detail | None:
+        """What became of the message for a machine; None where none was meant for it."""
+        at = self.at
+        if not self.machine:
+            return None
+        if Told.LEFT in at:
+            return Detail.LEFT if self.said.get(Told.LEFT) == "SUCCESS" else Detail.NO_SOUND
+        if Told.NO_PAUSE in at:
+            return Detail.NO_PAUSE
+        if Told.MESSAGE in at:
+            return Detail.CUT if Told.GONE in at else Detail.UNSEEN
+        return Detail.GONE_BEFORE if Told.GREETING in at else None
+
+    @property
+    def detected_in(self) -> float | None:
+        """Seconds from the answer until it was known who or what had answered; None where that was not looked for."""
+        up, known = self.at.get(Told.UP), self.at.get(Told.AMD)
+        return max(0.0, known - up) if up is not None and known is not None else None
 
     @property
     def greeted(self) -> float | None:
-        """When the wait for an agent began: at the answer, with detection when it knew that it was a person."""
+        """When the wait for an agent began: at the answer, with detection at the end of the greeting, once it is known that
+        it is a person."""
         up = self.at.get(Told.UP)
         if up is None or self.machine:
             return None
-        return self.at.get(Told.AMD) if self.amd else up
+        if not self.amd:
+            return up
+        known = self.at.get(Told.AMD)
+        return max(up, known - HEARD_BEFORE) if known is not None else None
 
     @property
     def waited(self) -> float | None:
@@ -210,6 +283,27 @@ class Attempt:
             return max(0.0, self.at[Told.CONNECTED] - since)
         ends = [self.at[what] for what in (Told.NOBODY, Told.GONE, Told.LOST) if what in self.at]
         return max(0.0, min(ends) - since) if ends else None
+
+    @property
+    def counts_as(self) -> CountsAs | None:
+        """How the law counts it; None if nobody has answered, and until that is decided."""
+        at = self.at
+        if Told.UP not in at or self.said.get(Told.AMD) == "FAX":
+            return None
+        if self.machine:
+            return CountsAs.MACHINE
+        if Told.CONNECTED in at:
+            since = self.greeted if self.greeted is not None else at[Told.UP]
+            return CountsAs.LATE if at[Told.CONNECTED] - since > self.wait else CountsAs.IN_TIME
+        if self.alone:
+            return CountsAs.IN_TIME if Told.MESSAGE in at else CountsAs.EARLY if self.over else None
+        if Told.NOBODY in at or Told.MESSAGE in at:
+            return CountsAs.NOBODY
+        if not self.over:
+            return None
+        waited = self.waited
+        in_time = Told.GONE in at and (waited is None or waited < self.wait)
+        return CountsAs.EARLY if in_time else CountsAs.NOBODY
 
     def outcome(self) -> Outcome:
         """What became of it, from all that was told; asked once it is over."""
@@ -230,11 +324,8 @@ class Attempt:
 
     def _of_answer(self) -> Outcome:
         at = self.at
-        match self.said.get(Told.AMD, ""):
-            case "MACHINE":
-                return Outcome.MACHINE
-            case "FAX":
-                return Outcome.FAX
+        if self.machine:
+            return Outcome.FAX if self.said.get(Told.AMD) == "FAX" else Outcome.MACHINE
         if self.alone:
             return Outcome.ANSWERED
         if Told.NOBODY in at:

@@ -137,7 +137,8 @@ class ListNow:
 class Surroundings:
     """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
     `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
-    such profile. `law`: what the settings come to under the profile."""
+    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say. `missing_sounds`:
+    sounds of its settings that the PBX says it has not."""
 
     pbxs: frozenset[str]
     queue_known: bool
@@ -149,6 +150,8 @@ class Surroundings:
     lists: tuple[ListNow, ...]
     unlawful: tuple[str, ...] | None = ()
     message_needed: bool = False
+    amd_usual: bool = False
+    missing_sounds: tuple[str, ...] = ()
 
 
 def pbx_of(settings: CampaignSettings, pbxs: Iterable[str]) -> str:
@@ -241,10 +244,14 @@ def _law(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
         for says in there.unlawful:
             yield "against_the_law", says
     settings = campaign.settings
-    if settings.amd_drop_message and not settings.amd:
-        yield "no_amd", "amd_drop_message leaves machines a message, but none is looked for: set `amd` too"
-    if settings.amd_drop_message and settings.message is None:
-        yield "no_message", "amd_drop_message leaves machines a message and there is none: set `message`"
+    detects = settings.amd if "amd" in settings.model_fields_set else there.amd_usual
+    if settings.machine_message is not None and not detects:
+        yield "no_amd", "machine_message is for answering machines, but none is looked for: set `amd` too"
+    for name in there.missing_sounds:
+        yield (
+            "no_sound",
+            f"the PBX has no sound {name} in its language, nor in English: copy {name}.wav into its sounds folder",
+        )
     if (
         there.message_needed
         and settings.message is None

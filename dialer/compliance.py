@@ -47,11 +47,20 @@ class ConsentState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Promised:
+    """Somebody has promised to call them at a time. `keeper`: which agent, or which team."""
+
+    due: datetime
+    keeper: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
     """What is known of a number and its person at a moment, for one campaign.
 
     `attempts_*`: when attempts were made within 30 days, the newest first. `editions`: the date of the edition of each
-    national register that is loaded. `under_way`: the number, or another of the person, is being called.
+    national register that is loaded. `under_way`: the number, or another of the person, is being called. `promised`: they
+    are called back by somebody, the latest such promise.
     """
 
     mode: str = "predictive"
@@ -64,6 +73,7 @@ class Known:
     last_abandoned: datetime | None = None
     last_machine: datetime | None = None
     under_way: bool = False
+    promised: Promised | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +88,9 @@ class ZoneGroup:
 
 SOON = timedelta(minutes=10)
 """After this a number is looked at again that is being called now."""
+
+KEPT_BY = timedelta(minutes=15)
+"""After a call back is due: it is looked again whether it was kept."""
 
 LOADED = timedelta(minutes=15)
 """After this it is looked again whether an edition of a register has been loaded."""
@@ -116,6 +129,10 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
             steps, "attempts_per_person", profile.per_person, known.attempts_of_person, "person", source, now
         )
     _rests(steps, profile, known, now)
+    if known.promised is not None:
+        says = f"{known.promised.keeper} has promised to call back on {_moment(known.promised.due)}: kept or cancelled first"
+        again = max(known.promised.due, now) + KEPT_BY
+        steps.add("promised", False, says, "who was promised a call gets that call", again)
     if known.under_way:
         says = "the number, or another of this person, is being called at this moment"
         steps.add("under_way", False, says, "nobody is called twice at once", now + SOON)

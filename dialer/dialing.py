@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+import structlog
+
 from cti.agents import Agents
+from cti.ami_events import Record
 from cti.campaigns import CampaignNow, CampaignView
 from cti.commands import Commands
+from cti.database import AWAY
 from cti.facts import AgentStateChanged, CallView, Fact
 from cti.openapi import Route
 from cti.people import Directory
@@ -24,11 +28,13 @@ from cti.settings import DialerSettings
 from dialer.call_lists import rest as lists_rest
 from dialer.call_lists.before_launch import by_law
 from dialer.call_lists.import_desk import ImportDesk
-from dialer.call_lists.quotas import keep_looking as keep_quotas
+from dialer.call_lists.quotas import Quotas
 from dialer.calling.claims import Claims
 from dialer.calling.commands import add_campaign_commands
+from dialer.calling.contact_of_call import CalledContact, belongs, contact_of
 from dialer.calling.preview import OF_CALLS, PreviewDesk
 from dialer.calling.run import OF_CAMPAIGNS, Dialer
+from dialer.calling.sounds import Sounds
 from dialer.calling.switchboard import AgentsPort, PbxPort
 from dialer.calling.trunks import CallerIds, TrunkPlan, Trunks
 from dialer.campaigns import pbx_of
@@ -45,6 +51,8 @@ from dialer.management.live_view import LiveView
 if TYPE_CHECKING:
     from cti.database import Pool
     from dialer.call_lists.target_group import TargetGroups
+
+log = structlog.get_logger(__name__)
 
 TRANSLATE: dict[type[Exception], Translate] = {
     **campaign_rest.TRANSLATE,
@@ -85,11 +93,17 @@ class Dialing:
         ours, clock = around.settings, asyncio.get_running_loop().time
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self._law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self._quotas = Quotas(zone=around.zone, clock=clock)
         self._claims = Claims(
-            around.pool, check_all=self._law.check_all, open_groups=self._law.open_groups, clock=clock
+            around.pool,
+            check_all=self._law.check_all,
+            open_groups=self._law.open_groups,
+            clock=clock,
+            room=self._quotas.room,
         )
         self.dialer = self.make_dialer()
         self._law_of = law_by(self.profiles)
+        self._sounds = Sounds(around.pbxs, clock=clock)
         self.campaigns = CampaignDesk(
             pool=around.pool,
             house=House(
@@ -99,6 +113,7 @@ class Dialing:
                 trunks=_trunks(ours),
                 verified=frozenset(ours.caller_ids),
                 law=self._law_of,
+                missing_sounds=self._sounds.missing,
                 logged_on=lambda login: around.agents.session(login, datetime.now(UTC)).logged_on,
             ),
             runner=lambda: self.dialer,
@@ -155,6 +170,7 @@ class Dialing:
             set_data=around.set_data,
             spawn=around.spawn,
             within=self._law.within,
+            error_share=self._law.error_share,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )
@@ -182,7 +198,7 @@ class Dialing:
             campaign_figures.keep_rolling_up(around.pool()),
             self.dialer.start(),
             self._imports.run(),
-            keep_quotas(around.pool, zone=around.zone),
+            self._quotas.keep_looking(around.pool),
         ]
 
     async def stop(self) -> None:
@@ -206,6 +222,26 @@ class Dialing:
             (AgentStateChanged, self.preview.hear_agent),
             *((kind, self._hear) for kind in OF_CAMPAIGNS),
         ]
+
+    def hear_record(self, pbx: str, record: Record) -> None:
+        """Takes what the switch tells of a channel."""
+        self.dialer.hear_record(pbx, record)
+        self._sounds.hear_record(record)
+
+    async def contact_of(self, call: str) -> CalledContact | None:
+        """The contact of a campaign's call; None for any other call. Raises what the database does."""
+        return await contact_of(self._around.pool(), call)
+
+    async def calls_back(self, promised_in: str, call: str) -> None:
+        """A call keeps what was promised in another; if that was a campaign's, this one belongs to its attempt, and the
+        agent sees what they saw then."""
+        try:
+            contact = await self.contact_of(promised_in)
+            if contact is not None:
+                self._around.set_data(call, dict(contact.data), "dialer")
+                await belongs(self._around.pool(), contact.attempt, call)
+        except AWAY as error:
+            log.warning("a call back goes without its contact", call=call, error=type(error).__name__)
 
     def _hear(self, fact: Fact) -> None:
         self.dialer.hear(fact)

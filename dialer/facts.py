@@ -43,11 +43,13 @@ class AttemptConnected(AttemptFact, frozen=True, gc=False, kw_only=True):
 
 class AttemptEnded(AttemptFact, frozen=True, gc=False, kw_only=True):
     """An attempt is over. `outcome`: connected, answered, abandoned, agent_error, machine, fax, busy, no_answer, congestion,
-    invalid_number, rejected, cancelled, failed, unknown. Seconds: `rang`, `waited` for an agent, `talked`. `cause`: Q.850.
-    AMI: DialEnd, Hangup."""
+    invalid_number, rejected, cancelled, failed, unknown. `detail`: of a machine, what became of the message for it
+    (message_left, message_cut, message_unseen, gone_before, no_pause, no_sound), else "". Seconds: `rang`, `waited` for an
+    agent, `talked`. `cause`: Q.850. AMI: DialEnd, Hangup."""
 
     TYPE: ClassVar[str] = "attempt.ended"
     outcome: str
+    detail: str
     cause: int | None
     rang: float | None
     waited: float | None

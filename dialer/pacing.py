@@ -14,7 +14,7 @@ decides is public (Samuelson, Interfaces 29:5, 1999; US 4,933,964 and US 5,640,4
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from math import exp, inf, sqrt
@@ -23,6 +23,7 @@ from typing import Any, Literal
 from dialer.forecasting.budget import Budget
 from dialer.forecasting.forecast import Forecast
 from dialer.forecasting.outlook import AHEAD, Outlook
+from dialer.law.abandoned import lost_share
 
 Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
 
@@ -58,14 +59,16 @@ class PacingConfig:
     """How to pace. Shares are of 1, times in seconds.
 
     `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for
-    an agent; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power
-    mode; `few_agents`: with fewer agents at work it paces progressively.
+    an agent, once it is known to be a person; `error_share` of the detected machines are people who count as lost, by
+    law; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power mode;
+    `few_agents`: with fewer agents at work it paces progressively.
     """
 
     mode: Mode = "predictive"
     abandonment_cap: float = 0.03
     window_s: float = 86400.0
     answer_wait_s: float = 2.0
+    error_share: float = 0.0
     min_ring_s: float = 15.0
     ring_timeout_s: float = 24.0
     calls_per_second: float = 10.0
@@ -119,9 +122,9 @@ class Pacing:
         cap = config.abandonment_cap
         self._strict = config.mode == "predictive-strict"
         self._aim = cap * (0.5 if self._strict else 0.885)
-        self._budgets = [Budget(config.window_s, cap)]
+        self._budgets = [Budget(config.window_s, cap, config.error_share)]
         if self._strict and config.window_s > STRICT_WINDOW:
-            self._budgets.append(Budget(STRICT_WINDOW, cap))
+            self._budgets.append(Budget(STRICT_WINDOW, cap, config.error_share))
         self._limit = 4.0 * self._aim
         self._risked, self._lost = 8.0, 9.0
         self._ended = self._answered = 0
@@ -179,16 +182,25 @@ class Pacing:
                 if unanswered:
                     self._move(call, "amd" if self.config.amd else "queue", now, "answer")
             case "amd":
-                self._move(
-                    call, "queue" if info == "human" else "over", now, "answer" if unanswered else str(info)
-                )
+                human = info == "human"
+                said = "human" if human else "machine"
+                self._move(call, "queue" if human else "over", now, "answer" if unanswered else said)
+                if info == "machine":
+                    for budget in self._budgets:
+                        budget.detected(now)
             case "queue":
                 self._move(call, "queue", now, "answer" if unanswered else "human")
             case "connect" | "abandon":
-                self._settle(now, ident, call, lost=kind == "abandon")
+                late = kind == "connect" and isinstance(info, tuple) and info[2:] == (True,)
+                self._settle(now, ident, call, lost=kind == "abandon", late=late)
             case _:
                 self._ended += unanswered
-                self._forecast.left(call.stage, call.since, now, None if info == "cancel" else "end")
+                self._forecast.left(
+                    call.stage, call.since, now, None if info in ("cancel", "early") else "end"
+                )
+                if info == "early":
+                    for budget in self._budgets:
+                        budget.connect(now)
                 del self._calls[ident]
                 if ident in self._giving_up:
                     self._given_up(now, ident)
@@ -202,8 +214,8 @@ class Pacing:
             self._forecast.entered(stage, now)
             call.stage, call.since = stage, now
 
-    def _settle(self, now: float, ident: Hashable, call: _Call, *, lost: bool) -> None:
-        """A person who answered has come to an agent, or is lost."""
+    def _settle(self, now: float, ident: Hashable, call: _Call, *, lost: bool, late: bool = False) -> None:
+        """A person who answered has come to an agent, in time or too late, or is lost."""
         if call.stage in ("dial", "ring"):
             self._move(call, "queue", now, "answer")
         elif lost and call.stage == "queue":
@@ -211,13 +223,13 @@ class Pacing:
         self._forecast.left(call.stage, call.since, now, None)
         del self._calls[ident]
         for budget in self._budgets:
-            if lost:
+            if lost or late:
                 budget.abandon(now)
             else:
                 budget.connect(now)
         fade = 0.9995
         self._risked = self._risked * fade + call.risk
-        self._lost = self._lost * fade + lost
+        self._lost = self._lost * fade + (lost or late)
 
     def _agent(self, now: float, kind: str, ident: Hashable, info: Any) -> None:
         agent = self._agents.get(ident)
@@ -257,6 +269,19 @@ class Pacing:
     def _at_work(self) -> int:
         return self._number["ready"] + self._number["talk"] + self._number["wrap"]
 
+    def hold(self, now: float, minutes: Sequence[tuple[float, int, int, int]]) -> None:
+        """Forgets what it has counted of answers for what the ledger has: (when, live answers, abandoned of them, machines
+        detected), the oldest first."""
+        for budget in self._budgets:
+            budget.hold(minutes)
+            budget.expire(now)
+
+    def stands(self, now: float) -> tuple[float, float, int]:
+        """Live answers in the window, how many of them are lost, and how many more may be."""
+        budget = self._budgets[0]
+        budget.expire(now)
+        return budget.answers, budget.lost, budget.spare()
+
     # ------------------------------------------------------------------------------------------ what is decided
 
     def calls_to_place(self, now: float) -> int:
@@ -294,6 +319,21 @@ class Pacing:
             self._tokens -= placed
             self._asked.append(_Asked(now, placed, risk))
         return placed
+
+    def talked(self, seconds: float) -> None:
+        """Somebody talked so long before this pacing began: talks are as long as they were."""
+        self._forecast.talked(seconds)
+
+    def not_placed(self, calls: int) -> None:
+        """Of the calls asked for last, so many are not dialed after all: they are expected no longer, and others may be."""
+        while calls > 0 and self._asked:
+            last = self._asked[-1]
+            back = min(calls, last.calls)
+            last.calls -= back
+            calls -= back
+            self._tokens += back
+            if not last.calls:
+                self._asked.pop()
 
     def _expire(self, now: float) -> None:
         asked = self._asked
@@ -467,9 +507,10 @@ class Pacing:
         about += [under_way, w["reason"]]
         for budget in self._budgets:
             budget.expire(now)
-            lost, answers = round(budget.lost), round(budget.answers)
-            share = lost / answers if answers else 0.0
+            answers = round(budget.answers)
+            share = lost_share(budget.answers, budget.lost) or 0.0
             span = "today" if budget.window == DAY else f"within {budget.window / 60.0:.0f} minutes"
-            left = int(max(0.0, budget.left() + 1.0))
-            about.append(f"{share:.1%} abandoned of {answers} answers, {left} more may be lost {span}")
+            left = budget.spare()
+            may = f"{left} more may be lost" if left >= 0 else f"{-left} too many"
+            about.append(f"{share:.1%} abandoned of {answers} answers, {may} {span}")
         return "; ".join(about)

@@ -47,6 +47,7 @@ class Attempt:
     wait: float = 0.0
     talk: float = 0.0
     opted_out: bool = False
+    late: bool = False
     id: str = field(default_factory=lambda: f"at-{random.getrandbits(128):032x}")
 
     @property
@@ -65,12 +66,16 @@ class Attempt:
         connected = over + timedelta(seconds=self.wait) if self.outcome == "answered" else None
         ended = (connected or over) + timedelta(seconds=self.talk)
         state = "ended" if self.outcome else "ringing"
+        counts_as = {"answered": "in_time", "abandoned": "nobody", "machine": "machine"}.get(
+            self.outcome or ""
+        )
         return (
             *(self.id, self.campaign, self.list, self.number, "main", "predictive", "DE", "here"),
             *(self.number_of, state, self.committed, self.committed, rang),
             *(over if self.picked_up else None, connected, ended if self.outcome else None),
             *(self.agent, self.wait if connected else None, self.outcome),
             *("machine" if self.outcome == "machine" else None, self.opted_out, self.disposition),
+            "late" if self.late else counts_as,
         )
 
 
@@ -101,6 +106,7 @@ COLUMNS = (
         "opted_out",
     ),
     "disposition",
+    "counts_as",
 )
 
 
@@ -158,6 +164,7 @@ def by_chance(
                 disposition=chance.choice(DISPOSITIONS) if talked else None,
                 ring=chance.randrange(30_000) / 1000,
                 wait=chance.choice((0.0, 0.5, 1.25)) if talked else 0.0,
+                late=talked and chance.random() < 0.03,
                 talk=chance.randrange(300_000) / 1000 if talked else 0.0,
                 opted_out=chance.random() < 0.02,
             )
@@ -173,7 +180,9 @@ def added_up(attempts: Sequence[Attempt], won: frozenset[str] = frozenset()) -> 
         answered=sum(one.picked_up for one in attempts),
         live=sum(one.outcome in ("abandoned", "answered") for one in attempts),
         connected=sum(one.outcome == "answered" for one in attempts),
-        abandoned=sum(one.outcome == "abandoned" for one in attempts),
+        abandoned=sum(one.outcome == "abandoned" or one.late for one in attempts),
+        late=sum(one.late for one in attempts),
+        nobody=sum(one.outcome == "abandoned" for one in attempts),
         machines=sum(one.outcome == "machine" for one in attempts),
         opted_out=sum(one.opted_out for one in attempts),
         conversions=sum(one.disposition in won for one in attempts),

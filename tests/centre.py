@@ -541,6 +541,13 @@ class Centre:
 
     async def start_process(self, **more: str) -> ServerProcess:
         """Start the server as a process of its own and wait until it knows the PBX."""
+        self.process = self.another_process("server", self.url, **more)
+        await self.process.start()
+        await self.ready()
+        return self.process
+
+    def another_process(self, name: str, url: str, **more: str) -> ServerProcess:
+        """A server as a process of its own, not started."""
         environment = {
             "CTI_DATABASE_URL": self.dsn,
             "CTI_PORT": str(self.port),
@@ -550,10 +557,7 @@ class Centre:
             **{f"CTI_PBX__MAIN__{name.upper()}": str(value) for name, value in self._pbx_settings().items()},
             **more,
         }
-        self.process = ServerProcess(environment, self.folder / "server.log", self.url)
-        await self.process.start()
-        await self.ready()
-        return self.process
+        return ServerProcess(environment, self.folder / f"{name}.log", url)
 
     async def ready(self, within: float = 20.0) -> None:
         """Wait until the server says that all is well."""
@@ -589,6 +593,10 @@ class Centre:
             await screen.connect()
             screen.mark()
         return screen
+
+    def forget_tokens(self) -> None:
+        """Whoever asks next logs in anew."""
+        self._tokens.clear()
 
     async def rest(self, method: str, path: str, login: str, **more: Any) -> tuple[int, Any]:
         """Ask over REST; status and body."""

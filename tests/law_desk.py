@@ -41,6 +41,7 @@ class LawDesk:
     async def attempt(
         self, id: int, of: int, at: datetime, outcome: str | None = "no_answer", **given: Any
     ) -> str:
+        counts_as = {"abandoned": "nobody", "answered": "early", "connected": "in_time", "machine": "machine"}
         row = {
             "id": f"at-{id:032x}",
             "campaign_id": of,
@@ -54,6 +55,7 @@ class LawDesk:
             "ended": at + timedelta(seconds=20) if outcome else None,
             "outcome": outcome,
             "state": "ended" if outcome else "dialed",
+            "counts_as": counts_as.get(outcome or "") if "answered" in given else None,
             **given,
         }
         columns = ", ".join(row)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.attempts import ALIVE, Attempt, Outcome, Stage, Told
-from dialer.calling.outcomes import after, number_of_turn
+from dialer.attempts import ALIVE, Attempt, CountsAs, Detail, Outcome, Stage, Told
+from dialer.calling.outcomes import after, kind_of, number_of_turn
 from dialer.management.settings import CampaignSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -31,6 +31,10 @@ STORIES: dict[str, tuple[Outcome, Story]] = {
         [*RANG, (Told.GIVEN_UP, 18, ""), (Told.DIAL_ENDED, 18, "NOANSWER"), (Told.GONE, 18, "16")],
     ),
     "no such endpoint": (Outcome.FAILED, [(Told.SENT, 0, ""), (Told.ORIGINATE_ENDED, 1, "0")]),
+    "the answer overtakes the call": (
+        Outcome.INVALID_NUMBER,
+        [(Told.SENT, 0, ""), (Told.ORIGINATE_ENDED, 1, "0"), (Told.APPEARED, 1, ""), (Told.GONE, 1, "1")],
+    ),
     "refused by AMI": (Outcome.FAILED, [(Told.SENT, 0, ""), (Told.REFUSED, 1, "")]),
     "talk": (Outcome.CONNECTED, [*TALK, (Told.FAR_END, 60, ""), (Told.AGENT_LEFT, 60, ""), (Told.GONE, 60, "16")]),
     "agent hangs up": (Outcome.CONNECTED, [*TALK, (Told.AGENT_LEFT, 60, ""), (Told.GONE, 60, "16")]),
@@ -59,6 +63,39 @@ def test_what_became_of_it(name: str) -> None:
     assert attempt.stage is Stage.ENDED
     assert attempt.outcome() is outcome
     assert (attempt.outcome() in ALIVE) <= (Told.UP in attempt.at)
+
+
+def test_an_originate_that_failed_may_still_be_explained() -> None:
+    """OriginateResponse overtakes the events of a call that is over within milliseconds."""
+    (_, story) = STORIES["the answer overtakes the call"]
+    first = told(story[:2])
+    assert first.over
+    assert not first.settled
+    assert told(story).settled
+
+
+DROPS: dict[str, tuple[Detail | None, Story]] = {
+    "hung up at once": (None, []),
+    "left": (Detail.LEFT, [(Told.MESSAGE, 12, ""), (Told.LEFT, 20, "SUCCESS"), (Told.GONE, 20, "16")]),
+    "the machine hangs up": (Detail.CUT, [(Told.MESSAGE, 12, ""), (Told.FAR_END, 14, ""), (Told.GONE, 14, "16")]),
+    "nobody saw its end": (Detail.UNSEEN, [(Told.MESSAGE, 12, ""), (Told.LOST, 14, "")]),
+    "it talks on": (Detail.NO_PAUSE, [(Told.NO_PAUSE, 30, "TIMEOUT"), (Told.GONE, 30, "16")]),
+    "gone in its greeting": (Detail.GONE_BEFORE, [(Told.FAR_END, 9, ""), (Told.GONE, 9, "16")]),
+    "no such sound": (Detail.NO_SOUND, [(Told.MESSAGE, 12, ""), (Told.LEFT, 12, "FAILED"), (Told.GONE, 12, "16")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_what_became_of_the_message_for_a_machine(name: str) -> None:
+    detail, story = DROPS[name]
+    begins: Story = [] if detail is None else [(Told.GREETING, 8, "")]
+    attempt = told(
+        [*UP, (Told.AMD, 8, "MACHINE"), (Told.AMD_CAUSE, 8, "MAXWORDS-4-3"), *begins, *story], amd=True
+    )
+    assert (attempt.outcome(), attempt.detail, attempt.detected_in) == (Outcome.MACHINE, detail, 2)
+    later = told([*UP, *begins, *story], amd=True)  # as a server sees it that was not there at the decision
+    if begins:
+        assert (later.outcome(), later.detail) == (Outcome.MACHINE, detail)
 
 
 @given(st.sampled_from(sorted(STORIES)), st.randoms(use_true_random=False), st.integers(0, 3))
@@ -97,22 +134,60 @@ def test_with_detection() -> None:
     machine = [*UP, (Told.AMD, 8.7, "MACHINE"), (Told.GONE, 9, "16")]
     assert told(machine, amd=True).outcome() is Outcome.MACHINE
     human = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], amd=True)
-    assert human.waited == pytest.approx(0.3)
+    assert human.waited == pytest.approx(
+        0.3 + 0.8
+    )  # detection takes so long to know that the greeting is over
+    assert human.counts_as is CountsAs.IN_TIME
+    late = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 9.3, "anna")], amd=True)
+    assert late.counts_as is CountsAs.LATE
+    unsure = told([*UP, (Told.GONE, 7.5, "16")], amd=True)
+    assert (unsure.waited, unsure.counts_as) == (None, CountsAs.EARLY)
+    assert told(UP, amd=True).counts_as is None
     assert told([*UP, (Told.AMD, 6.5, "FAX"), (Told.GONE, 7, "16")]).outcome() is Outcome.FAX
 
 
 def test_without_agents_who_hears_the_message_is_answered() -> None:
     heard = [*UP, (Told.MESSAGE, 6.1, ""), (Told.GONE, 20, "16")]
     assert told(heard, alone=True).outcome() is Outcome.ANSWERED
+    assert told(heard, alone=True).counts_as is CountsAs.IN_TIME
+    assert told([*UP, (Told.GONE, 6.05, "16")], alone=True).counts_as is CountsAs.EARLY
+
+
+COUNTED = {
+    "talk": CountsAs.IN_TIME,
+    "agent hangs up": CountsAs.IN_TIME,
+    "the agent's line breaks": CountsAs.IN_TIME,
+    "the talk's end was not seen": CountsAs.IN_TIME,
+    "nobody came": CountsAs.NOBODY,
+    "left after the wait": CountsAs.NOBODY,
+    "no end of an answer was seen": CountsAs.NOBODY,
+    "left at once": CountsAs.EARLY,
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_how_the_law_counts_it(name: str) -> None:
+    _, story = STORIES[name]
+    assert told(story).counts_as is COUNTED.get(name)
+    # What is decided while the call goes on is what is decided in the end.
+    decided = [one for n in range(len(story)) if (one := told(story[:n]).counts_as) is not None]
+    assert set(decided) <= {COUNTED.get(name)}
+
+
+def test_an_agent_at_the_end_of_the_wait_is_in_time_and_after_it_late() -> None:
+    assert told([*UP, (Told.CONNECTED, 8.0, "anna")]).counts_as is CountsAs.IN_TIME
+    assert told([*UP, (Told.CONNECTED, 8.01, "anna")]).counts_as is CountsAs.LATE
+    assert told([*UP, (Told.CONNECTED, 8.01, "anna"), (Told.GONE, 60, "16")]).outcome() is Outcome.CONNECTED
 
 
 # ------------------------------------------------------------------------------------------------ what follows
 
 
 def follows(outcome: Outcome, *, numbers: tuple[str, ...] = ("+1",), attempts: int = 1, **more: object):  # type: ignore[no-untyped-def]
-    so_far = {outcome.value: more.pop("times", 1)}
+    settings, detail = more.pop("settings", CampaignSettings()), more.get("detail", "")
+    so_far = {kind_of(outcome, str(detail)): more.pop("times", 1)}
     given = {"dialed": numbers[0], "numbers": numbers, "turn": 0, "now": NOON} | more
-    return after(CampaignSettings(), outcome, attempts=attempts, so_far=so_far, **given)  # type: ignore[arg-type]
+    return after(settings, outcome, attempts=attempts, so_far=so_far, **given)  # type: ignore[arg-type]
 
 
 def test_spacing_grows_over_hours_and_days() -> None:
@@ -128,6 +203,21 @@ def test_who_talked_is_done_and_who_pressed_the_key_is_never_called_again() -> N
     assert follows(Outcome.ANSWERED, alone=True).state == "done"
     never = follows(Outcome.ANSWERED, opted_out=True)
     assert (never.state, never.why) == ("blocked", "asked not to be called again")
+
+
+def test_after_a_message_on_a_machine_nobody_calls_again_unless_told_to() -> None:
+    left = follows(Outcome.MACHINE, detail="message_left")
+    assert (left.state, left.why) == ("exhausted", "a message was left on the answering machine")
+    assert follows(Outcome.MACHINE, detail="message_unseen") == left
+    cut = follows(Outcome.MACHINE, detail="message_cut")
+    assert (cut.state, cut.not_before) == ("open", NOON + timedelta(hours=4))
+    again = CampaignSettings.model_validate(
+        {"retries": {"message_left": {"after_minutes": [2880], "at_most": 2}}}
+    )
+    later = follows(Outcome.MACHINE, detail="message_left", settings=again)
+    assert (later.state, later.not_before) == ("open", NOON + timedelta(days=2))
+    twice = follows(Outcome.MACHINE, detail="message_left", settings=again, times=2)
+    assert (twice.state, twice.why) == ("exhausted", "2 times message left")
 
 
 def test_attempts_used_up() -> None:

@@ -20,7 +20,18 @@ NOW = {
     "calls": {},
     "today": {
         **dict.fromkeys(
-            ("attempts", "in_flight", "answered", "connected", "abandoned", "live", "conversions"), 0
+            (
+                "attempts",
+                "in_flight",
+                "answered",
+                "connected",
+                "abandoned",
+                "late",
+                "amd_errors",
+                "live",
+                "conversions",
+            ),
+            0,
         )
     },
     "budget": "3 more calls may be lost",

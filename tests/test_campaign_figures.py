@@ -73,13 +73,15 @@ async def test_what_changes_later_is_right_at_once_and_after_the_next_roll_up(db
     await write(db, attempts)
     await roll_up_all(db, NOON + timedelta(hours=9))
     late = [
-        replace(a, outcome="answered", agent="anna", disposition="Sale", talk=60.0) for a in attempts[:40]
+        replace(a, outcome="answered", agent="anna", disposition="Sale", talk=60.0, late=False)
+        for a in attempts[:40]
     ]
     for a in late:
         row = a.row
         await db.execute(
             """UPDATE attempts SET state = 'ended', outcome = 'answered', agent = 'anna', disposition = 'Sale',
-                   answered = $2, connected = $3, ended = $4, waited = $5, amd = NULL WHERE id = $1""",
+                   answered = $2, connected = $3, ended = $4, waited = $5, amd = NULL, counts_as = 'in_time'
+                WHERE id = $1""",
             *(a.id, *row[13:16], row[17]),
         )
     await write(db, new := [replace(attempts[0], id=f"at-{n:032x}", number_of=2) for n in range(5)])
@@ -113,7 +115,7 @@ async def test_every_way_of_telling_apart_adds_up_to_the_same(db: Db) -> None:
     for by, key in keys.items():
         rows = await of_one(db, one, by)
         assert {row.title: row.sums.attempts for row in rows} == counted(attempts, key), by
-        for name in ("attempts", "live", "connected", "abandoned", "in_flight", "opted_out"):
+        for name in ("attempts", "live", "connected", "abandoned", "late", "in_flight", "opted_out"):
             assert sum(getattr(row.sums, name) for row in rows) == getattr(whole, name), (by, name)
 
 

@@ -117,6 +117,9 @@ def test_what_is_complete_can_start() -> None:
     assert codes(campaign(), there()) == []
     assert codes(campaign(mode="agentless", settings={"message": "offer"}), there(agents=0)) == []
     assert codes(campaign(mode="preview"), there(trunks={})) == []
+    on_machines = {"queue": "main:sales", "message": "sorry", "machine_message": "offer"}
+    assert codes(campaign(settings=on_machines), there(amd_usual=True)) == []
+    assert codes(campaign(settings=on_machines | {"amd": False}), there(amd_usual=True)) == ["no_amd"]
 
 
 def test_all_obstacles_are_told_at_once() -> None:
@@ -125,16 +128,20 @@ def test_all_obstacles_are_told_at_once() -> None:
             "queue": "main:sales",
             "trunks": ["nowhere"],
             "caller_ids": [{"number": "+49309999999"}],
-            "amd_drop_message": True,
+            "machine_message": "offer",
         }
     )
     around = there(
-        queue_known=False, lists=(), unlawful=("min_ring_s 5 is less than the law's 15",), message_needed=True
+        queue_known=False,
+        lists=(),
+        unlawful=("min_ring_s 5 is less than the law's 15",),
+        message_needed=True,
+        missing_sounds=("offer",),
     )
     found = obstacles(wanted, around)
     assert [one.code for one in found] == [
         *("unknown_queue", "unknown_trunk", "unverified_caller_id", "against_the_law", "no_amd"),
-        *("no_message", "no_message", "no_list"),
+        *("no_sound", "no_message", "no_list"),
     ]
     assert all(one.says for one in found)
 
@@ -154,6 +161,8 @@ def test_all_obstacles_are_told_at_once() -> None:
             "other_pbx",
         ),
         ({}, {"trunks": {}}, "no_trunk"),
+        ({}, {"missing_sounds": ("sorry",)}, "no_sound"),
+        ({"settings": {"team": "sales", "message": "x", "machine_message": "x"}}, {}, "no_amd"),
         ({}, {"unlawful": None}, "unknown_profile"),
         ({}, {"lists": (ListNow(id=1, name="Fair", active=False, contacts=9, open=9),)}, "no_list"),
         ({}, {"lists": (ListNow(id=1, name="Fair", active=True, contacts=9, open=0),)}, "list_used_up"),

@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ from dialer.forecasting.plans import Plans
 from dialer.law import profiles
 from dialer.management.desk import CampaignDesk, House, law_by
 from dialer.management.live_view import LiveView
-from tests.campaign_attempts import a_list, added_up, by_chance, emptied, write
+from tests.campaign_attempts import Attempt, a_list, added_up, by_chance, emptied, write
 from tests.web_stage import Stage
 
 NEW = {
@@ -121,6 +121,11 @@ def at_work(login: str, state: AgentState, clock: Clock) -> AgentView:
     )  # fmt: skip
 
 
+async def sounds_missing(pbx: str, names: Iterable[str]) -> tuple[str, ...]:
+    """As a PBX says it that has every sound but one."""
+    return tuple(name for name in names if (pbx, name) == ("main", "gone"))
+
+
 @asynccontextmanager
 async def office(url: str) -> AsyncIterator[Office]:
     clock, facts, dials = Clock(), list[Fact](), Dials()
@@ -141,6 +146,7 @@ async def office(url: str) -> AsyncIterator[Office]:
                 trunks={"main": frozenset({"carrier"})},
                 verified=frozenset({"+12125550100"}),
                 law=law,
+                missing_sounds=sounds_missing,
                 logged_on=lambda login: login == "anna",
             ),
             runner=lambda: dials,
@@ -464,6 +470,13 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert (status, told["state"]) == (202, "running")
     assert (await here.ask("DELETE", f"/campaigns/{id}/plans/{told['id']}"))[0] == 204
     assert (await here.ask("GET", f"/campaigns/{id}/plans/{told['id']}"))[1]["state"] == "cancelled"
+    code, out, err = await here.cli("plan", "Spring")
+    assert (code, "10 the number lies in DE, the profile US is for US" in err) == (1, True), err
+    await here.pool.execute("UPDATE zone_groups SET country = 'US', zones = '{America/Los_Angeles}'")
+    await here.pool.execute(
+        """INSERT INTO do_not_call_editions (register, country, edition, state, loaded_by)
+           VALUES ('us-national', 'US', '2026-03-01', 'active', 'sue')"""
+    )
     code, out, err = await here.cli(
         *(
             "plan",
@@ -481,12 +494,15 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert code == 1, err
     assert "NOT in time" in out
     assert "10 contacts may be called, 10 never tried" in out
+    assert "the zones are open in the rota's hours: 0% at Wed 09:00 to 100% at Wed 11:00" in out
     (answer,) = [
         one["answer"]
         for one in (await here.ask("GET", f"/campaigns/{id}/plans"))[1]["items"]
         if one["answer"]
     ]
     assert answer["expected"][0]["agents"] == 2
+    assert (answer["callable"], answer["dropped"]) == (10, [])
+    await here.pool.execute("DELETE FROM do_not_call_editions")
     empty = await here.made(name="Empty")
     code, out, err = await here.cli("plan", str(empty))
     assert (code, "nobody on its lists is left" in err) == (1, True)
@@ -497,3 +513,43 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
         {"seconds": 0},
     ):
         assert (await here.ask("POST", f"/campaigns/{id}/plans", wrong))[0] == 422, wrong
+
+
+async def test_detection_is_measured_by_verdict_and_cause(here: Office) -> None:
+    id = await here.made()
+    told = [("HUMAN", "HUMAN-800-800", 1.0 + n / 10, "connected", "") for n in range(4)]
+    told += [("machine", "LONGGREETING-1500-1500", 2.5, "machine", "message_left")]
+    told += [
+        ("MACHINE", "MAXWORDS-4-3", 3.0, "machine", ""),
+        ("NOTSURE", "TOOLONG-5000", 5.0, "answered", ""),
+    ]
+    attempts = [Attempt(campaign=id, committed=here.clock(), outcome=one[3]) for one in told]
+    attempts.append(Attempt(campaign=id, committed=here.clock(), outcome="abandoned"))
+    async with here.pool.acquire() as db:
+        await write(db, attempts)
+        for attempt, (amd, cause, seconds, _, detail) in zip(attempts, told, strict=False):
+            await db.execute(
+                """UPDATE attempts SET amd = $2, amd_cause = $3, amd_s = $4, detail = $5,
+                          answered = coalesce(answered, ringing) WHERE id = $1""",
+                *(attempt.id, amd, cause, seconds, detail),
+            )
+    status, found = await here.ask("GET", f"/campaigns/{id}/detection")
+    assert (status, found["answered"], found["looked_at"], found["undecided"]) == (200, 8, 7, 1)
+    assert (found["people"], found["machines"], found["not_sure"], found["faxes"]) == (4, 2, 1, 0)
+    assert (found["talked"], found["hung_up"], found["messages"]) == (4, 1, {"message_left": 1})
+    assert [(one["verdict"], one["cause"], one["calls"]) for one in found["verdicts"]] == [
+        ("HUMAN", "HUMAN", 4),
+        ("MACHINE", "LONGGREETING", 1),
+        ("MACHINE", "MAXWORDS", 1),
+        ("NOTSURE", "TOOLONG", 1),
+    ]
+    assert (found["verdicts"][0]["p50_s"], found["verdicts"][3]["p95_s"]) == (1.15, 5.0)
+    code, out, _ = await here.cli("detection", NEW["name"])
+    assert code == 0
+    assert "detection decided on 7 of 8 answered calls, half of them within 1.3 s" in out
+    assert "messages for machines: 1 message left" in out
+    assert (await here.ask("GET", f"/campaigns/{id}/detection", who="anna"))[0] == 403
+    code, out, _ = await here.cli("detection", NEW["name"], "--from", "2020-01-01")
+    assert (code, "detection decided on none" in out) == (0, True)
+    wrong = await here.ask("GET", f"/campaigns/{id}/detection", **{"from": "never"})
+    assert (wrong[0], wrong[1]["code"]) == (422, "bad_value")

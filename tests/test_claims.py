@@ -15,6 +15,7 @@ import asyncpg
 import pytest_asyncio
 
 from cti.people import Agent
+from dialer.call_lists.quotas import Quotas
 from dialer.calling.attempt_store import AttemptRow, write
 from dialer.calling.claims import ANYBODY, TAKE, Claimed, Claims, Lease
 from dialer.calling.for_whom import ForOne, Reach
@@ -44,7 +45,10 @@ class World:
 
     def claims(self) -> Claims:
         """As one process has them."""
-        return Claims(lambda: self.pool, check_all=self._check, open_groups=self._open, clock=monotonic)
+        room = Quotas(zone="UTC", clock=monotonic).room
+        return Claims(
+            lambda: self.pool, check_all=self._check, open_groups=self._open, clock=monotonic, room=room
+        )
 
     async def _check(
         self, db: Queryable, candidates: Sequence[Candidate], campaign: Campaign, now: datetime
@@ -118,6 +122,29 @@ async def claim(
 ) -> Any:
     lease = lease or await lease_of(world, claims)
     return await claims.claim(world.campaign, lease, most, now=NOW, pbx="main", reach=reach)
+
+
+async def test_no_more_are_claimed_than_a_quota_leaves(world: World) -> None:
+    """However many claim at once; the next list is called instead, and the rest stays as it is."""
+    one = await world.list(*(f"+4420{n:07d}" for n in range(30)), priority=5)
+    await world.pool.execute(
+        """UPDATE call_lists SET settings = '{"quota": [{"counts": "connected", "most": 12}]}' WHERE id = $1""",
+        one,
+    )
+    await world.list("+442100001", "+442100002")
+    claims = world.claims()
+    lease = await lease_of(world, claims)
+    found = await asyncio.gather(*(claim(world, world.claims(), 3, lease) for _ in range(6)))
+    taken = [attempt.candidate.list for each in found for attempt in each.attempts]
+    assert taken.count(one) == 12
+    assert len(taken) == 14
+    assert (await claim(world, claims, 3, lease)).empty
+    assert await world.pool.fetchval("SELECT count(*) FROM list_contacts WHERE state = 'open'") == 18
+    ids = [attempt.id for each in found for attempt in each.attempts if attempt.candidate.list == one]
+    await world.pool.execute(
+        "UPDATE attempts SET state = 'ended', outcome = 'busy' WHERE id = ANY($1)", ids[:5]
+    )
+    assert len((await claim(world, claims, 9, lease)).attempts) == 5
 
 
 async def test_several_at_once_claim_each_contact_once(world: World) -> None:

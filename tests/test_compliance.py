@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from dialer.candidate import Candidate
 from dialer.compliance import ConsentState, Known, Listed, OpenGroups, ZoneGroup, judge, open_groups
-from dialer.law.calling_hours import UnknownZone, holidays_of, hours_at, opens_next
+from dialer.law.calling_hours import UnknownZone, holidays_of, hours_at, open_times, opens_next
 from dialer.law.profiles import Attempts, Profile, load, spans_of
 from dialer.verdict import Verdict
 
@@ -320,9 +321,15 @@ def test_hours_are_what_the_clocks_show(edges: list[int], zones: tuple[str, ...]
     profile = replace(US, week=(spans,) * 7)
     told = hours_at(profile, "", "", zones, at)
     assert told.open == naive(profile, "", "", zones, at)
+    times = open_times(profile, "", "", zones, at, 3)
+    assert told.open == any(begin <= at < end for begin, end in times)
+    assert all(end < begin for (_, end), (begin, _) in pairwise(times))
     if told.until is not None:
         assert naive(profile, "", "", zones, told.until - timedelta(seconds=1))
         assert told.until > at
+        assert times[0] == (at, min(told.until, at + timedelta(days=3)))
+    elif told.again is not None and told.again < at + timedelta(days=3):
+        assert times[0][0] == told.again
     if told.again is not None:
         assert naive(profile, "", "", zones, told.again)
         assert not naive(profile, "", "", zones, told.again - timedelta(seconds=1))

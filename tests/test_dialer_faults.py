@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import struct
+import subprocess
 from collections import Counter
-from collections.abc import Sequence
-from datetime import datetime, timedelta, tzinfo
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-import dialer.calling.run
-from cti.facts import Fact
-from dialer.calling.run import Dialer
-from dialer.management.settings import CampaignLive
-from tests.centre import Centre
+from cti.database import MIGRATIONS
+from cti.embedded.place import free_ports
+from dialer.calling.attempt_store import messages_on_machines
+from tests.centre import Centre, ServerProcess
 from tests.dialer_house import (
     CALLER_IDS,
     TRUNK,
@@ -29,12 +34,16 @@ from tests.dialer_house import (
     keep_cdr,
     number,
     quieted,
+    seconds_of,
     shows,
     state,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 HOUSE = dialing_house
+
+AWAY = float(os.environ.get("CTI_TEST_AWAY", "0"))
+"""Seconds for which the database is away, at least; by itself as long as a call. CTI_TEST_AWAY=30 for the whole of it."""
 
 
 async def tidied(centre: Centre) -> None:
@@ -101,13 +110,16 @@ async def test_the_database_is_away(centre: Centre) -> None:
     await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
     name = centre.dsn.rpartition("/")[2]
     away = centre.dsn.rpartition("/")[0] + "/postgres"
+    gone = asyncio.get_running_loop().time()
     await execute(away, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
     await execute(away, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
     try:
         await shows(centre, id, lambda view: view.held in ("database", "not_here"), "held")
         await shows(centre, id, lambda view: view.connected == 1, "talked")
-        view = await shows(centre, id, lambda view: not view.calls, "over")
-        assert view.pace == 1
+        await shows(centre, id, lambda view: not view.calls, "over")
+        await asyncio.sleep(max(0.0, gone + AWAY - asyncio.get_running_loop().time()))
+        view = await shows(centre, id, lambda view: view.held in ("database", "not_here"), "held still")
+        assert view.attempts == 1
     finally:
         await execute(away, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     rows = await ended(centre, id, 2)
@@ -118,8 +130,6 @@ async def test_the_database_is_away(centre: Centre) -> None:
 
 
 async def execute(dsn: str, query: str, *args: Any) -> None:
-    import asyncpg
-
     db = await asyncpg.connect(dsn)
     try:
         await db.execute(query, *args)
@@ -149,25 +159,69 @@ async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_
     assert trunks._trunks["carrier"].fails == 3
 
 
-async def test_the_clock_jumps(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hours forward while it rings: nothing more is placed, times of the call under way stay right."""
+class JumpingClock:
+    """The time of day of a server's process, moved while it runs (tests/jumping_clock.c)."""
+
+    def __init__(self, folder: Path) -> None:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            pytest.skip("no C compiler to make the clock of")
+        self._file, library = folder / "clock", folder / "jumping_clock.so"
+        source = Path(__file__).with_name("jumping_clock.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
+        self.jump(0)
+        self.environment = {"LD_PRELOAD": str(library), "JUMPING_CLOCK": str(self._file)}
+
+    def jump(self, seconds: int) -> None:
+        """Sets it to so many seconds from the true time."""
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("<q", seconds))
+
+
+async def goes(centre: Centre, campaign: int, true: Callable[[Any], bool], what: str) -> Any:
+    """Waits until a server's live view fits, asked over REST by somebody who logs in anew: tokens end when clocks jump."""
+    deadline, now = asyncio.get_running_loop().time() + 20, None
+    while now is None or not true(now):
+        assert asyncio.get_running_loop().time() < deadline, f"not {what}: {now}"
+        centre.forget_tokens()
+        status, now = await centre.rest("GET", f"/api/v1/campaigns/{campaign}/now", "olga")
+        assert status == 200, now
+        await asyncio.sleep(0.1)
+    return now
+
+
+async def test_the_clock_jumps(centre: Centre, tmp_path: Path) -> None:
+    """An hour forward while it rings, then back to an hour before: nothing more is placed until it is right again, the call
+    under way goes on to its agent, and its times are the true ones."""
+    clock = JumpingClock(tmp_path)
     await at_work(centre, "anna")
-    id = await campaign(centre, [number("human", 1, 1), number("busy", 0)], min_ring_s=8, ring_timeout_s=9)
-    await shows(centre, id, lambda view: view.calls.get("ringing") == 1, "ringing")
-
-    class Jumped(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-            return datetime.now(tz) + timedelta(hours=2)
-
-    with monkeypatch.context() as jump:
-        jump.setattr(dialer.calling.run, "datetime", Jumped)
-        await shows(centre, id, lambda view: view.held == "clock", "held for the clock")
-        await shows(centre, id, lambda view: view.connected == 1 and not view.calls, "talked")
-        assert len(await attempts(centre, id)) == 1
-    rows = await ended(centre, id, 2)
+    await centre.stop_server()
+    await centre.start_process(**process_settings(centre), **clock.environment)
+    numbers = [number("human", 2, 1), number("busy", 0)]
+    began = datetime.now(UTC)
+    id = await campaign(centre, numbers, min_ring_s=8, ring_timeout_s=9)
+    await until(centre, id, lambda rows: any(row["state"] == "ringing" for row in rows), "ringing")
+    clock.jump(3600)
+    await goes(centre, id, lambda now: "clock" in now["why"], "held for the clock")
+    await until(centre, id, lambda rows: rows[0]["state"] == "connected", "a talk")
+    clock.jump(-3600)
+    await until(centre, id, lambda rows: rows[0]["state"] == "ended", "over")
+    await goes(centre, id, lambda now: "clock" in now["why"], "held for the clock")
+    assert len(await attempts(centre, id)) == 1
+    clock.jump(0)
+    rows = await ended(centre, id, len(numbers))
+    centre.forget_tokens()
     assert [row["outcome"] for row in rows] == ["connected", "busy"]
-    assert rows[0]["ended"] - rows[0]["committed"] < timedelta(minutes=1)
+    for row in rows:
+        times = [
+            row[name]
+            for name in ("committed", "dialed", "ringing", "answered", "connected", "ended")
+            if row[name]
+        ]
+        assert began <= times[0] <= times[-1] <= datetime.now(UTC)
+        assert times == sorted(times)
+    await each_once(centre, id, numbers)
+    await as_asterisk_says(centre, rows)
 
 
 async def test_events_come_late(centre: Centre) -> None:
@@ -209,7 +263,7 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     for row in lost:
         assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 3.0
     view = await shows(centre, id, lambda view: view.held == "no_agents", "held")
-    assert view.abandoned == len(lost)
+    assert view.lost == len(lost)
     await as_asterisk_says(centre, rows)
     (pressed,) = [row for row in rows if row["e164"] == out]
     assert pressed["opted_out"] is True
@@ -221,84 +275,99 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     assert listed == [{"number": int(out[1:]), "scope": "everywhere", "call": pressed["id"]}]
 
 
-class Both:
-    """Two dialers in the place of one: both hear the same switch and read the same campaigns."""
-
-    def __init__(self, *dialers: Dialer) -> None:
-        self.dialers = dialers
-
-    def hear_record(self, pbx: str, record: Any) -> None:
-        for one in self.dialers:
-            one.hear_record(pbx, record)
-
-    def hear(self, fact: Fact) -> None:
-        for one in self.dialers:
-            one.hear(fact)
-
-    async def refresh(self, campaign_id: int) -> None:
-        for one in self.dialers:
-            await one.refresh(campaign_id)
-
-    def view(self, campaign_id: int) -> CampaignLive | None:
-        views = [one.view(campaign_id) for one in self.dialers]
-        return next((view for view in views if view is not None and view.here), views[0])
-
-
-async def test_two_dialers_on_one_campaign(centre: Centre, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both run and one paces; when that stops with calls under way, the other takes them up and goes on."""
-    await at_work(centre, "anna", "ben")
-    server = centre.server
-    assert server is not None
-    first, second = server.dialing.dialer, server.dialing.make_dialer()
-    assert first.owner != second.owner
-    with monkeypatch.context() as both:
-        both.setattr(server.dialing, "dialer", Both(first, second))
-        await second.start()
-        numbers = [number("human", 0, n) for n in (1, 5)] + [
-            number("busy", 1),
-            number("human", 1, 2),
-            number("rejects", 1),
-        ]
-        id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
-        await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
-        await until(centre, id, lambda rows: len(rows) >= 3, "several")
-        owners = {row["owner"] for row in await attempts(centre, id)}
-        assert len(owners) == 1
-        paces, waits = (first, second) if owners == {first.owner} else (second, first)
-        assert paces.view(id) is not None
-        assert waits.view(id).here is False  # type: ignore[union-attr]
-        await paces.stop()
-        rows = await ended(centre, id, len(numbers))
-        await each_once(centre, id, numbers)
-        await as_asterisk_says(centre, rows)
-        # Of a call that ends in the moment of the change nobody hears why; it counts as dialed.
-        outcomes = Counter(row["outcome"] for row in rows)
-        assert outcomes.keys() <= {"connected", "busy", "rejected", "unknown"}
-        assert outcomes["connected"] >= 1, outcomes
-        await waits.stop()
-    if paces is first or waits is first:
-        await first.start()
-
-
-async def test_the_server_is_killed(centre: Centre) -> None:
-    """Calls in a talk and ringing when the power goes: they are taken up by the server that starts then."""
-    await at_work(centre, "anna", "ben")
-    numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
-    await centre.stop_server()
-    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
-    told = {
+def process_settings(centre: Centre) -> dict[str, str]:
+    """What a server of its own needs to dial as the house does."""
+    return {
         "CTI_DIALER__TRUNKS": json.dumps([TRUNK]),
         "CTI_DIALER__CALLER_IDS": json.dumps(CALLER_IDS),
         "CTI_DIALER__TICK_S": "0.1",
         "CTI_DIALER__LEASE_S": "1",
         "CTI_DIALER__PROFILES": centre.settings["dialer"]["profiles"],
     }
+
+
+async def a_second_server(centre: Centre, **told: str) -> ServerProcess:
+    """Another `cti serve` at the same PBX, on the same lists, campaigns and attempts. A database has one journal and that
+    has one writer, so of two whole servers the second would wait: this one has a journal of its own."""
+    journal = (MIGRATIONS / "0001_journal.sql").read_text()
+    migrated = "CREATE TABLE second.schema_migrations AS TABLE public.schema_migrations"
+    await execute(centre.dsn, f"CREATE SCHEMA second; {migrated}; SET search_path = second; {journal}")
+    (port,) = free_ports(1)
+    told |= {"CTI_DATABASE_URL": f"{centre.dsn}?search_path=second,public", "CTI_PORT": str(port)}
+    server = centre.another_process("second", f"http://127.0.0.1:{port}", **told)
+    await server.start()
+    return server
+
+
+async def test_two_server_processes_on_one_campaign(centre: Centre) -> None:
+    """Two processes of `cti serve`: one paces. It is killed with calls ringing and in a talk; the other takes them up."""
+    await at_work(centre, "anna", "ben")
+    await centre.stop_server()
+    told = process_settings(centre) | {"CTI_DIALER__LEASE_S": "3"}
+    one, other = await asyncio.gather(centre.start_process(**told), a_second_server(centre, **told))
+    try:
+        numbers = [number("human", 0, n) for n in (1, 6)] + [
+            number("busy", 1),
+            number("human", 2, 2),
+            number("rejects", 1),
+        ]
+        id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
+        await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
+        await until(centre, id, lambda rows: len(rows) >= 3, "several")
+        owners = {row["owner"].split(":")[1] for row in await attempts(centre, id)}
+        assert len(owners) == 1
+        leads, waits = (one, other) if owners == {str(one.pid)} else (other, one)
+        assert owners == {str(leads.pid)}
+        await leads.kill()
+        rows = await ended(centre, id, len(numbers), within=60)
+        assert {row["owner"].split(":")[1] for row in rows} <= {str(leads.pid), str(waits.pid)}
+        (lease,) = await centre.fetch("SELECT owner FROM campaign_leases WHERE campaign_id = $1", id)
+        assert lease["owner"].split(":")[1] == str(waits.pid)
+        await each_once(centre, id, numbers)
+        await as_asterisk_says(centre, rows)
+        # Of a call that ends in the moment of the change nobody hears why; it counts as dialed.
+        outcomes = Counter(row["outcome"] for row in rows)
+        assert outcomes.keys() <= {"connected", "busy", "rejected", "no_answer", "unknown"}
+        assert outcomes["connected"] >= 1, outcomes
+    finally:
+        await other.kill()
+
+
+async def test_the_server_is_killed(centre: Centre) -> None:
+    """Calls in a talk and ringing when the power goes, and a machine that greets: they go on, it is left its message, and
+    the server that starts then takes them up."""
+    await at_work(centre, "anna", "ben")
+    numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
+    await centre.stop_server()
+    id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
+    on_machines = {
+        "amd": True,
+        "machine_message": "vm-intro",
+        "machine_message_to": "all",
+        "machine_silence_s": 1,
+    }
+    drop = await campaign(centre, [number("machine", 0, 20)], mode="agentless", queue="", **on_machines)
+    told = process_settings(centre)
     server = await centre.start_process(**told)
     await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
+    await until(centre, drop, lambda rows: any(row["answered"] for row in rows), "a machine")
     await server.kill()
     talking = {row["id"] for row in await attempts(centre, id) if row["state"] == "connected"}
     await centre.start_process(**told)
     rows = await ended(centre, id, len(numbers), within=60)
     await each_once(centre, id, numbers)
-    await as_asterisk_says(centre, rows)
-    assert {row["outcome"] for row in rows if row["id"] in talking} == {"connected"}
+    (left,) = await ended(centre, drop, 1, within=60)
+    await as_asterisk_says(centre, [*rows, left])
+    assert {row["outcome"] for row in rows if row["id"] in talking} <= {"connected"}
+    # Greeting, a second of silence, and a message of 5.6 s; how much of it the new server saw depends on its start.
+    assert seconds_of(centre, left["id"]) >= 9
+    if left["outcome"] == "machine":
+        assert left["detail"] in ("message_left", "message_unseen")
+    else:
+        assert left["outcome"] == "unknown"
+    db = await asyncpg.connect(centre.dsn)
+    try:
+        had = await messages_on_machines(db, drop, [left["contact_id"]])
+    finally:
+        await db.close()
+    assert had == {left["contact_id"]: 1}  # and it is left no other

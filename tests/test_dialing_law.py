@@ -63,8 +63,9 @@ def test_how_many_more_may_be_lost_and_until_when() -> None:
 
 
 def test_late_agents_and_wrong_machines_count_where_the_law_counts_them() -> None:
-    one = Sum(hour=NOON - timedelta(hours=1), live=1000, abandoned=10, late=5, machines=800)
-    assert stand(7, US, [one], NOON).share == 0.015
+    one = Sum(hour=NOON - timedelta(hours=1), live=1000, abandoned=15, late=5, machines=800)
+    told = stand(7, US, [one], NOON)
+    assert (told.share, told.late, told.nobody) == (0.015, 5, 10)
     told = stand(7, GB, [one], NOON)  # 1 % of the machines are taken for people
     assert (told.amd_errors, told.share) == (8.0, round(23 / 1008, 6))
 
@@ -88,7 +89,7 @@ async def fill(desk: LawDesk, of: int, count: int = 4000, every: int = 600) -> N
     """Attempts up to NOON: two of three answered, each twentieth of those abandoned, some by machines."""
     await desk.pool.execute(
         """INSERT INTO attempts (id, campaign_id, e164, pbx, mode, profile, owner, state, committed, dialed, answered,
-                                 connected, waited, ended, outcome, amd)
+                                 connected, waited, ended, outcome, counts_as)
            SELECT 'at-' || md5($1::bigint || '-' || n), $1::bigint, '+44207' || (1000000 + n), 'main', 'predictive', 'GB',
                   'x', 'ended', at, at,
                   CASE WHEN n % 3 <> 0 THEN at + interval '9 seconds' END,
@@ -96,7 +97,9 @@ async def fill(desk: LawDesk, of: int, count: int = 4000, every: int = 600) -> N
                   CASE WHEN n % 50 = 7 THEN 2.5 ELSE 1 END,
                   at + interval '60 seconds',
                   CASE WHEN n % 3 = 0 THEN 'no_answer' WHEN n % 20 = 0 THEN 'abandoned' WHEN n % 20 = 1 THEN 'machine'
-                       ELSE 'answered' END, NULL
+                       ELSE 'connected' END,
+                  CASE WHEN n % 3 = 0 THEN NULL WHEN n % 20 = 0 THEN 'nobody' WHEN n % 20 = 1 THEN 'machine'
+                       WHEN n % 50 = 7 THEN 'late' ELSE 'in_time' END
            FROM (SELECT n, $2::timestamptz - n * $4 * interval '1 second' AS at FROM generate_series(1, $3) n) s""",
         of,
         NOON,
@@ -141,9 +144,11 @@ async def test_an_hour_with_an_open_call_is_not_summed(desk: LawDesk) -> None:
     call = await desk.attempt(1, of, at, None, answered=at, state="answered")
     before = await abandonment(desk.pool, of, US, NOON)
     assert await desk.pool.fetchval("SELECT until FROM abandonment_sums") == NOON - timedelta(hours=6)
-    await desk.pool.execute("UPDATE attempts SET state = 'ended', outcome = 'abandoned' WHERE id = $1", call)
+    await desk.pool.execute(
+        "UPDATE attempts SET state = 'ended', outcome = 'abandoned', counts_as = 'nobody' WHERE id = $1", call
+    )
     after = await abandonment(desk.pool, of, US, NOON)
-    assert (after.live, after.abandoned) == (before.live, before.abandoned + 1)
+    assert (after.live, after.abandoned) == (before.live + 1, before.abandoned + 1)
     assert await desk.pool.fetchval("SELECT until FROM abandonment_sums") == NOON - timedelta(hours=1)
 
 
@@ -152,8 +157,8 @@ async def test_servers_that_sum_at_once_count_once(desk: LawDesk) -> None:
 
     of = await desk.campaign()
     await fill(desk, of, 1000)
-    await asyncio.gather(*(sum_hours(desk.pool, of, 2.0, NOON) for _ in range(5)))
-    await sum_hours(desk.pool, of, 2.0, NOON)
+    await asyncio.gather(*(sum_hours(desk.pool, of, NOON) for _ in range(5)))
+    await sum_hours(desk.pool, of, NOON)
     summed = await desk.pool.fetchrow(
         "SELECT sum(live) AS live, sum(abandoned) AS abandoned FROM abandonment_hours"
     )
@@ -161,7 +166,7 @@ async def test_servers_that_sum_at_once_count_once(desk: LawDesk) -> None:
     counted = await abandonment(desk.pool, of, US, NOON - timedelta(hours=1), sum_up=False)
     until = await desk.pool.fetchrow(
         """SELECT count(*) FILTER (WHERE outcome <> 'machine') AS live,
-                  count(*) FILTER (WHERE outcome = 'abandoned') AS abandoned
+                  count(*) FILTER (WHERE counts_as IN ('late', 'nobody')) AS abandoned
            FROM attempts WHERE answered < $1""",
         NOON - timedelta(hours=1),
     )
@@ -174,7 +179,7 @@ async def test_the_ledger_reads_by_its_index_alone(desk: LawDesk) -> None:
     await fill(desk, of, 20_000, 60)
     await desk.pool.execute("VACUUM ANALYZE attempts")
     async with desk.pool.acquire() as db:
-        rows = await db.fetch("EXPLAIN " + COUNTED, of, NOON - timedelta(hours=2), NOON, 2.0)
+        rows = await db.fetch("EXPLAIN " + COUNTED, of, NOON - timedelta(hours=2), NOON)
     plan = "\n".join(row[0] for row in rows)
     assert "Index Only Scan using attempts_answered" in plan, plan
 

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
 
+from dialer.attempts import LOST, Attempt, CountsAs, Told
+from dialer.candidate import candidate_of
+from dialer.compliance import judge
 from dialer.forecasting.dry_run import (
     USUAL_ANSWER,
     Between,
+    Dropped,
     History,
     Impossible,
+    Pool,
     Question,
     Rates,
     Shift,
     between,
+    open_hours,
     plan,
     rates_of,
     work_through,
 )
+from dialer.forecasting.dry_run_contacts import contacts_of, lawful_pauses
+from dialer.law import do_not_call
+from dialer.law.consents import Word, record
+from dialer.law.known import known_for
+from dialer.law.profiles import Attempts
+from dialer.simulation import Simulation, Traffic
+from tests.law_desk import GB, NOON, law_desk
 
 MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)  # nine o'clock in Berlin
 OFFICE = Shift(days=(0, 1, 2, 3, 4), start=540, end=1020, agents=4)
@@ -50,7 +67,9 @@ def question(**more: Any) -> Question:
         "seconds": 0.0,
         "variants": False,
     }
-    return Question(**(values | more))
+    values |= more
+    contacts = values.pop("contacts")
+    return Question(**({"pools": (Pool(ready=contacts),)} | values))
 
 
 def flat(rate: float) -> Rates:
@@ -121,6 +140,187 @@ def test_the_clocks_change_within_the_rota() -> None:
     assert way.through == datetime(2026, 3, 30, 7, 0, tzinfo=UTC) + timedelta(
         hours=5
     )  # nine is seven in UTC by then
+
+
+# ------------------------------------------------------------------------------------------ who may be called, and when
+
+
+def at(hour: float, day: int = 0) -> int:
+    """Seconds since 1970 of that hour of the week's day in Berlin."""
+    return int((MONDAY + timedelta(days=day, hours=hour - 9)).timestamp())
+
+
+def test_contacts_wait_until_their_zones_are_open() -> None:
+    """200 calls an hour; 500 may be called at any time, 500 from three o'clock on: they take two days."""
+    late = Pool(ready=(500,), open=tuple((at(15, day), at(22, day)) for day in range(7)))
+    asked = question(pools=(Pool(ready=(500,)), late))
+    way = work_through(asked, flat(0.25), 1.0, lambda agents: 50.0)
+    assert way.once == way.through == MONDAY + timedelta(days=1, hours=6.5)
+    hours = {hour.begin.astimezone(ZoneInfo("Europe/Berlin")): hour.share for hour in open_hours(asked)}
+    assert [share for hour, share in hours.items() if hour.day == 2] == [0.5] * 6 + [1.0] * 2
+    half = question(pools=(Pool(ready=(1000,), open=((at(9.5), at(10.25)),)),))
+    assert [hour.share for hour in open_hours(half)][:3] == [0.5, 0.25, 0.0]
+    assert work_through(half, flat(0.25), 1.0, lambda agents: 50.0).through is None
+
+
+def test_who_is_due_later_is_not_called_before() -> None:
+    asked = question(pools=(Pool(ready=(100,), due=((at(14), 0, 100),)),))
+    way = work_through(asked, flat(0.25), 1.0, lambda agents: 50.0)
+    assert way.once == MONDAY + timedelta(hours=5.5)
+
+
+def test_zones_that_the_rota_never_meets_drop_out_and_it_says_so() -> None:
+    never = Pool(ready=(30,), open=((at(3), at(5)),))
+    told = plan(
+        question(
+            pools=(Pool(ready=(70,)), never), dropped=(Dropped(code="done", says="was reached", count=5),)
+        )
+    )
+    assert told.callable == 70
+    assert [(one.code, one.count) for one in told.dropped] == [("done", 5), ("never_open", 30)]
+    assert "35 are not called: 5 was reached; 30 calling hours there and the rota never meet" in told.basis
+    assert told.expected[0].through is not None
+    with pytest.raises(Impossible, match="never meet"):
+        plan(question(pools=(never,)))
+
+
+def test_pauses_keep_the_attempts_that_the_law_allows() -> None:
+    retry = (10, 180, 1440)
+    assert lawful_pauses(retry, 4, []) == (10, 180, 1440)
+    assert lawful_pauses(retry, 4, [Attempts(day=2)]) == (10, 1430, 1440)
+    assert lawful_pauses(retry, 6, [Attempts(day=1), Attempts(days_30=4)]) == (
+        1440,
+        1440,
+        1440,
+        43200 - 3 * 1440,
+        1440,
+    )
+    assert lawful_pauses(retry, 1, []) == (1440,)
+
+
+async def test_who_drops_out_is_whom_compliance_refuses_one_by_one(tables: str) -> None:
+    """400 contacts of all kinds, counted by one query, and each asked of the law by itself."""
+    chance = random.Random(11)
+    async with law_desk(tables) as desk:
+        of = await desk.campaign(company="acme")
+        groups = [
+            await desk.pool.fetchval(
+                "INSERT INTO zone_groups (country, zones) VALUES ($1, $2) RETURNING id", country, zones
+            )
+            for country, zones in (
+                ("GB", ["Europe/London"]),
+                ("GB", []),
+                ("JE", ["Europe/London"]),
+                ("US", ["America/Chicago"]),
+            )
+        ]
+        lists = [
+            await desk.pool.fetchval(
+                """INSERT INTO call_lists (name, campaign_id, active, settings, created_by, changed_by)
+                   VALUES ($1, $2, $3, $4, 'sara', 'sara') RETURNING id""",
+                *(name, of, name != "off", '{"max_attempts": 2}' if name == "short" else "{}"),
+            )
+            for name in ("long", "short", "off")
+        ]
+        await desk.pool.executemany(
+            """INSERT INTO list_contacts (list_id, e164, person, zone_group, state, why, attempts, not_before)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            [
+                (
+                    chance.choice(lists), f"+44207946{n:04}", chance.choice(("", f"p{n % 90}")), chance.choice(groups),
+                    chance.choice(("open", "open", "open", "open", "done")), "",
+                    chance.choice((0, 0, 1, 3)), NOON + timedelta(hours=chance.choice((-5, -5, 7))),
+                )
+                for n in range(400)
+            ],
+        )  # fmt: skip
+        await desk.register("".join(f"020 7946 {n:04}\n" for n in range(0, 400, 7)))
+        for n in range(0, 400, 11):
+            scope = chance.choice((("everywhere", ""), ("company", "acme"), ("company", "other")))
+            await do_not_call.add(
+                desk.pool, number=f"+44207946{n:04}", scope=scope[0], company=scope[1], by="anna"
+            )
+        words = [
+            Word(
+                number=f"+44207946{n:04}" if chance.random() < 0.6 else None, person=f"p{n % 90}" if n % 3 else "",
+                given=chance.random() < 0.6, source="form", purpose="marketing",
+                at=datetime(2025, 1, 1 + chance.randrange(28), tzinfo=UTC),
+            )
+            for n in range(0, 400, 5)
+        ]  # fmt: skip
+        # What was blocked before is looked at again when there is news of do-not-call lists or consents.
+        await record(desk.pool, [word for word in words if word.number or word.person], by="anna")
+        await desk.pool.execute(
+            "UPDATE list_contacts SET state = 'blocked', why = 'asked to' WHERE id % 9 = 0 AND state = 'open'"
+        )
+        profile = replace(GB, countries=("GB", "JE"))
+        pools, dropped = await contacts_of(desk.pool, of, "predictive", 3, profile, NOON)
+        rows = await desk.pool.fetch(
+            """SELECT c.*, g.country, g.region, g.zones, l.name AS list, 1 AS list_version, l.settings
+                 FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group JOIN call_lists l ON l.id = c.list_id
+                WHERE l.active"""
+        )
+        candidates = [candidate_of(row, row["e164"]) for row in rows]
+        known = await known_for(desk.pool, candidates, of, NOON)
+    expected: Counter[str] = Counter()
+    for row, one in zip(rows, candidates, strict=True):
+        steps = judge(profile, one, known[one.contact], NOON).steps
+        refused = [
+            step.rule for step in steps if not step.ok and step.rule not in ("calling_hours", "holidays")
+        ]
+        if row["state"] in ("done", "blocked"):
+            expected[row["state"]] += 1
+        elif row["attempts"] >= (2 if row["list"] == "short" else 3):
+            expected["attempts_used_up"] += 1
+        elif not row["zones"]:
+            expected["no_zone"] += 1
+        else:
+            expected[f"law:{refused[0]}" if refused else "due" if row["not_before"] > NOON else "ready"] += 1
+    counted = Counter({one.code: one.count for one in dropped if one.code != "law:consent"})
+    counted["law:consent"] = sum(one.count for one in dropped if one.code == "law:consent")
+    counted["ready"] = sum(sum(pool.ready) for pool in pools)
+    counted["due"] = sum(count for pool in pools for _, _, count in pool.due)
+    assert +counted == expected
+    assert expected.keys() == {
+        *("ready", "due", "done", "blocked", "attempts_used_up", "no_zone"),
+        *("law:country", "law:do_not_call", "law:register_gb-tps", "law:consent"),
+    }
+    (pool,) = pools  # Jersey has London's time
+    assert pool.open is not None
+    assert pool.open[0] == (int(NOON.timestamp()), int((NOON + timedelta(hours=9)).timestamp()))
+
+
+def test_a_played_call_counts_as_the_law_counts_it() -> None:
+    """What the simulation calls abandoned and live is what attempts would be counted as."""
+    calls: dict[Any, Attempt] = {}
+
+    class Listening:
+        def observe(self, now: float, kind: str, ident: Any, info: Any = None) -> None:
+            what = {
+                "dial": Told.SENT,
+                "answer": Told.UP,
+                "connect": Told.CONNECTED,
+                "abandon": Told.NOBODY,
+            }.get(kind)
+            if kind == "end":
+                calls[ident].tell(Told.GONE, now, "16")
+            elif what is not None:
+                calls.setdefault(ident, Attempt(str(ident), wait=2.0)).tell(what, now)
+
+        def calls_to_give_up(self, now: float) -> tuple[()]:
+            return ()
+
+        def calls_to_place(self, now: float) -> int:
+            return 3
+
+    outcome = Simulation(
+        Traffic(agents=5, seconds=900.0, answer_rate=((0.0, 0.4),), amd=False), Listening(), seed=3
+    ).run()
+    counted = Counter(call.counts_as for call in calls.values() if call.counts_as is not None)
+    lost = sum(counted[one] for one in LOST)
+    waiting = sum(Told.UP in call.at and call.counts_as is None for call in calls.values())
+    assert (lost, counted.total() + waiting) == (outcome.abandoned, outcome.answered)
+    assert lost > 20 < counted[CountsAs.IN_TIME]
 
 
 # ------------------------------------------------------------------------------------------ goals

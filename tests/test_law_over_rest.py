@@ -6,7 +6,9 @@ import asyncio
 import csv
 import io
 import json
+import math
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +27,15 @@ from cti.embedded.postgres import Postgres
 from cti.people import Actor, Role
 from cti.server import Server
 from cti.settings import load
+from dialer.attempts import Told
+from dialer.calling import attempt_store
+from dialer.calling.live import Live, new_attempt
+from dialer.calling.pace import Pace
+from dialer.law.abandoned import error_share
+from dialer.law.ledger import by_minute
+from dialer.law.profiles import load as load_profiles
+from dialer.management import screen
+from dialer.management.settings import Campaign, CampaignSettings
 from tests.centre import KEY, PASSWORD, database_of_centre
 from tests.law_desk import NUMBER, LawDesk
 
@@ -87,8 +98,9 @@ async def the_house(postgres_server: Postgres) -> AsyncIterator[House]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def house(the_house: House) -> House:
+    # Not truncated: the server reads meanwhile, and a campaign with the number of an older one would have its sums.
     await the_house.desk.pool.execute(
-        "TRUNCATE do_not_call, consents, attempts, campaigns RESTART IDENTITY CASCADE"
+        "TRUNCATE do_not_call, consents RESTART IDENTITY; DELETE FROM attempts; DELETE FROM campaigns"
     )
     return the_house
 
@@ -100,7 +112,7 @@ async def test_profiles_are_shown_with_source_and_date(house: House) -> None:
     status, us = await house.ask("GET", "/dialer/profiles/US")
     rules = {rule["rule"]: rule for rule in us["rules"]}
     assert rules["abandonment"]["says"] == "at most 3.00% of live answers in 720 hours"
-    assert (rules["abandonment"]["checked"], rules["abandonment"]["confirm"]) == (True, "")
+    assert rules["abandonment"]["checked"] is False
     assert rules["consent"]["confirm"] == "confirm with your counsel"
     assert (await house.ask("GET", "/dialer/profiles/XX"))[0] == 404
     status, tried = await house.ask(
@@ -312,3 +324,149 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     ):
         assert part in out
     assert json.loads((await cti("why", NUMBER, "--json"))[1])["number"] == NUMBER
+
+
+# ------------------------------------------------------------------------------------------------ one number
+
+ANSWER = ((Told.SENT, 0.0, ""), (Told.RINGS, 1.0, ""), (Told.UP, 6.0, ""))
+HUMAN = (*ANSWER, (Told.AMD, 7.0, "HUMAN"))  # who greeted until 6.2
+END = (Told.GONE, 20.0, "16")
+STORIES: tuple[tuple[int, tuple[tuple[Told, float, str], ...]], ...] = (
+    (60, (*HUMAN, (Told.CONNECTED, 7.1, "anna"), END)),
+    (2, (*HUMAN, (Told.CONNECTED, 7.1, "anna"), (Told.AGENT_LEFT, 8.0, ""), END)),
+    (3, (*HUMAN, (Told.FAR_END, 7.5, ""), (Told.GONE, 7.5, "16"))),
+    (2, (*ANSWER, (Told.GONE, 6.5, "16"))),  # gone before it was known who it is
+    (3, (*HUMAN, (Told.CONNECTED, 8.3, "ben"), END)),
+    (1, (*HUMAN, (Told.CONNECTED, 8.3, "ben"))),  # late, and talks still
+    (2, (*HUMAN, (Told.NOBODY, 8.2, ""), (Told.MESSAGE, 8.2, ""), END)),
+    (1, (*HUMAN, (Told.NOBODY, 8.2, ""), (Told.MESSAGE, 8.2, ""), (Told.OPTED_OUT, 9.0, ""), END)),
+    (1, (*HUMAN, (Told.GONE, 8.3, "16"))),
+    (1, (*HUMAN, (Told.LOST, 9.0, ""))),
+    (1, HUMAN),  # waits: not decided yet
+    (1, ANSWER),
+    (40, (*ANSWER, (Told.AMD, 8.0, "MACHINE"), END)),
+    (2, (*ANSWER, (Told.AMD, 8.0, "FAX"), END)),
+    (9, (*ANSWER[:2], (Told.DIAL_ENDED, 9.0, "BUSY"), (Told.GONE, 9.0, "17"))),
+)
+"""How often, and what is told of the call."""
+
+LIVE, LATE, NOBODY, MACHINES = 76, 4, 5, 40
+
+
+async def told_and_written(house: House, of: Campaign) -> list[Live]:
+    """Attempts of a minute ago, as the dialer writes them."""
+    loop, now = asyncio.get_running_loop(), datetime.now(UTC)
+    found = []
+    for story in [story for times, story in STORIES for _ in range(times)]:
+        number = 1000 + len(found)
+        e164 = f"+44207946{number}"
+        id = await house.desk.attempt(
+            number, of.id, now - timedelta(seconds=60), None, e164=e164, state="committed"
+        )
+        live = Live(
+            attempt=new_attempt(id, of), campaign=of.id, contact=None, e164=e164, pbx="main",
+            mono=loop.time() - 60, wall=now - timedelta(seconds=60),
+        )  # fmt: skip
+        for what, at, info in story:
+            live.attempt.tell(what, live.mono + at, info)
+        live.done = live.attempt.over
+        found.append(live)
+    settings = {of.id: (of.settings, False)}
+    await attempt_store.write(house.desk.pool, [live.row() for live in found], settings, now)
+    return found
+
+
+@pytest.mark.parametrize(("law", "errors"), [("US", 0.0), ("GB", 0.4)])
+async def test_whoever_tells_of_abandoned_calls_tells_the_same(
+    house: House, cti: Callable[..., Any], law: str, errors: float
+) -> None:
+    """Ledger, live view, report, CSV, command line, evidence and pacing, of the same attempts."""
+    new = {
+        "name": f"one number {law}",
+        "mode": "predictive",
+        "profile": law,
+        "settings": {"amd": True, "team": "sales"},
+    }
+    status, made = await house.ask("POST", "/campaigns", json=new)
+    assert status == 201, made
+    id = made["view"]["id"]
+    settings = CampaignSettings(amd=True, abandonment_cap=0.03, abandonment_window_h=24)
+    of = Campaign(
+        id=id, name=new["name"], mode="predictive", state="draft", profile=law, priority=0, settings=settings, version=1
+    )  # fmt: skip
+    calls = await told_and_written(house, of)
+    lost = LATE + NOBODY
+    share = (lost + errors) / (LIVE + errors)
+    spare = -math.ceil((lost + errors - 0.03 * (LIVE + errors)) / 0.97)
+
+    _, ledger = await house.ask("GET", f"/campaigns/{id}/abandonment")
+    counted = {
+        name: ledger[name]
+        for name in ("live", "abandoned", "late", "nobody", "machines", "amd_errors", "spare")
+    }
+    assert counted == {
+        "live": LIVE, "abandoned": lost, "late": LATE, "nobody": NOBODY, "machines": MACHINES, "amd_errors": errors,
+        "spare": spare,
+    }  # fmt: skip
+    assert ledger["share"] == pytest.approx(share, abs=1e-6)
+    code, out, _ = await cti("abandonment", str(new["name"]), "--json")
+    assert code == 0
+    assert {name: json.loads(out)[name] for name in counted} == counted
+
+    _, goes = await house.ask("GET", f"/campaigns/{id}/now")
+    assert (goes["live"], goes["late"], goes["nobody"], goes["amd_errors"]) == (LIVE, LATE, NOBODY, errors)
+    assert (goes["lost"], goes["may_be_lost"]) == (lost + errors, spare)
+    assert f"{-spare} calls too many are lost" in goes["budget"]
+    assert f"{share:.1%} abandoned of {LIVE + errors:g} who answered" in goes["budget"]
+    names = ("live", "abandoned", "late", "nobody", "machines", "amd_errors")
+    quarter = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    span = {
+        "from": f"{quarter - timedelta(hours=1):%Y-%m-%dT%H:%MZ}",
+        "to": f"{quarter + timedelta(hours=2):%Y-%m-%dT%H:%MZ}",
+    }
+    _, report = await house.ask("GET", "/campaign_figures", params={"campaign": str(id), **span})
+    (row,) = report["items"]
+    for sums in (goes["last_half_hour"], row["sums"]):
+        assert {name: sums[name] for name in names} == {name: counted[name] for name in names}
+    assert row["abandonment"] == ledger["share"]
+    _, text = await house.ask(
+        "GET", "/campaign_figures", raw=True, params={"campaign": str(id), **span, "format": "csv"}
+    )
+    (line,) = csv.DictReader(io.StringIO(text))
+    assert {name: float(line[name]) for name in (*names, "abandonment")} == {
+        **{name: counted[name] for name in names},
+        "abandonment": ledger["share"],
+    }
+    assert f"{lost} abandoned ({share:.1%} of those who answered, {LATE} of them late" in screen.told(
+        row["sums"]
+    )
+    (_, shown) = screen.table([row])
+    assert [str(lost), str(LATE), str(NOBODY)] == shown.split()[-7:-4]
+
+    _, text = await house.ask("GET", f"/campaigns/{id}/evidence.csv", raw=True)
+    kinds = Counter(row["counts_as"] for row in csv.DictReader(io.StringIO(text)))
+    assert (kinds["late"], kinds["nobody"], kinds["machine"]) == (LATE, NOBODY, MACHINES)
+    assert kinds["in_time"] + kinds["early"] + kinds["late"] + kinds["nobody"] == LIVE
+
+    loop = asyncio.get_running_loop()
+    heard, begun = (Pace(of, 0.5, error_share(load_profiles()[law])) for _ in range(2))
+    for live in calls:
+        heard.call(live, loop.time())
+        if live.done:
+            heard.ended(live, live.attempt.outcome(), loop.time())
+    rows = await attempt_store.recent(
+        house.desk.pool, id, 24, 50
+    )  # fewer than there are: the budget is whole all the same
+    minutes = await by_minute(house.desk.pool, id, 24)
+    list(begun.replay(rows, minutes, loop.time(), amd=True))
+    for live in calls:
+        live.paced.clear()
+        if not live.done:
+            begun.call(live, loop.time())
+    for pace in (heard, begun):
+        live_answers, abandoned, may = pace.pacing.stands(loop.time())
+        assert (live_answers, abandoned, may) == (
+            pytest.approx(LIVE + errors),
+            pytest.approx(lost + errors),
+            spare,
+        )

@@ -28,7 +28,7 @@ from dialer.call_lists import rest as lists_rest
 from dialer.call_lists.before_launch import before_launch, by_law, contacts_of
 from dialer.call_lists.contacts import ContactFilter
 from dialer.call_lists.import_desk import ImportDesk
-from dialer.call_lists.quotas import look
+from dialer.call_lists.quotas import KEPT, NEAR, Quotas
 from dialer.calling.claims import Claims
 from dialer.calling.picking import Place, Wanted, judged, search
 from dialer.candidate import Candidate
@@ -766,4 +766,44 @@ async def test_a_list_rests_when_its_quota_is_reached(pool: Pool, migrated: str,
 
 
 async def quotas_now(pool: Pool, now: datetime) -> dict[int, datetime]:
-    return await look(pool, now, "Europe/Berlin")
+    return await Quotas(zone="Europe/Berlin", clock=lambda: 0.0).look(pool, now)
+
+
+async def test_a_quota_is_not_passed_by_calls_under_way(pool: Pool, fill: Fill) -> None:
+    """What is left is counted at each claim: whoever is being called, or has just talked, may be one more of them."""
+    one, other = await fill("one", 0, 5), await fill("other", 0, 5)
+    await pool.execute(
+        "INSERT INTO campaigns (id, name, mode, profile, created_by, changed_by) VALUES (1, 'c', 'manual', 'GB', '', '')"
+    )
+    quotas = [Quota(counts="connected", most=3), Quota(counts="disposition", disposition="sold", most=2)]
+    for list_id in (one, other):
+        settings = ListSettings(quota=quotas if list_id == one else [Quota(counts="attempts", most=2 * NEAR)])
+        await lists.change(pool, list_id, ListEdit(campaign=1, settings=settings), version=2, by="sue")
+    noon, second = datetime(2026, 11, 20, 12, tzinfo=UTC), [0.0]
+    kept = Quotas(zone="Europe/Berlin", clock=lambda: second[0])
+
+    async def attempt(n: int, outcome: str | None, ago: float, disposition: str | None = None) -> None:
+        at, ended = noon - timedelta(minutes=ago + 1), noon - timedelta(minutes=ago)
+        await pool.execute(
+            """INSERT INTO attempts (id, campaign_id, list_id, e164, pbx, mode, profile, owner, committed, connected,
+                   ended, state, outcome, disposition)
+               VALUES ('at-' || lpad($1::text, 32, '0'), 1, $2, $3, 'main', 'manual', 'GB', 'x', $4, $5, $6, $7, $8, $9)""",
+            *(str(n), one, gb(n), at, at if outcome == "connected" else None, ended if outcome else None),
+            *("ended" if outcome else "ringing", outcome, disposition),
+        )
+
+    assert await kept.room(pool, [one, other], noon) == {one: 2, other: 2 * NEAR}
+    await kept.look(pool, noon)
+    assert await kept.room(pool, [one, other], noon) == {one: 2}  # the other's is far away
+    await attempt(1, "busy", 1)
+    await attempt(2, "connected", 60)
+    await attempt(3, None, 0)
+    assert await kept.room(pool, [one], noon) == {one: 1}  # one talked, one is being called
+    await attempt(4, "connected", 1)
+    assert await kept.room(pool, [one], noon) == {one: 0}
+    await pool.execute("UPDATE attempts SET state = 'ended', outcome = 'busy' WHERE outcome IS NULL")
+    assert await kept.room(pool, [one], noon) == {one: 1}
+    assert await kept.room(pool, [one], noon + timedelta(hours=1)) == {one: 1}
+    await lists.change(pool, one, ListEdit(settings=ListSettings()), version=3, by="sue")
+    second[0] += KEPT
+    assert await kept.room(pool, [one], noon) == {}

@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from dialer.attempts import Outcome, Told
+from dialer.calling.claims import Claimed
 from dialer.calling.live import Live, new_attempt
 from dialer.calling.pace import Pace
+from dialer.calling.switchboard import drop_for, originate_headers
+from dialer.candidate import Candidate
 from dialer.law.desk import LawDesk
 from dialer.law.profiles import load
 from dialer.management.settings import Campaign, CampaignSettings
+from dialer.verdict import Verdict
 from tests.dialer_house import lenient_profile
 from tests.test_hands import agent
 
@@ -46,7 +50,10 @@ def live(of: Campaign, id: str = "at-1") -> Live:
 def row(id: str, outcome: str, age: float, **times: Any) -> dict[str, Any]:
     """An attempt of `age` seconds ago, as `attempt_store.recent` gives it."""
     usual = {"dialed": age, "ringing": age - 1, "answered": None, "connected": None, "ended": age - 20}
-    return {"id": id, "outcome": outcome, "agent": "anna", "waited": 0.1, "amd": None, **usual, **times}
+    counts_as = {"connected": "in_time", "abandoned": "nobody"}.get(outcome)
+    usual |= {"outcome": outcome, "counts_as": counts_as, "agent": "anna", "waited": 0.1}
+    usual |= {"amd": None, "amd_s": None}
+    return {"id": id, **usual, **times}
 
 
 def test_what_was_lost_before_a_restart_still_counts() -> None:
@@ -58,14 +65,42 @@ def test_what_was_lost_before_a_restart_still_counts() -> None:
     ]
     rows += [row(f"l{n}", "abandoned", 900 - n, answered=890 - n, ended=880 - n) for n in range(9)]
     rows += [row(f"n{n}", "no_answer", 800 - n) for n in range(300)]
-    pauses = list(pace.replay(rows, 100_000.0, amd=False))
+    counted = [(9000.0, 100, 0, 0), (900.0, 9, 9, 0)]
+    pauses = list(pace.replay(rows, counted, 100_000.0, amd=False))
     assert pauses  # others had their turn meanwhile
     pacing = pace.pacing
     for login in ("anna", "ben", "cleo", "dora"):
         pace.agent(login, agent(agent=login), "main", None, 100_000.0)
     assert pacing.calls_to_place(100_000.1) <= 4
-    assert "8.3% abandoned of 109 answers, 0 more may be lost" in pacing.why(100_000.1)
+    assert "8.3% abandoned of 109 answers, 6 too many" in pacing.why(100_000.1)
     assert "the budget is spent" in pacing.why(100_000.1)
+
+
+def test_after_a_restart_talks_are_expected_to_be_as_long_as_they_were() -> None:
+    def places(talk: float) -> int:
+        pace = Pace(campaign(calls_per_second=100, max_lines=500), 0.5)
+        rows = [row(f"n{n}", "no_answer", 9000 - n) for n in range(1000)]
+        rows += [
+            row(f"c{n}", "connected", 8000 - n, answered=7990 - n, connected=7990 - n, ended=7990 - n - talk)
+            for n in range(300)
+        ]
+        list(pace.replay(rows, [(8000.0, 300, 0, 0)], 100_000.0, amd=False))
+        for n in range(30):
+            pace.pacing.observe(100_000.0, "login", f"a{n}")
+            pace.pacing.observe(100_000.0, "talk", f"a{n}")
+        return pace.pacing.calls_to_place(100_020.0)
+
+    assert places(25.0) > 0
+    assert places(300.0) == 0
+
+
+def test_how_long_detection_took_is_learnt_too() -> None:
+    pace = Pace(campaign(amd=True), 0.5)
+    told: list[tuple[float, str]] = []
+    pace.pacing.observe = lambda now, kind, ident, info=None: told.append((now, kind))  # type: ignore[method-assign]
+    machine = row("m", "machine", 100, answered=90, ended=80, amd="MACHINE", amd_s=2.5)
+    list(pace.replay([machine], [], 1000.0, amd=True))
+    assert told[2:] == [(910.0, "answer"), (912.5, "amd"), (920.0, "end")]
 
 
 def test_a_call_is_told_once_and_in_order_however_it_came() -> None:
@@ -84,7 +119,7 @@ def test_a_call_is_told_once_and_in_order_however_it_came() -> None:
         ("ring", None),
         ("answer", None),
         ("queue", None),
-        ("connect", ("anna", 0.0)),
+        ("connect", ("anna", 0.0, False)),
     ]
 
 
@@ -105,6 +140,38 @@ def test_a_machine_never_queues_and_a_lost_one_is_abandoned_once() -> None:
     pace.call(person, 5.0)
     pace.ended(person, Outcome.ABANDONED, 9.0)
     assert told[8:] == ["abandon"]
+
+
+def test_whose_machine_is_left_a_message() -> None:
+    def drops(consent: str = "", had: int = 0, **settings: Any) -> str:
+        candidate = Candidate(
+            contact=7, list=1, list_version=1, e164="+441", zone_group=1, country="GB", region="", zones=()
+        )
+        one = Claimed(id="at-1", candidate=candidate, verdict=Verdict(steps=(), consent=consent), number_of=1)
+        return drop_for(campaign(amd=True, **settings), one, {7: had})
+
+    offer = {"machine_message": "offer"}
+    assert drops("no. 1") == ""
+    assert (drops(**offer), drops("no. 1", **offer), drops("no. 1", had=1, **offer)) == ("", "offer", "")
+    assert drops(machine_message_to="all", **offer) == "offer"
+    assert drops("no. 1", had=1, machine_messages=2, **offer) == "offer"
+    of = campaign(amd=True, machine_wait_s=9, **offer)
+    sent = originate_headers(of, attempt="at-1", channel="x", caller_id="", off_hook=True, drop="offer")
+    assert {"CTI_DROP=offer", "CTI_DROP_SILENCE=2000", "CTI_DROP_WAIT=9"} <= set(sent["Variable"])
+    sent = originate_headers(of, attempt="at-1", channel="x", caller_id="", off_hook=True)
+    assert not any(variable.startswith("CTI_DROP") for variable in sent["Variable"])
+
+
+def test_calls_that_are_not_dialed_are_expected_no_longer() -> None:
+    """A line that was not free, a list that is through: the next decision is as if they had not been asked for."""
+    pace = Pace(campaign("power", ratio=2, calls_per_second=100), 0.5)
+    pace.agent("anna", agent(), "main", None, 1.0)
+    assert pace.pacing.calls_to_place(1.0) == 2
+    assert pace.pacing.calls_to_place(1.1) == 0
+    pace.pacing.not_placed(1)
+    assert pace.pacing.calls_to_place(1.2) == 1
+    pace.pacing.not_placed(5)
+    assert pace.pacing.calls_to_place(1.3) == 2
 
 
 def test_an_agent_who_is_lent_away_logs_out_of_this_pace_only() -> None:

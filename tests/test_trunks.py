@@ -29,6 +29,14 @@ def test_the_best_first_equal_ones_in_turn_and_as_the_campaign_wants() -> None:
     assert house.take(1.0, "main", ("dear", "gone")) == ["dear"]
 
 
+def test_one_call_goes_at_once_and_several_one_after_the_other() -> None:
+    house = trunks({"name": "a", "calls_per_second": 10}, {"name": "b", "calls_per_second": 1000})
+    assert [round(house.turn("a", 5.0) - 5.0, 3) for _ in range(4)] == [0.0, 0.07, 0.17, 0.27]
+    assert house.turn("a", 9.0) == 9.0
+    assert [round(house.turn("b", 5.0, 0.01) - 5.0, 3) for _ in range(6)] == [0.0, 0.0, 0.0, 0.0, 0.01, 0.02]
+    assert house.turn("gone", 5.0) == 5.0
+
+
 def test_what_was_not_used_is_given_back() -> None:
     house = trunks({"name": "a", "calls_per_second": 2, "channels": 1})
     names = house.take(1.0, "main")

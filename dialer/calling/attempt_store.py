@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dialer.attempts import Outcome
-from dialer.calling.outcomes import Next, after, alive
+from dialer.calling.outcomes import HEARD, MESSAGE_LEFT, Next, after, alive, kind_of
 from dialer.law import do_not_call
 from dialer.lists import list_settings
 from dialer.management.settings import CampaignSettings
 
 if TYPE_CHECKING:
-    from cti.database import Pool, PoolConnection
+    from cti.database import Pool, PoolConnection, Queryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +37,12 @@ class AttemptRow:
     queue: str | None = None
     waited: float | None = None
     outcome: str | None = None
+    counts_as: str | None = None
     cause: int | None = None
     amd: str | None = None
+    amd_cause: str | None = None
+    amd_s: float | None = None
+    detail: str = ""
     message_played: datetime | None = None
     opted_out: bool = False
     why: str = ""
@@ -68,7 +72,8 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
             (
                 *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
                 *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
-                *(row.amd, row.message_played, row.opted_out, row.why[:200]),
+                *(row.amd, row.message_played, row.opted_out, row.why[:200], row.counts_as),
+                *(row.amd_cause, row.amd_s, row.detail),
             )
             for row in rows
         ),
@@ -85,14 +90,19 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                queue = coalesce(a.queue, n.queue), waited = coalesce(a.waited, n.waited),
                outcome = coalesce(a.outcome, n.outcome), cause = coalesce(n.cause, a.cause),
                amd = coalesce(n.amd, a.amd), message_played = coalesce(a.message_played, n.message_played),
-               opted_out = a.opted_out OR n.opted_out, why = CASE WHEN n.why = '' THEN a.why ELSE n.why END
+               opted_out = a.opted_out OR n.opted_out, why = CASE WHEN n.why = '' THEN a.why ELSE n.why END,
+               counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
+                                ELSE coalesce(n.counts_as, a.counts_as) END,
+               amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
+               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                       $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
-                      $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[])
+                      $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[],
+                      $19::text[], $20::text[], $21::real[], $22::text[])
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
-                     outcome, cause, amd, message_played, opted_out, why)
+                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail)
          WHERE a.id = n.id AND a.state <> 'ended'
-        RETURNING a.id, a.contact_id, a.e164, a.outcome
+        RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail
         """,
         *(list(column) for column in columns),
     )
@@ -126,15 +136,18 @@ async def _let_go(
     contacts = await db.fetch(
         """
         SELECT c.id, c.e164, c.other_numbers, c.dead_numbers, c.turn, c.attempts, l.settings::text AS list_settings,
-               (SELECT jsonb_object_agg(outcome, n) FROM
-                  (SELECT outcome, count(*) AS n FROM attempts
+               (SELECT jsonb_object_agg(kind, n) FROM
+                  (SELECT CASE WHEN detail = ANY ($2::text[]) THEN $3::text ELSE outcome END AS kind, count(*) AS n
+                     FROM attempts
                     WHERE contact_id = c.id AND outcome IS NOT NULL
-                      AND committed > coalesce(c.recycled, '-infinity') GROUP BY outcome) AS o)::text AS so_far
+                      AND committed > coalesce(c.recycled, '-infinity') GROUP BY kind) AS o)::text AS so_far
           FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
          WHERE c.id = ANY ($1::bigint[]) AND c.state = 'in_hand'
          ORDER BY c.id FOR UPDATE OF c
         """,
         list(of_contact),
+        list(HEARD),
+        MESSAGE_LEFT,
     )
     following = [
         (contact["id"], of_contact[contact["id"]], _follows(contact, of_contact, ended, settings, now))
@@ -155,7 +168,7 @@ async def _let_go(
         [follows.why for _, _, follows in following],
         [follows.not_before for _, _, follows in following],
         [follows.turn for _, _, follows in following],
-        [row.outcome for _, row, _ in following],
+        [kind_of(ended[row.id]["outcome"], ended[row.id]["detail"]) for _, row, _ in following],
         [follows.dead for _, _, follows in following],
     )
 
@@ -172,6 +185,7 @@ def _follows(
     return after(
         list_settings(contact["list_settings"]).over(ours),
         Outcome(ended[row.id]["outcome"]),
+        detail=ended[row.id]["detail"],
         dialed=ended[row.id]["e164"],
         numbers=alive(contact["e164"], contact["other_numbers"], contact["dead_numbers"]),
         turn=contact["turn"],
@@ -210,11 +224,12 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
         await pool.fetch(
             """
             SELECT * FROM (
-                SELECT id, outcome, agent, extract(epoch FROM now() - coalesce(dialed, committed))::float8 AS dialed,
+                SELECT id, outcome, counts_as, agent,
+                       extract(epoch FROM now() - coalesce(dialed, committed))::float8 AS dialed,
                        extract(epoch FROM now() - ringing)::float8 AS ringing,
                        extract(epoch FROM now() - answered)::float8 AS answered,
                        extract(epoch FROM now() - connected)::float8 AS connected,
-                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd
+                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s
                   FROM attempts
                  WHERE campaign_id = $1 AND state = 'ended' AND ended > now() - make_interval(secs => $2)
                  ORDER BY ended DESC LIMIT $3) AS last
@@ -225,6 +240,23 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
             most,
         )
     )
+
+
+async def messages_on_machines(db: Queryable, campaign: int, contacts: Sequence[int]) -> dict[int, int]:
+    """On how many machines of each of these contacts a message of this campaign has begun, or may have: the PBX goes on
+    when nobody watches. Who has none is left out."""
+    rows = await db.fetch(
+        """
+        SELECT contact_id, count(*)::integer AS n FROM attempts
+         WHERE contact_id = ANY ($1::bigint[]) AND campaign_id = $2
+           AND ((outcome = 'machine' AND message_played IS NOT NULL)
+                OR (outcome = 'unknown' AND answered IS NOT NULL AND amd IS NULL))
+         GROUP BY contact_id
+        """,
+        list(contacts),
+        campaign,
+    )
+    return {row["contact_id"]: row["n"] for row in rows}
 
 
 async def dispose(pool: Pool, attempt: str, disposition: str) -> None:

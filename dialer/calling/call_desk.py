@@ -47,7 +47,7 @@ UNSEEN = 5.0
 FIRST_SECOND = 1.5
 """Seconds after the answer within which a far end that hangs up counts against the trunk."""
 
-WROTE = (Told.RINGS, Told.UP, Told.AMD, Told.NOBODY, Told.MESSAGE, Told.CONNECTED, Told.OPTED_OUT)
+WROTE = (Told.RINGS, Told.UP, Told.AMD, Told.NOBODY, Told.MESSAGE, Told.LEFT, Told.CONNECTED, Told.OPTED_OUT)
 """What is written down as soon as it is told; the rest with the end."""
 
 THROUGH = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD, ConnectionState.QUEUED})
@@ -121,6 +121,7 @@ class CallDesk:
             channel=plan.channel(live.e164),
             caller_id=live.caller_id,
             off_hook=any(view is not None and view.off_hook for view in views),
+            drop=live.drop,
         )
         try:
             await self._pbxs[live.pbx].originate(headers)
@@ -306,6 +307,7 @@ class CallDesk:
         ended = AttemptEnded(
             **self._about(run, live),
             outcome=outcome,
+            detail=attempt.detail.value if attempt.detail is not None else "",
             cause=attempt.cause,
             rang=rang,
             waited=attempt.waited,

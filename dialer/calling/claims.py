@@ -59,6 +59,16 @@ class OpenGroups(Protocol):
     def __call__(self, db: Queryable, campaign: Campaign, now: datetime) -> Awaitable[Collection[int]]: ...
 
 
+class Room(Protocol):
+    """How many more contacts of these lists may be claimed; lists without limit are left out (`Quotas.room`)."""
+
+    def __call__(self, db: Queryable, lists: Collection[int], now: datetime) -> Awaitable[dict[int, int]]: ...
+
+
+async def _without_quotas(_db: Queryable, _lists: Collection[int], _now: datetime) -> dict[int, int]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The right to pace a campaign, until another holds a higher token."""
@@ -116,8 +126,9 @@ class Claims:
         open_groups: OpenGroups,
         clock: Callable[[], float],
         new_id: Callable[[], str] = lambda: f"at-{uuid4().hex}",
+        room: Room | None = None,
     ) -> None:
-        """`clock`: seconds that never fall."""
+        """`clock`: seconds that never fall; `room`: what lists have left of their quotas."""
         places = Places()
         self._zones_of = lambda e164: places.of(e164).zones
         self._pool = pool
@@ -125,6 +136,7 @@ class Claims:
         self._open_groups = open_groups
         self._clock = clock
         self._new_id = new_id
+        self._room = room or _without_quotas
         self._cells: dict[int, tuple[float, dict[int, Cell]]] = {}
 
     # ------------------------------------------------------------------------------------------ the lease
@@ -208,6 +220,8 @@ class Claims:
             if not groups:
                 return _Batch()
             cells = await self._lists(db, campaign.id)
+            room = await self._room(db, list(cells), now)
+            cells = {id: cell for id, cell in cells.items() if room.get(id) != 0}
             rows, passed = await self._take(db, cells, groups, most, now, reach)
             if not rows:
                 return _Batch(passed_over=await _anybody(db, passed, groups, now))
@@ -218,9 +232,10 @@ class Claims:
             for candidate in found:
                 verdict = verdicts.get(candidate.contact)
                 if verdict is not None and verdict.allowed:
-                    assigned = cells[candidate.list].assigned
-                    if len(allowed) < most and (reach is None or reach.take(assigned)):
+                    assigned, left = cells[candidate.list].assigned, room.get(candidate.list, most)
+                    if len(allowed) < most and left > 0 and (reach is None or reach.take(assigned)):
                         allowed[candidate.contact] = candidate
+                        room[candidate.list] = left - 1
                 elif verdict is not None:
                     refusals.append((candidate.contact, verdict))
                     refused[verdict.why_not] = refused.get(verdict.why_not, 0) + 1

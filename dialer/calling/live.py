@@ -20,7 +20,7 @@ from cti.ami_events import (
     OriginateEnded,
     Record,
 )
-from dialer.attempts import Attempt, Stage, Told
+from dialer.attempts import Attempt, Detail, Outcome, Stage, Told
 from dialer.calling.attempt_store import AttemptRow
 from dialer.calling.claims import Claimed
 from dialer.lists import Assigned, assigned_of
@@ -45,6 +45,9 @@ TOLD_BY_DIALPLAN = {
     "nobody": Told.NOBODY,
     "message": Told.MESSAGE,
     "opt_out": Told.OPTED_OUT,
+    "greeting": Told.GREETING,
+    "no_pause": Told.NO_PAUSE,
+    "left": Told.LEFT,
 }
 """`DialerTold.what` → what it tells; besides them `waiting`."""
 
@@ -57,12 +60,25 @@ REMEMBERED_AS = {
 }
 """Column of `attempts` → what was told."""
 
+WITH_VALUE = frozenset({Told.AMD, Told.NO_PAUSE, Told.LEFT})
+"""What the dialplan tells with a value that counts."""
+
+WORDS = {
+    Detail.LEFT: "the message {sound} was left on the machine",
+    Detail.CUT: "the machine hung up before the end of the message {sound}",
+    Detail.UNSEEN: "the message {sound} began on the machine; its end was not seen",
+    Detail.GONE_BEFORE: "the machine hung up before the message {sound}",
+    Detail.NO_PAUSE: "the machine's greeting did not end in time: no message",
+    Detail.NO_SOUND: "the PBX could not play the message {sound}: is it there?",
+}
+"""What became of the message for a machine, as it stands with the attempt."""
+
 
 @dataclass(slots=True, eq=False)
 class Live:
     """An attempt under way. `mono` and `wall`: the moment it was committed, by both clocks: times of day follow from the
     clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `tried`: agents
-    who could not be given it, as they were since then."""
+    who could not be given it, as they were since then. `drop`: the sound that a machine is left; "": none."""
 
     attempt: Attempt
     campaign: int
@@ -79,6 +95,7 @@ class Live:
     waiting: bool = False
     connecting: bool = False
     unseen: bool = False
+    drop: str = ""
     done: bool = False
     why: str = ""
     paced: set[str] = field(default_factory=set)
@@ -129,12 +146,43 @@ class Live:
             queue=self.queue,
             waited=attempt.waited,
             outcome=attempt.outcome().value if over else None,
+            counts_as=attempt.counts_as if over or not attempt.over else None,
             cause=attempt.cause,
             amd=attempt.said.get(Told.AMD),
-            message_played=self.when(Told.MESSAGE),
+            amd_cause=attempt.said.get(Told.AMD_CAUSE),
+            amd_s=attempt.detected_in,
+            detail=attempt.detail.value if over and attempt.detail is not None else "",
+            message_played=self.when(Told.MESSAGE)
+            or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
             opted_out=Told.OPTED_OUT in attempt.at,
-            why=self.why,
+            why=self.why or self._of_message() or self._of_failure(),
         )
+
+    def _of_failure(self) -> str:
+        """Why no call came about, as far as the switch says it."""
+        attempt = self.attempt
+        if not self.done or attempt.outcome() is not Outcome.FAILED:
+            return ""
+        said = [
+            f"{name} {value}"
+            for name, value in (
+                ("its Originate ended with reason", attempt.said.get(Told.ORIGINATE_ENDED)),
+                ("DialStatus", attempt.said.get(Told.DIAL_ENDED)),
+                ("cause", attempt.cause),
+            )
+            if value is not None
+        ]
+        made = (
+            ""
+            if Told.APPEARED in attempt.at
+            else " made no channel: does the trunk's `dial` name a real one?"
+        )
+        return f"the PBX{made or ' could not place the call'} ({', '.join(said) or 'it says nothing more'})"
+
+    def _of_message(self) -> str:
+        """What became of the message for a machine, once it is over."""
+        detail = self.attempt.detail if self.done else None
+        return WORDS[detail].format(sound=self.drop) if detail is not None else ""
 
 
 def new_attempt(id: str, campaign: Campaign) -> Attempt:
@@ -143,7 +191,9 @@ def new_attempt(id: str, campaign: Campaign) -> Attempt:
     return Attempt(id, wait=s.answer_wait_s, alone=campaign.mode == "agentless", amd=s.amd)
 
 
-def claimed(campaign: Campaign, one: Claimed, pbx: str, trunk: str, caller_id: str, now: float) -> Live:
+def claimed(
+    campaign: Campaign, one: Claimed, pbx: str, trunk: str, caller_id: str, now: float, drop: str = ""
+) -> Live:
     """An attempt that is about to be dialed."""
     return Live(
         attempt=new_attempt(one.id, campaign),
@@ -157,6 +207,7 @@ def claimed(campaign: Campaign, one: Claimed, pbx: str, trunk: str, caller_id: s
         caller_id=caller_id,
         queue=campaign.settings.queue or None,
         data=call_data(campaign, one),
+        drop=drop,
         assigned=one.assigned,
         slot=True,
     )
@@ -176,6 +227,7 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
         trunk=row["trunk"],
         caller_id=row["caller_id"],
         queue=row["queue"],
+        drop=campaign.settings.machine_message or "",
         assigned=assigned_of(row["assigned"]),
     )
     for column, told in REMEMBERED_AS.items():
@@ -184,7 +236,7 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
             attempt.tell(told, at, (row["agent"] or "") if told is Told.CONNECTED else "")
     if row["amd"]:
         attempt.tell(Told.AMD, attempt.at.get(Told.UP, now), row["amd"])
-    if row["message_played"] is not None:
+    if row["message_played"] is not None and not attempt.machine:
         attempt.tell(Told.NOBODY, attempt.at.get(Told.MESSAGE, now))
     if row["opted_out"]:
         attempt.tell(Told.OPTED_OUT, attempt.at.get(Told.MESSAGE, now))
@@ -213,15 +265,23 @@ def told_by(record: Record) -> Sequence[tuple[Told, str]]:
             return [(Told.GONE, str(record.cause))]
         case DialerTold():
             told = TOLD_BY_DIALPLAN.get(record.what)
-            return [(told, record.value if told is Told.AMD else "")] if told is not None else []
+            if told is None:
+                return []
+            heard = [(told, record.value if told in WITH_VALUE else "")]
+            return [*heard, (Told.AMD_CAUSE, record.cause)] if record.cause else heard
     return []
 
 
 def call_data(campaign: Campaign, one: Claimed) -> dict[str, str]:
     """What the agent's screen gets with the call: who it is, from which list, what to say. At most 512 characters each."""
+    return data_of(campaign.name, one)
+
+
+def data_of(campaign: str, one: Claimed) -> dict[str, str]:
+    """The same, by the campaign's name."""
     c = one.candidate
     data = {
-        "campaign": campaign.name,
+        "campaign": campaign,
         "list": one.list_name,
         "contact": str(c.contact),
         "attempt": one.id,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dialer.attempts import Outcome
+from dialer.attempts import Detail, Outcome
 from dialer.management.settings import CampaignSettings
 
 
@@ -24,6 +24,18 @@ class Next:
 
 FINAL = frozenset({Outcome.CONNECTED})
 """Outcomes after which the contact is done, whatever the settings say."""
+
+
+MESSAGE_LEFT = "message_left"
+"""What a machine that was left a message is called where rules are kept, instead of `machine`."""
+
+HEARD = frozenset({Detail.LEFT, Detail.UNSEEN})
+"""Details of a message that was left, or may have been: nobody is called twice for the same message by mistake."""
+
+
+def kind_of(outcome: str, detail: str) -> str:
+    """By which name the rule for an attempt is kept: its outcome, or `message_left`."""
+    return MESSAGE_LEFT if outcome == Outcome.MACHINE and detail in HEARD else outcome
 
 
 def alive(e164: str, others: Sequence[str], dead: Sequence[str]) -> list[str]:
@@ -48,21 +60,26 @@ def after(
     so_far: Mapping[str, int],
     now: datetime,
     alone: bool = False,
+    detail: str = "",
     opted_out: bool = False,
 ) -> Next:
     """What follows this outcome of an attempt to `dialed`.
 
     `numbers`: those of the contact that are not known to be dead; `turn`: which one is next; `attempts`: made so far, this
-    one included; `so_far`: how often each outcome came about, this one included; `alone`: mode agentless.
+    one included; `so_far`: how often each kind of outcome came about, this one included; `alone`: mode agentless; `detail`:
+    what became of the message for a machine.
     """
     if opted_out:
         return Next(state="blocked", why="asked not to be called again", turn=turn)
     if outcome in FINAL or (alone and outcome is Outcome.ANSWERED):
         return Next(state="done", why="", turn=turn)
-    rule = settings.retry(outcome)
+    kind = kind_of(outcome, detail)
+    rule = settings.retry(kind)
+    if rule is None and kind == MESSAGE_LEFT:
+        return Next(state="exhausted", why="a message was left on the answering machine", turn=turn)
     if rule is None:
         return Next(state="done", why="", turn=turn)
-    times = so_far.get(outcome, 1)
+    times = so_far.get(kind, 1)
     is_dead = outcome in (Outcome.INVALID_NUMBER, Outcome.FAX) and rule.at_most == 0
     left = [number for number in numbers if number != dialed] if is_dead else list(numbers)
     dead = dialed if is_dead else ""
@@ -74,7 +91,7 @@ def after(
     if attempts >= settings.max_attempts:
         return Next(state="exhausted", why=f"{attempts} attempts made", turn=turn, dead=dead)
     if not is_dead and times >= rule.at_most:
-        return Next(state="exhausted", why=f"{times} times {outcome.replace('_', ' ')}", turn=turn)
+        return Next(state="exhausted", why=f"{times} times {kind.replace('_', ' ')}", turn=turn)
     # A dead number leaves the round: the one after it has its place.
     onward = turn if is_dead else turn + (1 if rule.other_number and len(left) > 1 else 0)
     wait = rule.after_minutes[min(times, len(rule.after_minutes)) - 1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from cti.facts import AgentState
 from cti.views import AgentView
-from dialer.attempts import Outcome, Told
+from dialer.attempts import CountsAs, Outcome, Told, left_to_connect
 from dialer.calling.hands import takes_calls
 from dialer.calling.live import Live
 from dialer.management.settings import Campaign
@@ -36,9 +36,10 @@ Event = tuple[float, int, str, str, Any]
 
 
 class Pace:
-    """One campaign's pacing. `agents`: what it was told of each agent at work for it: ready, talk, wrap or break."""
+    """One campaign's pacing. `agents`: what it was told of each agent at work for it: ready, talk, wrap or break.
+    `error_share`: of the detected machines, that are people and count as lost by its law."""
 
-    def __init__(self, campaign: Campaign, tick_s: float) -> None:
+    def __init__(self, campaign: Campaign, tick_s: float, error_share: float = 0.0) -> None:
         s = campaign.settings
         self.alone = campaign.mode == "agentless"
         self.min_ring = s.min_ring_s
@@ -48,7 +49,8 @@ class Pace:
                 mode=MODES.get(campaign.mode, "progressive"),
                 abandonment_cap=s.abandonment_cap,
                 window_s=s.abandonment_window_h * 3600.0,
-                answer_wait_s=s.answer_wait_s,
+                answer_wait_s=left_to_connect(s.answer_wait_s, amd=s.amd),
+                error_share=error_share,
                 min_ring_s=s.min_ring_s,
                 ring_timeout_s=s.ring_timeout_s,
                 calls_per_second=s.calls_per_second,
@@ -79,13 +81,14 @@ class Pace:
             if what in attempt.at:
                 self._once(live, now, kind)
         if attempt.amd and Told.AMD in attempt.at:
-            self._once(live, now, "amd", "machine" if attempt.machine else "human")
+            self._once(live, now, "amd", _heard(attempt.counts_as, machine=attempt.machine))
         if self.alone or not told.isdisjoint(("connect", "abandon")):
             return
         if attempt.greeted is not None:
             self._once(live, now, "queue")
         if Told.CONNECTED in attempt.at:
-            self._once(live, now, "connect", (attempt.agent, attempt.waited or 0.0))
+            late = attempt.counts_as is CountsAs.LATE
+            self._once(live, now, "connect", (attempt.agent, attempt.waited or 0.0, late))
         elif Told.NOBODY in attempt.at:
             self._once(live, now, "abandon", attempt.waited or 0.0)
 
@@ -98,10 +101,13 @@ class Pace:
         """Tells that a call is over, unless its end was told with the agent or the loss."""
         if not live.paced.isdisjoint(("connect", "abandon")):
             return
-        if outcome is Outcome.ABANDONED:
-            self._once(live, now, "abandon", live.attempt.waited or 0.0)
-        else:
-            self._once(live, now, "end", END.get(outcome, "cancel"))
+        match live.attempt.counts_as:
+            case CountsAs.NOBODY:
+                self._once(live, now, "abandon", live.attempt.waited or 0.0)
+            case CountsAs.EARLY:
+                self._once(live, now, "end", "early")
+            case _:
+                self._once(live, now, "end", END.get(outcome, "cancel"))
 
     # ------------------------------------------------------------------------------------------ agents
 
@@ -119,21 +125,29 @@ class Pace:
             self.pacing.observe(now, "logout", login)
             return
         self.agents[login] = new
-        self.pacing.observe(now, new, login, live.attempt.id if new == "talk" and live is not None else None)
+        # Until it is told how the call came to the agent, it is not told that it did: a late one is lost.
+        told = new == "talk" and live is not None and "connect" in live.paced
+        self.pacing.observe(now, new, login, live.attempt.id if told and live is not None else None)
 
     # ------------------------------------------------------------------------------------------ what has been
 
-    def replay(self, rows: Iterable[Any], now: float, *, amd: bool) -> Iterator[None]:
+    def replay(
+        self, rows: Iterable[Any], counted: Iterable[tuple[float, int, int, int]], now: float, *, amd: bool
+    ) -> Iterator[None]:
         """Tells attempts of the window that have ended, from how long ago each thing was; pauses where others may have their
-        turn."""
+        turn. `counted`: what the ledger has of the whole window, (how long ago, live answers, abandoned, machines): the
+        budget is that."""
         events: list[Event] = []
         for row in rows:
             events += _replayed(row, now, amd=amd)
+            if row["connected"] is not None:
+                self.pacing.talked(max(0.0, row["connected"] - row["ended"]))
         events.sort(key=lambda event: event[:2])
         for number, (at, _, kind, ident, info) in enumerate(events, 1):
             self.pacing.observe(at, kind, ident, info)
             if number % 500 == 0:
                 yield
+        self.pacing.hold(now, [(now - ago, *counts) for ago, *counts in counted])  # type: ignore[misc]
 
 
 def _kind(view: AgentView, pbx: str, old: str | None, *, talks: bool) -> str:
@@ -149,6 +163,11 @@ def _kind(view: AgentView, pbx: str, old: str | None, *, talks: bool) -> str:
     return "break"
 
 
+def _heard(counts_as: CountsAs | str | None, *, machine: bool) -> str:
+    """What pacing is told of the detection."""
+    return "machine" if counts_as == CountsAs.MACHINE else "fax" if machine else "human"
+
+
 def _replayed(row: Any, now: float, *, amd: bool) -> Sequence[Event]:
     id, outcome = row["id"], row["outcome"]
     events: list[tuple[float, str, Any]] = [(row["dialed"], "dial", None)]
@@ -157,12 +176,13 @@ def _replayed(row: Any, now: float, *, amd: bool) -> Sequence[Event]:
     if row["answered"] is not None:
         events.append((row["answered"], "answer", None))
         if amd and row["amd"] is not None:
-            said = "machine" if outcome in ("machine", "fax") else "human"
-            events.append((row["answered"], "amd", said))
+            said = _heard(row["counts_as"], machine=outcome in ("machine", "fax"))
+            events.append((row["answered"] - (row["amd_s"] or 0.0), "amd", said))
     if outcome in ("connected", "agent_error"):
         at = row["connected"] if row["connected"] is not None else row["ended"]
-        events.append((at, "connect", (row["agent"], row["waited"] or 0.0)))
-    elif outcome == "abandoned":
+        late = row["counts_as"] == CountsAs.LATE
+        events.append((at, "connect", (row["agent"], row["waited"] or 0.0, late)))
+    elif row["counts_as"] == CountsAs.NOBODY:
         events.append((row["ended"], "abandon", row["waited"] or 0.0))
     else:
         events.append((row["ended"], "end", END.get(Outcome(outcome), "cancel")))

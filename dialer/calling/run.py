@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -37,14 +37,16 @@ from cti.facts import (
 from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
-from dialer.calling.claims import Claims
+from dialer.calling.claims import Claimed, Claims
 from dialer.calling.for_whom import ForFree
 from dialer.calling.hands import AWAY, Hands, eligible, takes_calls
-from dialer.calling.live import claimed, remembered
+from dialer.calling.live import claimed as claimed_live
+from dialer.calling.live import remembered
 from dialer.calling.pace import Pace
 from dialer.calling.running import Running
-from dialer.calling.switchboard import AgentsPort, PbxPort
+from dialer.calling.switchboard import AgentsPort, PbxPort, drop_for
 from dialer.calling.trunks import CallerIds, Trunks
+from dialer.law import ledger
 from dialer.lists import may_call
 from dialer.management.settings import DIALED_BY_ITSELF, Campaign, CampaignLive, CampaignSettings
 
@@ -59,7 +61,14 @@ LOOK_EVERY = 2.0
 """Seconds between two looks at the campaigns' rows, at most."""
 
 REMEMBERED = 5_000
-"""Attempts of the window from which pacing learns at a start."""
+"""Attempts of the window from which pacing learns at a start: more than it remembers of calls (3,000) and, where one in six
+comes to an agent, of talks (800). What may still be lost is not counted from them, but by the ledger of the whole window."""
+
+APART = 0.01
+"""Seconds between two calls of one tick where the trunk would take more, and the tick is long enough for it."""
+
+PASSED_OVER = 1.0
+"""Seconds after which it is looked again whether those are free whom the lists are assigned to."""
 
 CLOCKS_APART = 30.0
 """Seconds that this server's clock and the database's may differ: calling hours are kept by it."""
@@ -96,12 +105,13 @@ class Dialer:
         set_data: Callable[[str, dict[str, str], str], None],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
+        error_share: Callable[[Campaign], float] = lambda campaign: 0.0,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
         """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
-        ValueError."""
+        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -111,6 +121,7 @@ class Dialer:
         self._caller_ids = caller_ids
         self._spawn = spawn
         self._within = within
+        self._error_share = error_share
         self._tick_s = tick_s
         self._lease_s = lease_s
         self.owner = owner or f"{socket.gethostname()[:40]}:{os.getpid()}:{os.urandom(3).hex()}"
@@ -151,6 +162,8 @@ class Dialer:
         self._stopping = True
         placing = [run.placing for run in self.running.values() if run.placing is not None]
         await asyncio.gather(*placing, return_exceptions=True)
+        sending = [task for run in self.running.values() for task in run.sending]
+        await asyncio.gather(*sending, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -244,7 +257,7 @@ class Dialer:
                 log.error("a campaign's PBX is not known", campaign=campaign.id, pbx=pbx)
             return
         if known is None:
-            known = self.running[campaign.id] = Running(campaign, pbx, Pace(campaign, self._tick_s))
+            known = self.running[campaign.id] = Running(campaign, pbx, self._pace(campaign))
         else:
             same = (known.campaign.settings, known.campaign.mode) == (s, campaign.mode)
             known.stale = known.stale or not same
@@ -254,6 +267,9 @@ class Dialer:
         self._claims.forget(campaign.id)
         self._all_agents()
         self._kick.set()
+
+    def _pace(self, campaign: Campaign) -> Pace:
+        return Pace(campaign, self._tick_s, self._error_share(campaign))
 
     def _teams(self, settings: CampaignSettings) -> tuple[str, ...]:
         """The teams whose supervisors see the campaign's attempts."""
@@ -288,6 +304,8 @@ class Dialer:
             return
         if run.placing is not None and not run.placing.done():
             await asyncio.wait({run.placing})
+        if run.sending:
+            await asyncio.wait(set(run.sending))
         await self._take_up(run)
         run.stale = False
         await self._learn(run)
@@ -312,9 +330,10 @@ class Dialer:
         """A new pace, told the last attempts of the window, and then what is under way."""
         settings = run.campaign.settings
         rows = await attempt_store.recent(self._pool(), run.id, settings.abandonment_window_h, REMEMBERED)
+        counted = await ledger.by_minute(self._pool(), run.id, settings.abandonment_window_h)
         now = asyncio.get_running_loop().time()
-        pace = Pace(run.campaign, self._tick_s)
-        for _ in pace.replay(rows, now, amd=settings.amd):
+        pace = self._pace(run.campaign)
+        for _ in pace.replay(rows, counted, now, amd=settings.amd):
             await asyncio.sleep(0)
         run.pace = pace
         run.outcomes = Counter(row["outcome"] for row in rows)
@@ -397,16 +416,20 @@ class Dialer:
             self.calls.give_up(id)
 
     def _place(self, run: Running, now: float) -> None:
+        if run.passed_over and now < run.again:
+            return
         s = run.campaign.settings
         if run.alone:
-            earned = int(max(1.0, s.calls_per_second)) - run.placed(now, max(1.0, 1.0 / s.calls_per_second))
-            wanted = min(s.max_lines - self.calls.under_way(run.id), earned)
+            free = s.max_lines - self.calls.under_way(run.id) - len(run.due)
+            wanted = max(0, min(free, run.earned(now, self._tick_s)))
+            run.tokens -= wanted
         else:
             wanted = run.pace.pacing.calls_to_place(now)
         if wanted <= 0:
             run.passed_over = False
             return
         slots = self.trunks.take(now, run.pbx, s.trunks, wanted)
+        self._not_placed(run, wanted - len(slots))
         if not slots:
             run.held = "no_lines"
             return
@@ -414,36 +437,92 @@ class Dialer:
         run.placing = self._spawn(self._claim_and_dial(run, slots))
 
     async def _claim_and_dial(self, run: Running, slots: list[str]) -> None:
-        """Claims a contact for each slot of a trunk and dials it, if it still may be dialed when it has been claimed."""
-        loop = asyncio.get_running_loop()
-        lease, now, withdrawn = run.lease, datetime.now(UTC), []
+        """Claims a contact for each slot of a trunk, and has those who were claimed dialed one after the other."""
+        lease, now = run.lease, datetime.now(UTC)
         assert lease is not None
         try:
             reach = self._reach(run)
             claim = await self._claims.claim(
                 run.campaign, lease, len(slots), now=now, pbx=run.pbx, reach=reach
             )
-            for one in claim.attempts:
-                if self._stopping or self._held(run, loop.time()):
-                    withdrawn.append(one.id)
-                    continue
-                numbers = [(c.number, c.prefixes) for c in run.campaign.settings.caller_ids]
-                shown = self._caller_ids.show(run.id, numbers, one.candidate.e164)
-                live = claimed(run.campaign, one, run.pbx, slots.pop(0), shown, loop.time())
-                self.calls.place(run, live)
+            dropped = await self._messages_on_machines(run.campaign, claim.attempts)
             if not claim.held:
                 run.lose()
-            if claim.passed_over and run.asked:
-                run.asked[-1] = (run.asked[-1][0], 0)
+            if claim.passed_over:
+                run.again = asyncio.get_running_loop().time() + PASSED_OVER
+                if run.asked:
+                    run.asked[-1] = (run.asked[-1][0], 0)
             if claim.empty or claim.passed_over != run.passed_over:
                 run.empty, run.passed_over = claim.empty, claim.passed_over
                 self._all_agents()
-            await self._claims.withdraw(withdrawn)
+            if claim.attempts:
+                taken = [slots.pop(0) for _ in claim.attempts]
+                self._send_later(run, list(zip(claim.attempts, taken, strict=True)), dropped)
         except DATABASE_AWAY as error:
             log.warning("contacts could not be claimed", campaign=run.id, error=type(error).__name__)
             run.ready = False  # whether it was committed is looked up before anything else is dialed
         finally:
             self.trunks.unused(slots)
+            self._not_placed(run, len(slots))
+
+    def _send_later(
+        self, run: Running, claimed: list[tuple[Claimed, str]], dropped: Mapping[int, int]
+    ) -> None:
+        run.due |= {one.id: one for one, _ in claimed}
+        now, apart = asyncio.get_running_loop().time(), min(self._tick_s / len(claimed), APART)
+        turns = [(self.trunks.turn(trunk, now, apart), one, trunk) for one, trunk in claimed]
+        task = self._spawn(self._send(run, sorted(turns, key=lambda turn: turn[0]), dropped))
+        run.sending.add(task)
+        task.add_done_callback(run.sending.discard)
+
+    async def _send(
+        self, run: Running, turns: list[tuple[float, Claimed, str]], dropped: Mapping[int, int]
+    ) -> None:
+        """Dials each in its turn: all at once, each would wait at the switch for those before it, and carriers count calls a
+        second. Who may not be dialed any more when their turn has come goes back."""
+        loop = asyncio.get_running_loop()
+        withdrawn: list[str] = []
+        try:
+            while turns:
+                at, one, trunk = turns[0]
+                if (wait := at - loop.time()) > 0 and not self._stopping:
+                    await asyncio.sleep(wait)
+                del turns[0], run.due[one.id]
+                # That nobody else may be called now says nothing of those who were claimed.
+                if self._stopping or self._held(run, loop.time()) not in ("", "nothing_to_call"):
+                    withdrawn.append(one.id)
+                    self.trunks.unused([trunk])
+                    self._not_placed(run, 1)
+                    continue
+                numbers = [(c.number, c.prefixes) for c in run.campaign.settings.caller_ids]
+                shown = self._caller_ids.show(run.id, numbers, one.candidate.e164)
+                drop = drop_for(run.campaign, one, dropped)
+                live = claimed_live(run.campaign, one, run.pbx, trunk, shown, loop.time(), drop)
+                self.calls.place(run, live)
+            await self._claims.withdraw(withdrawn)
+        except DATABASE_AWAY as error:
+            log.warning("attempts could not be taken back yet", campaign=run.id, error=type(error).__name__)
+            run.ready = False  # they are taken back before anything else is dialed
+        finally:
+            for _, one, trunk in turns:
+                run.ready = False
+                del run.due[one.id]
+                self.trunks.unused([trunk])
+
+    @staticmethod
+    def _not_placed(run: Running, calls: int) -> None:
+        """So many calls that were wanted are not dialed."""
+        if run.alone:
+            run.tokens += calls
+        else:
+            run.pace.pacing.not_placed(calls)
+
+    async def _messages_on_machines(self, campaign: Campaign, claimed: Sequence[Claimed]) -> dict[int, int]:
+        """How many messages machines of these contacts have had; not looked up where none is left on any."""
+        if not claimed or not campaign.settings.amd or campaign.settings.machine_message is None:
+            return {}
+        contacts = [one.candidate.contact for one in claimed]
+        return await attempt_store.messages_on_machines(self._pool(), campaign.id, contacts)
 
     def _reach(self, run: Running) -> ForFree | None:
         """For whose free agents may be called; None where no agents are meant to talk."""
@@ -463,6 +542,7 @@ class Dialer:
             return people(view for view in self._agents.all() if eligible(view, run.campaign, named))
 
         waiting = [live.assigned for live in self.calls.of(run.id) if live.seeks_agent]
+        waiting += [one.assigned for one in run.due.values()]
         return ForFree(free, at_work, waiting)
 
     # ------------------------------------------------------------------------------------------ told

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dialer.attempts import Stage
-from dialer.calling.claims import Lease
+from dialer.calling.claims import Claimed, Lease
 from dialer.calling.live import Live
 from dialer.calling.pace import Pace
 from dialer.management.settings import Campaign, CampaignLive
@@ -38,9 +38,10 @@ HELD = {
 @dataclass(slots=True, eq=False)
 class Running:
     """`ready`: what was in flight before is settled, so it may dial. `empty`: nobody in its lists may be called now;
-    `passed_over`: somebody may, but on lists that are assigned to agents who are not free.
+    `passed_over`: somebody may, but on lists that are assigned to agents who are not free (looked at `again`).
     `stale`: its settings have changed since its pace was made. `under_way`: attempts of it, of any server, have not
-    ended. `asked`: (when, how many) calls of the last minute."""
+    ended. `asked`: (when, how many) calls of the last minute. `placing`: contacts are being claimed; `sending`: those that
+    were are dialed one after the other, `due` (by attempt) not yet. `tokens`: calls that the calls a second allow by now."""
 
     campaign: Campaign
     pbx: str
@@ -53,8 +54,13 @@ class Running:
     under_way: bool = False
     empty: bool = False
     passed_over: bool = False
+    again: float = 0.0
     held: str = "not_here"
     placing: asyncio.Task[None] | None = None
+    sending: set[asyncio.Task[None]] = field(default_factory=set)
+    due: dict[str, Claimed] = field(default_factory=dict)
+    tokens: float = 1.0
+    earned_at: float | None = None
     asked: deque[tuple[float, int]] = field(default_factory=deque)
     outcomes: Counter[str] = field(default_factory=Counter)
     answered: int = 0
@@ -73,6 +79,14 @@ class Running:
         """Another may pace it now."""
         self.lease, self.ready = None, False
 
+    def earned(self, now: float, tick_s: float) -> int:
+        """How many calls the campaign's calls a second allow by now; not more than those since this was last asked."""
+        rate = self.campaign.settings.calls_per_second
+        since = min(now - self.earned_at, 2.0) if self.earned_at is not None else tick_s
+        self.earned_at = now
+        self.tokens = min(self.tokens + rate * since, max(1.0, rate * max(tick_s, since)))
+        return int(self.tokens + 1e-6)
+
     def placed(self, now: float, seconds: float) -> int:
         """How many calls were asked for in the last so many seconds, a minute at most."""
         while self.asked and now - self.asked[0][0] > 60.0:
@@ -82,8 +96,7 @@ class Running:
     def view(self, under_way: Iterable[Live], trunks: dict[str, str], now: float) -> CampaignLive:
         """How it stands."""
         stages = Counter(min(live.attempt.stage, Stage.CONNECTED).word for live in under_way)
-        abandoned, connected = self.outcomes["abandoned"], self.outcomes["connected"]
-        cap = self.campaign.settings.abandonment_cap
+        live, lost, spare = self.pace.pacing.stands(now)
         pace = "as many as lines and calls a second allow" if self.alone else self.pace.pacing.why(now)
         return CampaignLive(
             campaign=self.id,
@@ -96,9 +109,10 @@ class Running:
             calls=dict(stages),
             attempts=sum(self.outcomes.values()) + sum(stages.values()),
             answered=self.answered,
-            connected=connected,
-            abandoned=abandoned,
-            may_be_lost=max(0, int(cap * (abandoned + connected) - abandoned + 1.0)),
+            connected=self.outcomes["connected"],
+            live=live,
+            lost=lost,
+            may_be_lost=spare,
             pace=self.placed(now, 60.0),
             held=self.held,
             why=HELD.get(self.held, self.held) if self.held else pace,

@@ -9,16 +9,12 @@ from typing import Any
 from cti.facts import CallView
 from cti.people import Agent
 from cti.views import AgentView
+from dialer.attempts import left_to_connect
+from dialer.calling.claims import Claimed
 from dialer.management.settings import Campaign
 
 LOOK_SHORT_OF = 1.1
 """Seconds before the end of the wait at which the dialplan tries the queue by itself: a queue waits whole seconds."""
-
-HEARD_BEFORE = 0.8
-"""Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
-
-LEAST_AFTER_AMD = 0.3
-"""Seconds left to find an agent after AMD, where it took the whole wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +43,21 @@ class AgentsPort:
     person: Callable[[str], Agent | None]
 
 
+def drop_for(campaign: Campaign, one: Claimed, had: Mapping[int, int]) -> str:
+    """The sound that a machine of this contact is left; "": none. `had`: contact → messages that its machines have had."""
+    s = campaign.settings
+    if s.machine_message is None or had.get(one.candidate.contact, 0) >= s.machine_messages:
+        return ""
+    return s.machine_message if s.machine_message_to == "all" or one.verdict.consent else ""
+
+
 def originate_headers(
-    campaign: Campaign, *, attempt: str, channel: str, caller_id: str, off_hook: bool
+    campaign: Campaign, *, attempt: str, channel: str, caller_id: str, off_hook: bool, drop: str = ""
 ) -> dict[str, Any]:
     """The Originate of an attempt. All that the dialplan must know rides on the channel: it goes on without this server.
 
-    `off_hook`: agents with open lines are at work; otherwise who answers goes to the queue at once.
+    `off_hook`: agents with open lines are at work; otherwise who answers goes to the queue at once. `drop`: the sound that a
+    machine is left.
     """
     s = campaign.settings
     queue = s.queue.partition(":")[2]
@@ -66,11 +71,16 @@ def originate_headers(
         "CTI_LOOK": f"{look:g}",
         "CTI_QUEUE": "" if alone else queue,
         "CTI_NEXT": then,
-        "CTI_AMD_WAIT": f"{max(LEAST_AFTER_AMD, wait - HEARD_BEFORE):g}" if s.amd else "",
+        "CTI_AMD_WAIT": f"{left_to_connect(wait, amd=True):g}" if s.amd else "",
         "CTI_MESSAGE": s.message or "",
         "CTI_OPT_OUT": s.opt_out_key if s.message else "",
-        "CTI_DROP": "1" if s.amd and s.amd_drop_message else "",
     }
+    if s.amd and drop:
+        variables |= {
+            "CTI_DROP": drop,
+            "CTI_DROP_SILENCE": str(int(s.machine_silence_s * 1000)),
+            "CTI_DROP_WAIT": str(s.machine_wait_s),
+        }
     headers: dict[str, Any] = {
         "Channel": channel,
         "Context": "cti-dialer",

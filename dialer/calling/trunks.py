@@ -17,6 +17,10 @@ RESTS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """Seconds of the first rest, the second...; the last one stays."""
 
 
+LATE = 0.03
+"""Seconds by which a call may be sent late without the next ones being so too."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrunkPlan:
     """A trunk as it is set up. `dial`: `PJSIP/{number}@carrier`, with {number} as E.164 or {digits} without its +."""
@@ -37,6 +41,7 @@ class TrunkPlan:
 class _Trunk:
     plan: TrunkPlan
     tokens: float = 1.0
+    turn: float = 0.0
     filled: float = 0.0
     busy: int = 0
     fails: int = 0
@@ -100,6 +105,16 @@ class Trunks:
             trunk.trying = trunk.trying or trunk.rests > 0
             taken.append(trunk.plan.name)
         return taken
+
+    def turn(self, name: str, now: float, apart: float = 0.0) -> float:
+        """When the next call may be sent through a trunk: one that is alone at once; of several each by the calls a second
+        after the one before, `apart` seconds at least. Who comes a little late does not make all those after them late."""
+        trunk = self._trunks.get(name)
+        if trunk is None:
+            return now
+        at = max(now - LATE, trunk.turn)
+        trunk.turn = at + max(1.0 / trunk.plan.calls_per_second, apart)
+        return max(at, now)
 
     def take_up(self, name: str) -> None:
         """A call that was there already holds a slot."""

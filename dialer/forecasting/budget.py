@@ -4,36 +4,51 @@ I/O."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from math import sqrt
+
+from dialer.law.abandoned import spare
 
 
 class Budget:
-    """Live answers and abandoned calls over a window, by the minute.
+    """Live answers and abandoned calls over a window, by the minute; `error_share` of the machines that were detected are
+    people: live answers, and lost.
 
     Machines that came to an agent are no live answers; among the abandoned calls the same share is taken to be
     machines, and what that guess may be wrong by is not spent.
     """
 
-    def __init__(self, window: float, cap: float) -> None:
+    def __init__(self, window: float, cap: float, error_share: float = 0.0) -> None:
         self.window = window
+        self._error_share = error_share
         self._cap = cap
         self._minutes: deque[list[float]] = deque()
         self.connected = 0
         self.abandoned = 0
         self._machines = 0
+        self._detected = 0
 
     def _minute(self, now: float) -> list[float]:
         if not self._minutes or now - self._minutes[-1][0] >= 60.0:
-            self._minutes.append([now, 0, 0, 0])
+            self._minutes.append([now, 0, 0, 0, 0])
         return self._minutes[-1]
 
+    def hold(self, minutes: Iterable[tuple[float, int, int, int]]) -> None:
+        """Forgets what it holds for what was counted elsewhere: (when, live answers, abandoned of them, machines detected),
+        the oldest first."""
+        self._minutes = deque([at, live - lost, lost, 0, detected] for at, live, lost, detected in minutes)
+        self.connected = sum(int(minute[1]) for minute in self._minutes)
+        self.abandoned = sum(int(minute[2]) for minute in self._minutes)
+        self._detected = sum(int(minute[4]) for minute in self._minutes)
+        self._machines = 0
+
     def connect(self, now: float) -> None:
-        """Somebody who answered came to an agent."""
+        """A live answer that is not lost."""
         self._minute(now)[1] += 1
         self.connected += 1
 
     def abandon(self, now: float) -> None:
-        """Somebody who answered did not."""
+        """One that is."""
         self._minute(now)[2] += 1
         self.abandoned += 1
 
@@ -43,14 +58,20 @@ class Budget:
             self._minute(now)[3] += 1
             self._machines += 1
 
+    def detected(self, now: float) -> None:
+        """A machine was detected."""
+        self._minute(now)[4] += 1
+        self._detected += 1
+
     def expire(self, now: float) -> None:
         """Forgets what is older than the window."""
         minutes = self._minutes
         while minutes and minutes[0][0] < now - self.window:
-            _, connected, abandoned, machines = minutes.popleft()
+            _, connected, abandoned, machines, detected = minutes.popleft()
             self.connected -= int(connected)
             self.abandoned -= int(abandoned)
             self._machines -= int(machines)
+            self._detected -= int(detected)
 
     @property
     def people(self) -> float:
@@ -60,14 +81,19 @@ class Budget:
     @property
     def answers(self) -> float:
         """Live answers."""
-        return (self.connected + self.abandoned) * self.people
+        return (self.connected + self.abandoned) * self.people + self._detected * self._error_share
 
     @property
     def lost(self) -> float:
         """Live answers abandoned."""
         people = self.people
-        return self.abandoned * people + sqrt(self.abandoned * people * (1.0 - people))
+        of_answers = self.abandoned * people + sqrt(self.abandoned * people * (1.0 - people))
+        return of_answers + self._detected * self._error_share
 
     def left(self) -> float:
-        """How many more may be lost; below 0 when the cap is broken."""
+        """How much may still be lost of the answers that there were; below 0 when the cap is broken."""
         return self._cap * self.answers - self.lost
+
+    def spare(self) -> int:
+        """How many more may be lost, as the ledger says it."""
+        return spare(self.answers, self.lost, 0.0, self._cap)

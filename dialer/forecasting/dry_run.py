@@ -9,10 +9,12 @@ for it.
 
 from __future__ import annotations
 
+import heapq
 import math
 import os
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +26,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from cti.frozen import Frozen
+from dialer.attempts import left_to_connect
+from dialer.law.abandoned import lost_share
 from dialer.pacing import Mode, Pacing, PacingConfig
 from dialer.simulation import Duration, Simulation, Traffic
 
@@ -45,6 +49,8 @@ LARGEST = 400
 
 RUNS, RUNS_OF_CHANGES = 5, 2
 """Times that the plan, and each change of it, is played, if there is time."""
+
+NEVER_OPEN = "calling hours there and the rota never meet"
 
 STUDENT = (12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 
@@ -75,21 +81,55 @@ class History(Frozen, frozen=True, gc=False, kw_only=True):
     wrap_of: int = 0
 
 
+class Pool(Frozen, frozen=True, gc=False, kw_only=True):
+    """Contacts whose zones are open at the same times: from, to before, in seconds since 1970, in order; None: always.
+    `ready`: how many have had 0, 1, 2… attempts and may be called at once; `due`: (when, attempts so far, how many) of the
+    others."""
+
+    open: tuple[tuple[int, int], ...] | None = None
+    ready: tuple[int, ...] = ()
+    due: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def contacts(self) -> int:
+        """How many there are."""
+        return sum(self.ready) + sum(count for _, _, count in self.due)
+
+
+class Dropped(Frozen, frozen=True, gc=False, kw_only=True):
+    """So many contacts are not called, and why. `code`: done, skipped, blocked, attempts_used_up, no_zone, never_open, or
+    `law:` and the rule that refuses."""
+
+    code: str
+    says: str
+    count: int
+
+
+class OpenHour(Frozen, frozen=True, gc=False, kw_only=True):
+    """An hour of the rota, or the part of one: how many of the contacts are in zones that are open then, a share of 1."""
+
+    begin: datetime
+    share: float
+
+
 class Question(Frozen, frozen=True, gc=False, kw_only=True):
-    """What is asked. `contacts`: how many have had 0, 1, 2… attempts and may still be called. `retry_minutes`: until the
+    """What is asked. `pools`: the contacts that may be called; `dropped`: the others. `retry_minutes`: until the
     next attempt after the first that reached nobody, the second… `finish_by`, `abandonment`: the goal, if there is one; the
-    `cap` is what the law or the settings allow. `seconds`: that the answer may take."""
+    `cap` is what the law or the settings allow; `error_share` of the detected machines are people who count as lost.
+    `seconds`: that the answer may take."""
 
     mode: str
     now: datetime
     zone: str
     rota: tuple[Shift, ...]
-    contacts: tuple[int, ...]
+    pools: tuple[Pool, ...]
     history: History
+    dropped: tuple[Dropped, ...] = ()
     max_attempts: int = 6
     retry_minutes: tuple[int, ...] = (180, 1440, 1440, 2880)
     cap: float = 0.03
     window_h: float = 24.0
+    error_share: float = 0.0
     answer_wait: float = 2.0
     min_ring: float = 15.0
     ring_timeout: float = 24.0
@@ -142,12 +182,17 @@ class Expected(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
-    """The answer. `says`: in words, the goal first; `basis`: what it rests on, and what is thin. `expected`: as planned,
+    """The answer. `says`: in words, the goal first; `basis`: what it rests on, and what is thin. `callable` contacts are
+    called, `dropped` are not; `open_hours`: of how many the zones are open, by the hours of the rota's first week.
+    `expected`: as planned,
     then what a change would make of it. `agents_needed`: to be through by the wanted time, None if no number of them is
     enough or no time was wanted. `complete`: whether there was time for all of it."""
 
     says: tuple[str, ...]
     basis: tuple[str, ...]
+    callable: int
+    dropped: tuple[Dropped, ...]
+    open_hours: tuple[OpenHour, ...]
     answer_rate: Between
     expected: tuple[Expected, ...]
     agents_needed: int | None
@@ -234,8 +279,8 @@ class _Played:
     waited: float
     lines: int
     calls_per_second: float
-    lost: int
-    live: int
+    lost: float
+    live: float
 
 
 def play(
@@ -249,6 +294,7 @@ def play(
     to_answer = pulled(history.to_answer, history.to_answer_of, 9.0, 20.0)
     answers = sum(history.answered)
     machines = (answers - history.live + 3.0) / (answers + 20.0) if answers else 0.15
+    wait = left_to_connect(question.answer_wait, amd=question.amd)
     # The rate was seen with the ring time as it is: who answers later is heard from only if it rings longer.
     seen = _in_time(to_answer, question.ring_timeout)
     traffic = Traffic(
@@ -261,7 +307,7 @@ def play(
         machines=min(max(machines, 0.0), 0.9),
         amd=question.amd,
         ring_timeout=ring_timeout,
-        answer_wait=question.answer_wait,
+        answer_wait=wait,
         tick=1.0,
         calls_per_second=question.calls_per_second,
         lines=question.max_lines,
@@ -274,7 +320,8 @@ def play(
                 mode=mode,
                 abandonment_cap=cap,
                 window_s=question.window_h * 3600,
-                answer_wait_s=question.answer_wait,
+                answer_wait_s=wait,
+                error_share=question.error_share,
                 min_ring_s=min(question.min_ring, ring_timeout),
                 ring_timeout_s=ring_timeout,
                 calls_per_second=question.calls_per_second,
@@ -288,16 +335,17 @@ def play(
     )
     outcome = Simulation(traffic, pace, seed=seed).run()
     hours = outcome.ready / 3600 or 1.0
+    errors = outcome.machines * question.error_share
     return _Played(
         busy=outcome.utilisation,
-        abandonment=outcome.abandonment,
+        abandonment=lost_share(outcome.answered, outcome.abandoned, errors) or 0.0,
         calls_per_agent_hour=outcome.placed / hours,
         connected_per_agent_hour=outcome.connected / hours,
         waited=fmean(outcome.waited) if outcome.waited else 0.0,
         lines=_high(pace.lines),
         calls_per_second=float(_high(pace.dialed)),
-        lost=outcome.abandoned,
-        live=outcome.answered,
+        lost=outcome.abandoned + errors,
+        live=outcome.answered + errors,
     )
 
 
@@ -359,51 +407,58 @@ def work_through(
     more: int = 0,
     share: float = 1.0,
 ) -> _Way:
-    """Goes through the list hour by hour of the rota. `calls(agents)`: an agent's calls an hour at the overall answer rate;
-    `level`: a factor on all rates; `more` agents than the rota says; `share`: a factor on the rates by another ring time."""
+    """Goes through the list hour by hour of the rota, each contact only while its zones are open. `calls(agents)`: an
+    agent's calls an hour at the overall answer rate; `level`: a factor on all rates; `more` agents than the rota says;
+    `share`: a factor on the rates by another ring time."""
     live_share = _live_share(question.history)
-    ready = [float(count) for count in question.contacts[: question.max_attempts]]
-    ready += [0.0] * (question.max_attempts - len(ready))
-    waiting: list[tuple[datetime, int, float]] = []
-    total = sum(ready)
+    most = question.max_attempts
+    ready = [[0.0] * most for _ in question.pools]
+    waiting: list[tuple[float, int, int, float]] = []  # when, pool, attempts so far, how many
+    for number, pool in enumerate(question.pools):
+        for tried_before, so_many in enumerate(pool.ready):
+            ready[number][min(tried_before, most - 1)] += so_many
+        waiting += [(at, number, min(tries, most - 1), float(count)) for at, tries, count in pool.due]
+    heapq.heapify(waiting)
+    total = left = float(sum(pool.contacts for pool in question.pools))
+    untried = sum(pool[0] for pool in ready) + sum(count for _, _, tries, count in waiting if not tries)
     done, way = 0.0, _Way()
     zone = ZoneInfo(question.zone)
-    for begin, part, agents in _hours(question, zone):
+    for begin, part, agents, are_open in _hours(question, zone):
         agents = max(0, agents + more)
-        still = []
-        for due, tries, count in waiting:
-            if due <= begin:
-                ready[tries] += count
-            else:
-                still.append((due, tries, count))
-        waiting = still
-        open_now = sum(ready)
-        if open_now < 0.5 and not any(count > 0.01 for _, _, count in waiting):
+        if left < 0.5:
             way.through = begin
             break
+        while waiting and waiting[0][0] <= begin.timestamp():
+            _, number, tries, count = heapq.heappop(waiting)
+            ready[number][tries] += count
         if not agents and question.mode != "agentless":
             continue
+        open_now = sum(sum(ready[number]) for number in are_open)
         rate = min(0.95, rates.by_hour[begin.astimezone(zone).hour] * level * share)
         # Agents are as busy as at the rate that was played: with more answers they need fewer calls.
         can = calls(agents) * agents * part * rates.overall.mean * share / max(rate, 0.01)
         can = min(can, question.calls_per_second * 3600 * part)
         taking = min(1.0, can / open_now) if open_now > 0 else 0.0
         end = begin + timedelta(hours=part * min(1.0, open_now / can if can > 0 else 1.0))
-        for tries in range(question.max_attempts):
-            tried = ready[tries] * taking
-            if tried <= 0:
-                continue
-            ready[tries] -= tried
-            reached = tried * rate * live_share
-            done += reached
-            if tries + 1 < question.max_attempts:
-                minutes = question.retry_minutes[min(tries, len(question.retry_minutes) - 1)]
-                waiting.append((begin + timedelta(minutes=minutes), tries + 1, tried - reached))
+        for number in are_open:
+            for tries, count in enumerate(ready[number]):
+                tried = count * taking
+                if tried <= 0:
+                    continue
+                ready[number][tries] -= tried
+                untried -= tried if not tries else 0.0
+                reached = tried * rate * live_share
+                done += reached
+                left -= reached if tries + 1 < most else tried
+                if tries + 1 < most:
+                    minutes = question.retry_minutes[min(tries, len(question.retry_minutes) - 1)]
+                    due = begin.timestamp() + minutes * 60
+                    heapq.heappush(waiting, (due, number, tries + 1, tried - reached))
         if question.finish_by is None or end <= question.finish_by:
             way.reached_by_then = done / total
-        if way.once is None and ready[0] < 0.5:
+        if way.once is None and untried < 0.5:
             way.once = end
-        if sum(ready) < 0.5 and sum(count for _, _, count in waiting) < 0.5:
+        if left < 0.5:
             way.through = end
             break
     way.reached = done / total if total else 0.0
@@ -415,21 +470,71 @@ def _live_share(history: History) -> float:
     return (history.live + 17.0) / (answers + 20.0) if answers else 0.85
 
 
-def _hours(question: Question, zone: ZoneInfo) -> Iterable[tuple[datetime, float, int]]:
-    """(begin in UTC, part of an hour, agents) of the rota, from now on."""
+def _hours(question: Question, zone: ZoneInfo) -> Iterable[tuple[datetime, float, int, list[int]]]:
+    """(begin in UTC, part of an hour, agents, the pools that are open) of the rota, from now on; pools open and close
+    between, not within."""
+    edges = sorted({edge for pool in question.pools for span in pool.open or () for edge in span})
+    for begin, over, agents in _shifts(question, zone):
+        first, last = begin.timestamp(), over.timestamp()
+        cuts = edges[bisect_right(edges, first) : bisect_left(edges, last)]
+        for start, end in pairwise((first, *cuts, last)):
+            are_open = [number for number, pool in enumerate(question.pools) if _open(pool, start)]
+            yield datetime.fromtimestamp(start, UTC), (end - start) / 3600, agents, are_open
+
+
+def _open(pool: Pool, at: float) -> bool:
+    if pool.open is None:
+        return True
+    place = bisect_right(pool.open, (at, math.inf)) - 1
+    return place >= 0 and at < pool.open[place][1]
+
+
+def _shifts(question: Question, zone: ZoneInfo) -> Iterable[tuple[datetime, datetime, int]]:
+    """(begin, end, agents) of the rota, hour by hour, in UTC."""
     first = question.now.astimezone(zone).date()
     for ahead in range(LONGEST_DAYS):
         day = first + timedelta(days=ahead)
         shifts = [shift for shift in question.rota if day.weekday() in shift.days]
         edges = {edge for shift in shifts for edge in (shift.start, shift.end)}
         edges |= {m for shift in shifts for m in range(shift.start - shift.start % 60 + 60, shift.end, 60)}
-        ordered = sorted(edges)
-        for start, end in pairwise(ordered):
+        for start, end in pairwise(sorted(edges)):
             agents = sum(shift.agents for shift in shifts if shift.start <= start and end <= shift.end)
             begin, over = _moment(day, start, zone), _moment(day, end, zone)
             begin = max(begin, question.now)
             if over > begin:
-                yield begin, (over - begin).total_seconds() / 3600, agents
+                yield begin, over, agents
+
+
+def open_hours(question: Question) -> tuple[OpenHour, ...]:
+    """Of how many contacts the zones are open, by the hours of the rota's first week."""
+    total = sum(pool.contacts for pool in question.pools)
+    found: dict[datetime, float] = {}
+    for begin, part, agents, are_open in _hours(question, ZoneInfo(question.zone)):
+        if begin >= question.now + timedelta(days=7):
+            break
+        if agents and total:
+            hour = begin.replace(minute=0, second=0, microsecond=0)
+            now_open = sum(question.pools[number].contacts for number in are_open)
+            found[hour] = found.get(hour, 0.0) + part * now_open / total
+    return tuple(OpenHour(begin=hour, share=round(min(1.0, share), 4)) for hour, share in found.items())
+
+
+def within_rota(question: Question) -> Question:
+    """The question without the contacts whose zones are never open while somebody works."""
+    met = {
+        number
+        for _, _, agents, are_open in _hours(question, ZoneInfo(question.zone))
+        if agents or question.mode == "agentless"
+        for number in are_open
+    }
+    never = sum(pool.contacts for number, pool in enumerate(question.pools) if number not in met)
+    if not never:
+        return question
+    pools = tuple(pool for number, pool in enumerate(question.pools) if number in met)
+    known = [one for one in question.dropped if one.code != "never_open"]
+    never += sum(one.count for one in question.dropped if one.code == "never_open")
+    told = Dropped(code="never_open", says=NEVER_OPEN, count=never)
+    return msgspec.structs.replace(question, pools=pools, dropped=(*known, told))
 
 
 def _moment(day: date, minutes: int, zone: ZoneInfo) -> datetime:
@@ -443,13 +548,20 @@ def _moment(day: date, minutes: int, zone: ZoneInfo) -> datetime:
 
 def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> DryRun:
     """Answers within the question's seconds, about. Raises Impossible."""
-    if not sum(question.contacts[: question.max_attempts]):
-        raise Impossible("nobody on its lists is left to be called: import or recycle contacts")
+    if not any(pool.contacts for pool in question.pools):
+        why = "; ".join(_dropped(question))
+        raise Impossible(
+            "nobody on its lists is left to be called"
+            + (f": {why}" if why else ": import or recycle contacts")
+        )
     most = max((shift.agents for shift in question.rota), default=0)
     if question.mode == "agentless":
         return _agentless(question)
     if not most:
         raise Impossible("the rota has no agents: say who works when (--agents 10 --hours 09:00-17:00)")
+    question = within_rota(question)
+    if not question.pools:
+        raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     rates = rates_of(question.history)
     until = clock() + question.seconds
     wanted: list[tuple[str, int, float]] = [("as planned", most, question.ring_timeout)]
@@ -487,6 +599,9 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     return DryRun(
         says=tuple(_says(question, expected, needed, most)),
         basis=tuple(_basis(question, rates)),
+        callable=_callable(question),
+        dropped=question.dropped,
+        open_hours=open_hours(question),
         answer_rate=rates.overall,
         expected=expected,
         agents_needed=needed,
@@ -606,9 +721,13 @@ def _agentless(question: Question) -> DryRun:
     each = 2.5 + (1 - rate) * question.ring_timeout + rate * (9.0 + held)
     per_hour = 3600 * min(question.calls_per_second, question.max_lines / each)
     rota = question.rota or (Shift(days=tuple(range(7)), start=9 * 60, end=17 * 60, agents=1),)
-    one = msgspec.structs.replace(
-        question, rota=tuple(msgspec.structs.replace(shift, agents=1) for shift in rota)
+    one = within_rota(
+        msgspec.structs.replace(
+            question, rota=tuple(msgspec.structs.replace(shift, agents=1) for shift in rota)
+        )
     )
+    if not one.pools:
+        raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     nobody = Between(mean=0.0, low=0.0, high=0.0)
     way = work_through(one, rates, 1.0, lambda _: per_hour)
     expected = Expected(
@@ -632,7 +751,10 @@ def _agentless(question: Question) -> DryRun:
     )
     return DryRun(
         says=tuple(_says(question, (expected,), None, 0)),
-        basis=tuple(_basis(question, rates)),
+        basis=tuple(_basis(one, rates)),
+        callable=_callable(one),
+        dropped=one.dropped,
+        open_hours=open_hours(one),
         answer_rate=rates.overall,
         expected=(expected,),
         agents_needed=None,
@@ -704,8 +826,28 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
         usual = 90.0 if name == "talk" else 20.0
         told = pulled(mean, of_calls, usual, 20.0)
         yield f"{name} {told:.0f} s, from {of_calls} calls{' (thin: mostly the usual value)' if of_calls < 20 else ''}"
-    yield f"{sum(question.contacts)} contacts may be called, {question.contacts[0] if question.contacts else 0} never tried"
-    yield "calling hours and do-not-call lists are not played: what they keep back makes it later"
+    never = sum(pool.ready[0] for pool in question.pools if pool.ready)
+    never += sum(count for pool in question.pools for _, tries, count in pool.due if not tries)
+    later = sum(count for pool in question.pools for _, _, count in pool.due)
+    yield f"{_callable(question)} contacts may be called, {never} never tried" + (
+        f", {later} not before later" if later else ""
+    )
+    if question.dropped:
+        yield f"{sum(one.count for one in question.dropped)} are not called: " + "; ".join(_dropped(question))
+    hours = open_hours(question)
+    if hours and min(hour.share for hour in hours) < 0.995:
+        zone = ZoneInfo(question.zone)
+        ends = min(hours, key=lambda hour: hour.share), max(hours, key=lambda hour: hour.share)
+        least, most = (f"{hour.share:.0%} at {hour.begin.astimezone(zone):%a %H:%M}" for hour in ends)
+        yield f"of these contacts the zones are open in the rota's hours: {least} to {most}"
+
+
+def _callable(question: Question) -> int:
+    return sum(pool.contacts for pool in question.pools)
+
+
+def _dropped(question: Question) -> Iterable[str]:
+    return (f"{one.count} {one.says}" for one in question.dropped)
 
 
 # ------------------------------------------------------------------------------------------------ a process of its own

@@ -1,5 +1,5 @@
 """What a dry run rests on: how the contacts of a campaign's lists have answered so far, how long agents talked and wrote
-up, and who is left to be called."""
+up."""
 
 from __future__ import annotations
 
@@ -77,16 +77,3 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
         wrap=max(0.5, wrap["wrap_up"] / 1e6 / handled) if handled else 20.0,
         wrap_of=handled,
     )
-
-
-async def contacts_of(db: Queryable, campaign: int, max_attempts: int) -> tuple[int, ...]:
-    """How many of the contacts that may still be called, on active lists, have had 0, 1, 2… attempts."""
-    rows = await db.fetch(
-        """SELECT c.attempts, count(*) AS n FROM list_contacts c JOIN call_lists l ON l.id = c.list_id
-            WHERE l.campaign_id = $1 AND l.active AND c.state IN ('open', 'in_hand') AND c.attempts < $2 GROUP BY 1""",
-        *(campaign, max_attempts),
-    )
-    found = [0] * max_attempts
-    for row in rows:
-        found[row["attempts"]] = row["n"]
-    return tuple(found)

@@ -128,6 +128,10 @@ class Forecast:
         """Somebody was lost after waiting so long."""
         self._wait += 0.1 * (min(waited, self._most_wait) - self._wait)
 
+    def talked(self, seconds: float) -> None:
+        """A talk was so long; what its agent did then is not known."""
+        self._talking.ended(seconds, "end")
+
     def agent_left(self, state: str, since: float, now: float, to: str) -> None:
         """An agent went from a state to another, or logged out."""
         if state == "talk":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Literal
@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from cti.database import AWAY
 from cti.frozen import Frozen
 from dialer.campaigns import NotPossible
 from dialer.forecasting.dry_run import DryRun, Question
@@ -47,8 +48,8 @@ class Plans:
         self._plans: dict[str, Plan] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, campaign: int, by: str, question: Question) -> Plan:
-        """Begins a dry run. Raises NotPossible when too many run already."""
+    def begin(self, campaign: int, by: str, question: Callable[[], Awaitable[Question]]) -> Plan:
+        """Begins a dry run; the question may take its time too. Raises NotPossible when too many run already."""
         if len(self._tasks) >= AT_ONCE:
             raise NotPossible("busy", f"{AT_ONCE} dry runs are under way: wait for one to end, or cancel it")
         plan = Plan(id=f"p{uuid4().hex[:16]}", campaign=campaign, by=by, asked=self._now(), state="running")
@@ -82,10 +83,10 @@ class Plans:
         for id in list(self._tasks):
             await self.cancel(id)
 
-    async def _run(self, plan: Plan, question: Question) -> None:
+    async def _run(self, plan: Plan, question: Callable[[], Awaitable[Question]]) -> None:
         end = plan
         try:
-            answer = await run_apart(question)
+            answer = await run_apart(await _counted(question))
             end = msgspec.structs.replace(plan, state="done", answer=answer)
         except asyncio.CancelledError:
             end = msgspec.structs.replace(plan, state="cancelled", why="it was not wanted any more")
@@ -100,6 +101,18 @@ class Plans:
 
 class NoAnswer(Exception):
     """There is nothing to plan, or it took too long; the message says which."""
+
+
+async def _counted(question: Callable[[], Awaitable[Question]]) -> Question:
+    try:
+        return await question()
+    except AWAY as error:
+        log.warning(
+            "the contacts of a dry run cannot be counted", error=f"{type(error).__name__}: {error}"[:200]
+        )
+        raise NoAnswer(
+            "the contacts of its lists could not be counted: the database is away or very busy; try again"
+        ) from error
 
 
 async def run_apart(question: Question) -> DryRun:

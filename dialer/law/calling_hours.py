@@ -73,11 +73,45 @@ def opens_next(
         for zone in zones:
             # A zone's calendar day may begin a day before or after the one in UTC.
             local = list(_merged(_around(profile, country, region, zone, day)))
-            common = local if common is None else list(_both(common, local))
+            common = local if common is None else list(_common(common, local))
         begins = [max(a, after) for a, b in common or () if b > after]
         if begins:
             return min(begins)
     return None
+
+
+def open_times(
+    profile: Profile, country: str, region: str, zones: Sequence[str], since: datetime, days: int
+) -> list[Interval]:
+    """Returns when it is open in all zones, holidays left out, from `since` on for so many days. No zone: never. Raises
+    UnknownZone."""
+    since = since.astimezone(UTC)
+    until = since + timedelta(days=days)
+    common: list[Interval] | None = None
+    for zone in zones:
+        first = since.astimezone(_zone(zone)).date()
+        local = [
+            moments
+            for day in (first + timedelta(days=ahead) for ahead in range(-1, days + 2))
+            if not _holiday_of(profile, country, region, day)
+            for moments in _moments(profile.week[day.weekday()], zone, day)
+        ]
+        local = list(_merged(local))
+        common = local if common is None else list(_common(common, local))
+    return [(max(a, since), min(b, until)) for a, b in common or () if b > since and a < until]
+
+
+def _common(these: Sequence[Interval], those: Sequence[Interval]) -> Iterator[Interval]:
+    """When both are open; each in its order, without overlaps."""
+    n = m = 0
+    while n < len(these) and m < len(those):
+        begin, end = max(these[n][0], those[m][0]), min(these[n][1], those[m][1])
+        if begin < end:
+            yield begin, end
+        if these[n][1] < those[m][1]:
+            n += 1
+        else:
+            m += 1
 
 
 def _around(profile: Profile, country: str, region: str, zone: str, moment: datetime) -> Iterator[Interval]:
@@ -99,13 +133,6 @@ def _merged(intervals: Iterable[Interval]) -> Iterator[Interval]:
         held = one
     if held is not None:
         yield held
-
-
-def _both(these: Sequence[Interval], those: Sequence[Interval]) -> Iterator[Interval]:
-    for a, b in these:
-        for c, d in those:
-            if max(a, c) < min(b, d):
-                yield max(a, c), min(b, d)
 
 
 @lru_cache(maxsize=50_000)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dialer.candidate import Candidate
 from dialer.compliance import OpenGroups, ZoneGroup
+from dialer.law.abandoned import error_share
 from dialer.law.profiles import Profile, tighten
 from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Verdict
@@ -75,6 +76,10 @@ class LawDesk:
                 "amd": s.amd if "amd" in given else profile.amd_usual,
             }
         )
+
+    def error_share(self, campaign: Campaign) -> float:
+        """The share of the machines that are detected for it that are people and count as lost by its law."""
+        return error_share(self._of(campaign).profile)
 
     async def open_groups(self, db: Queryable, campaign: Campaign, now: datetime) -> list[int]:
         """Ids of the zone groups in which the campaign may call now."""

@@ -24,7 +24,10 @@ class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
     """One attempt. `ring_s`: how long it rang; `to_agent_s`: from the answer to the agent; null where it did not come to it.
 
     `checks`: each rule that was looked at before it was placed, what it said, and its source. `list_version`: the list as it
-    was; `consent`: the one relied upon. `cause`: ITU-T Q.850, as the switch gave it.
+    was; `consent`: the one relied upon. `cause`: ITU-T Q.850, as the switch gave it. `counts_as`: how the law counts its
+    answer: in_time, early (gone before the wait was over), late and nobody (abandoned calls), machine; null: no answer.
+    `amd`: what detection said, `amd_s` seconds after the answer, and its `amd_cause`; `detail`: what became of the message
+    for a machine.
     """
 
     attempt: str
@@ -52,8 +55,12 @@ class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
     agent: str | None
     queue: str | None
     outcome: str | None
+    counts_as: str | None
     cause: int | None
     amd: str | None
+    amd_cause: str | None
+    amd_s: float | None
+    detail: str
     message_played: datetime | None
     opted_out: bool
     disposition: str | None
@@ -129,8 +136,12 @@ def evidence_of(row: asyncpg.Record) -> AttemptEvidence:
         agent=row["agent"],
         queue=row["queue"],
         outcome=row["outcome"],
+        counts_as=row["counts_as"],
         cause=row["cause"],
         amd=row["amd"],
+        amd_cause=row["amd_cause"],
+        amd_s=round(row["amd_s"], 3) if row["amd_s"] is not None else None,
+        detail=row["detail"],
         message_played=row["message_played"],
         opted_out=row["opted_out"],
         disposition=row["disposition"],

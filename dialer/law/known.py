@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dialer.candidate import Candidate
-from dialer.compliance import SOON, ConsentState, Known, Listed, judge
+from dialer.compliance import SOON, ConsentState, Known, Listed, Promised, judge
 from dialer.law.profiles import Profile
 from dialer.verdict import Step, Verdict
 
@@ -30,8 +30,8 @@ WITH asked AS (
 ), editions AS (
     SELECT id, register, edition FROM do_not_call_editions WHERE state = 'active'
 )
-SELECT a.ord, c.mode, c.purpose, own.listed, national.listed AS national, consent.said, n.made AS number_made,
-       n.abandoned AS number_abandoned, n.machine AS number_machine, n.under_way AS number_under_way,
+SELECT a.ord, c.mode, c.purpose, promised.told AS promised, own.listed, national.listed AS national, consent.said,
+       n.made AS number_made, n.abandoned AS number_abandoned, n.machine AS number_machine, n.under_way AS number_under_way,
        p.made AS person_made, p.abandoned AS person_abandoned, p.machine AS person_machine,
        p.under_way AS person_under_way,
        (SELECT coalesce(jsonb_object_agg(register, edition), '{}') FROM editions) AS editions
@@ -62,13 +62,19 @@ LEFT JOIN LATERAL (
     WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given)) AND s.at <= $5
     ORDER BY s.at DESC, s.given, s.id DESC LIMIT 1
 ) consent ON true
+LEFT JOIN LATERAL (
+    SELECT jsonb_build_object('due', b.due, 'keeper', b.keeper) AS told
+    FROM promised_numbers b
+    WHERE (b.key = a.e164 OR (a.person <> '' AND b.key = 'person ' || a.person)) AND b.made <= $5
+    ORDER BY b.due DESC LIMIT 1
+) promised ON true
 CROSS JOIN LATERAL (
     SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE t.outcome = 'abandoned' AND t.at <= $5) AS abandoned,
+           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
            max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
            coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
     FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome,
+        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
                outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
         FROM attempts WHERE e164 = a.e164 AND committed > $4 - interval '90 days' AND committed <= $5
         ORDER BY committed DESC LIMIT 300
@@ -76,11 +82,11 @@ CROSS JOIN LATERAL (
 ) n
 CROSS JOIN LATERAL (
     SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE t.outcome = 'abandoned' AND t.at <= $5) AS abandoned,
+           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
            max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
            coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
     FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome,
+        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
                outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
         FROM attempts WHERE person = a.person AND person <> '' AND committed > $4 - interval '90 days' AND committed <= $5
         ORDER BY committed DESC LIMIT 300
@@ -161,7 +167,15 @@ def _known(row: Any, editions: dict[str, date], now: datetime) -> Known:
         last_abandoned=_last(row["number_abandoned"], row["person_abandoned"]),
         last_machine=_last(row["number_machine"], row["person_machine"]),
         under_way=row["number_under_way"] or row["person_under_way"],
+        promised=_promised(row["promised"]),
     )
+
+
+def _promised(told: str | None) -> Promised | None:
+    if told is None:
+        return None
+    found = msgspec.json.decode(told)
+    return Promised(due=datetime.fromisoformat(found["due"]), keeper=found["keeper"])
 
 
 def _list(told: str | None) -> list[dict[str, Any]]:

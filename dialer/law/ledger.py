@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cti.frozen import Frozen
+from dialer.law.abandoned import error_share, lost_share, spare
 from dialer.law.profiles import Profile
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ SETTLED_AFTER = timedelta(hours=1)
 class Abandonment(Frozen, frozen=True, gc=False, kw_only=True):
     """How a campaign stands over the legal window that ends `at`. Shares of 1.
 
-    `live`: answers by people. `abandoned`: nobody was there for them; `late`: somebody was, but after the wait that the law
-    gives; `amd_errors`: people taken for machines, as estimated, where the law counts them. `share`: all three of the live
-    answers. `spare`: how many more may be lost now; negative: lost too many. `until`: when that changes by time alone, since
-    old calls leave the window; null if not within it.
+    `live`: answers by people. `abandoned` of them, which is `late` (an agent was there, but after the wait that the law
+    gives) and `nobody` (none was) together. `amd_errors`: people taken for machines, as estimated, where the law counts
+    them; they come on top, as lost and as live answers. `share`: what is lost of the live answers. `spare`: how many more
+    may be lost now; negative: lost too many. `until`: when that changes by time alone, since old calls leave the window;
+    null if not within it.
     """
 
     campaign: int
@@ -37,6 +39,7 @@ class Abandonment(Frozen, frozen=True, gc=False, kw_only=True):
     live: int
     abandoned: int
     late: int
+    nobody: int
     machines: int
     amd_errors: float
     share: float
@@ -48,7 +51,7 @@ class Abandonment(Frozen, frozen=True, gc=False, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sum:
-    """What fell into an hour, or the part of it that is inside the window."""
+    """What fell into an hour, or the part of it that is inside the window. `abandoned`: the `late` included."""
 
     hour: datetime
     live: int = 0
@@ -59,17 +62,15 @@ class Sum:
 
 COUNTED = """
 SELECT date_trunc('hour', answered) AS hour,
-       count(*) FILTER (WHERE outcome IS NULL OR outcome NOT IN ('machine', 'fax'))::integer AS live,
-       count(*) FILTER (WHERE outcome = 'abandoned'
-                           OR (outcome IN ('agent_error', 'failed', 'unknown') AND connected IS NULL))::integer AS abandoned,
-       count(*) FILTER (WHERE connected IS NOT NULL AND waited > $4
-                          AND coalesce(outcome, '') NOT IN ('machine', 'fax', 'abandoned'))::integer AS late,
-       count(*) FILTER (WHERE outcome = 'machine')::integer AS machines
+       count(*) FILTER (WHERE live_answer(counts_as))::integer AS live,
+       count(*) FILTER (WHERE lost_answer(counts_as))::integer AS abandoned,
+       count(*) FILTER (WHERE counts_as = 'late')::integer AS late,
+       count(*) FILTER (WHERE counts_as = 'machine')::integer AS machines
 FROM attempts
 WHERE campaign_id = $1 AND answered IS NOT NULL AND answered >= $2 AND answered < $3
 GROUP BY 1 ORDER BY 1
 """
-"""$1 campaign, $2 from, $3 before, $4 seconds of the legal wait. By `attempts_answered` alone."""
+"""$1 campaign, $2 from, $3 before. By `attempts_answered` alone."""
 
 
 async def abandonment(
@@ -77,17 +78,17 @@ async def abandonment(
 ) -> Abandonment:
     """Returns how the campaign stands. `profile`: its own, tightened. `sum_up`: hours that are over are summed first."""
     if sum_up:
-        await sum_hours(db, campaign_id, profile.answer_wait_s, now)
+        await sum_hours(db, campaign_id, now)
     since = now - timedelta(hours=profile.abandonment_window_h)
-    return stand(campaign_id, profile, await sums(db, campaign_id, profile.answer_wait_s, since, now), now)
+    return stand(campaign_id, profile, await sums(db, campaign_id, since, now), now)
 
 
-async def sums(db: Queryable, campaign_id: int, wait_s: float, since: datetime, now: datetime) -> list[Sum]:
+async def sums(db: Queryable, campaign_id: int, since: datetime, now: datetime) -> list[Sum]:
     """Returns what was answered from `since` to `now`, by hour; hours that are not whole, counted from the attempts."""
     first_whole = _hour(since) if since == _hour(since) else _hour(since) + HOUR
     until = await db.fetchval("SELECT until FROM abandonment_sums WHERE campaign_id = $1", campaign_id)
     last_whole = max(first_whole, min(until or first_whole, _hour(now)))
-    head = await db.fetch(COUNTED, campaign_id, since, min(first_whole, now), wait_s)
+    head = await db.fetch(COUNTED, campaign_id, since, min(first_whole, now))
     whole = await db.fetch(
         """SELECT hour, live, abandoned, late, machines FROM abandonment_hours
            WHERE campaign_id = $1 AND hour >= $2 AND hour < $3 ORDER BY hour""",
@@ -95,11 +96,11 @@ async def sums(db: Queryable, campaign_id: int, wait_s: float, since: datetime, 
         first_whole,
         last_whole,
     )
-    tail = await db.fetch(COUNTED, campaign_id, last_whole, now + HOUR, wait_s)
+    tail = await db.fetch(COUNTED, campaign_id, last_whole, now + HOUR)
     return [Sum(**dict(row)) for row in (*head, *whole, *tail)]
 
 
-async def sum_hours(db: Queryable, campaign_id: int, wait_s: float, now: datetime) -> None:
+async def sum_hours(db: Queryable, campaign_id: int, now: datetime) -> None:
     """Sums the hours that are over. Any number of servers may ask at once; one does it, in portions of a day."""
     bounds = await db.fetchrow(
         """SELECT (SELECT until FROM abandonment_sums WHERE campaign_id = $1) AS until,
@@ -114,14 +115,12 @@ async def sum_hours(db: Queryable, campaign_id: int, wait_s: float, now: datetim
     begin, end = _hour(begin), _hour(min(now - SETTLED_AFTER, bounds["open"] or now))
     while begin < end:
         portion = min(begin + timedelta(days=1), end)
-        if not await _sum_portion(db, campaign_id, wait_s, begin, portion):
+        if not await _sum_portion(db, campaign_id, begin, portion):
             return
         begin = portion
 
 
-async def _sum_portion(
-    db: Queryable, campaign_id: int, wait_s: float, begin: datetime, end: datetime
-) -> bool:
+async def _sum_portion(db: Queryable, campaign_id: int, begin: datetime, end: datetime) -> bool:
     """Sums whole hours in one statement; False if another has come first, and then nothing is written."""
     moved = await db.fetchval(
         f"""WITH counted AS ({COUNTED}), mine AS (
@@ -137,9 +136,25 @@ async def _sum_portion(
         campaign_id,
         begin,
         end,
-        wait_s,
     )
     return moved is not None
+
+
+async def by_minute(db: Queryable, campaign_id: int, hours: float) -> list[tuple[float, int, int, int]]:
+    """Returns what the last hours hold of calls that are over: (how many seconds ago it was answered, live answers,
+    abandoned of them, machines), a minute each, the oldest first; by the database's clock. For the pace's budget."""
+    rows = await db.fetch(
+        """SELECT extract(epoch FROM now() - min(answered))::float8 AS ago,
+                  count(*) FILTER (WHERE live_answer(counts_as))::integer AS live,
+                  count(*) FILTER (WHERE lost_answer(counts_as))::integer AS abandoned,
+                  count(*) FILTER (WHERE counts_as = 'machine')::integer AS machines
+           FROM attempts
+           WHERE campaign_id = $1 AND answered > now() - make_interval(secs => $2) AND state = 'ended'
+           GROUP BY date_trunc('minute', answered) ORDER BY ago DESC""",
+        campaign_id,
+        hours * 3600.0,
+    )
+    return [(row["ago"], row["live"], row["abandoned"], row["machines"]) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------------ pure
@@ -150,18 +165,17 @@ def stand(campaign_id: int, profile: Profile, hours: Iterable[Sum], now: datetim
     window = timedelta(hours=profile.abandonment_window_h)
     hours = sorted(hours, key=lambda one: one.hour)
     totals = [sum(getattr(one, name) for one in hours) for name in ("live", "abandoned", "late", "machines")]
-    spare = _spare(profile, *totals)
+    may = _may_be_lost(profile, *totals)
     until: datetime | None = None
     left = list(totals)
     for one in hours:
         left = [a - b for a, b in zip(left, (one.live, one.abandoned, one.late, one.machines), strict=True)]
-        if _spare(profile, *left) != spare:
+        if _may_be_lost(profile, *left) != may:
             until = max(one.hour + HOUR + window, now)
             break
     live, abandoned, late, machines = totals
-    errors = _amd_errors(profile, machines)
-    lost, answers = abandoned + late + errors, live + errors
-    share = lost / answers if answers else 0.0
+    errors = machines * error_share(profile)
+    share = lost_share(live, abandoned, errors) or 0.0
     return Abandonment(
         campaign=campaign_id,
         at=now,
@@ -169,40 +183,31 @@ def stand(campaign_id: int, profile: Profile, hours: Iterable[Sum], now: datetim
         live=live,
         abandoned=abandoned,
         late=late,
+        nobody=abandoned - late,
         machines=machines,
         amd_errors=round(errors, 2),
         share=round(share, 6),
         cap=profile.abandonment_cap,
-        spare=spare,
+        spare=may,
         until=until,
-        says=_says(profile, live, lost, share, spare, until),
+        says=_says(profile, live + errors, abandoned + errors, share, may, until),
     )
 
 
-def _amd_errors(profile: Profile, machines: int) -> float:
-    return machines * profile.amd_error_share if profile.amd_errors_count else 0.0
+def _may_be_lost(profile: Profile, live: int, abandoned: int, _late: int, machines: int) -> int:
+    return spare(live, abandoned, machines * error_share(profile), profile.abandonment_cap)
 
 
-def _spare(profile: Profile, live: int, abandoned: int, late: int, machines: int) -> int:
-    """How many more live answers may be lost: each is a live answer too. Negative: so many too many."""
-    errors = _amd_errors(profile, machines)
-    lost, answers, cap = abandoned + late + errors, live + errors, profile.abandonment_cap
-    if cap >= 1:
-        return 1_000_000
-    room = (cap * answers - lost) / (1 - cap)
-    return int(room + 1e-9) if room >= 0 else -int(-room + 1 - 1e-9)
-
-
-def _says(profile: Profile, live: int, lost: float, share: float, spare: int, until: datetime | None) -> str:
+def _says(profile: Profile, live: float, lost: float, share: float, may: int, until: datetime | None) -> str:
     window = profile.abandonment_window_h
     span = f"{window / 24:g} days" if window >= 48 else f"{window:g} hours"
-    stands = f"{lost:g} of {live} live answers lost in {span}, {share:.2%} of {profile.abandonment_cap:.2%} allowed"
+    stands = f"{lost:g} of {live:g} live answers lost in {span}, {share:.2%} of {profile.abandonment_cap:.2%} allowed"
     when = f" until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until else ""
-    if spare > 0:
-        return f"{stands}: {spare} more may be lost{when}"
-    if spare == 0:
+    if may > 0:
+        return f"{stands}: {may} more may be lost{when}"
+    if may == 0:
         return f"{stands}: none may be lost{when}"
-    return f"{stands}: {-spare} too many{when}"
+    return f"{stands}: {-may} too many{when}"
 
 
 def _hour(moment: datetime) -> datetime:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -25,6 +25,9 @@ COUNSEL = "confirm with your counsel"
 Span = tuple[int, int]
 """Minutes after midnight, local time: from the first to before the second; 1440 is the day's end."""
 
+MachineMessage = Literal["never", "consented", "always"]
+"""Whose answering machines may be left a message: nobody's, only of who has consented, or all."""
+
 
 class WrongProfile(Exception):
     """A file is no profile; the message says which, where and why."""
@@ -36,8 +39,8 @@ class TooLoose(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Where a limit comes from. `checked`: the text of the law was read; else `confirm with your counsel`. `by`: "law", or
-    "campaign" where a campaign has set a tighter one."""
+    """Where a limit comes from. `checked`: the text of the law was read, not only what others write of it; else `confirm
+    with your counsel`. `by`: "law", or "campaign" where a campaign has set a tighter one."""
 
     source: str
     as_of: date
@@ -76,6 +79,7 @@ class Profile:
     `countries`: ISO 3166-1 codes it is for; empty: any. `week`: calling hours by weekday, Monday first, in the local time
     of who is called. `amd_errors_count`: people taken for machines count as abandoned, `amd_error_share` of the machines
     where nothing was measured. `amd_usual`: whether answering machines are detected if the campaign does not say.
+    `machine_message`: whose machines may be left a message.
     `rest_after_*`: not called again by itself for so long. `registers`: national do-not-call registers of which an edition
     no older than `scrub_days` must be loaded. `rules`: the source of each limit by its section in the file.
     """
@@ -99,6 +103,7 @@ class Profile:
     rest_after_abandoned_h: float
     rest_after_machine_h: float
     amd_usual: bool
+    machine_message: MachineMessage
     consent_needed: bool
     registers: tuple[str, ...]
     scrub_days: int
@@ -179,6 +184,10 @@ class _Amd(_Section):
     usual: bool
 
 
+class _MachineMessage(_Section):
+    allowed: MachineMessage
+
+
 class _Consent(_Section):
     needed: bool
 
@@ -212,6 +221,7 @@ class _File(BaseModel):
     rest_after_abandoned: _Rest
     rest_after_machine: _Rest
     amd: _Amd
+    machine_message: _MachineMessage
     consent: _Consent
     do_not_call: _DoNotCall
     records: _Records
@@ -263,6 +273,7 @@ def read(path: Path) -> Profile:
         rest_after_abandoned_h=file.rest_after_abandoned.hours,
         rest_after_machine_h=file.rest_after_machine.hours,
         amd_usual=file.amd.usual,
+        machine_message=file.machine_message.allowed,
         consent_needed=file.consent.needed,
         registers=file.do_not_call.registers,
         scrub_days=file.do_not_call.scrub_days,
@@ -382,6 +393,14 @@ def tighten(profile: Profile, settings: CampaignSettings) -> Profile:
                 fault(f"{name}: {wanted_most}", f"at most {limit_of}", section)
             elif wanted_most != limit_of:
                 take(section, **{field: replace(attempts, **{window: wanted_most})})
+    if settings.machine_message is not None:
+        whose, allowed_to = settings.machine_message_to, profile.machine_message
+        if allowed_to == "never":
+            fault("machine_message", "none", "machine_message")
+        elif whose == "all" and allowed_to == "consented":
+            fault("machine_message_to: all", "only consented", "machine_message")
+        elif whose == "consented" and allowed_to == "always":
+            take("machine_message", machine_message=whose)
     if faults:
         raise TooLoose("; ".join(dict.fromkeys(faults)))
     rules = {
@@ -430,6 +449,11 @@ def rules_told(profile: Profile) -> Iterator[tuple[str, str, Rule]]:
         "rest_after_abandoned": _rest_told(p.rest_after_abandoned_h, "an abandoned call"),
         "rest_after_machine": _rest_told(p.rest_after_machine_h, "an answering machine was detected"),
         "amd": f"answering machines are {'' if p.amd_usual else 'not '}detected unless the campaign says so",
+        "machine_message": {
+            "never": "no message is left on answering machines",
+            "consented": "a message is left only on answering machines of who has consented",
+            "always": "a message may be left on any answering machine",
+        }[p.machine_message],
         "consent": "only who has consented"
         if p.consent_needed
         else "no consent is needed; who withdrew it is not called",

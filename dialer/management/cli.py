@@ -388,6 +388,34 @@ def report(
 
 
 @campaigns.command()
+def detection(
+    campaign: Which,
+    first: Annotated[
+        str, typer.Option("--from", help="A day or moment: 2026-10-25, 2026-10-25T09:15.")
+    ] = "today",
+    last: Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")] = None,
+    tz: Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")] = None,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Show how the detection of answering machines does, and what became of the messages left on them."""
+
+    async def ask(server: Server) -> Any:
+        id = (await server.find(campaign))["id"]
+        query = {"from": first} | ({"to": last} if last else {}) | ({"tz": tz} if tz else {})
+        return await server.ask("GET", f"/campaigns/{id}/detection", query=query)
+
+    told = run(url, login, ask)
+    if json:
+        show_json(told)
+    else:
+        from dialer.management.screen import detection_told
+
+        _lines(detection_told(told))
+
+
+@campaigns.command()
 def plan(
     campaign: Which,
     finish_by: Annotated[

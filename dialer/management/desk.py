@@ -7,7 +7,7 @@ servers, or a person and the schedule, never both do a step. What dials (`Runner
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -42,6 +42,7 @@ from dialer.campaigns import (
     may_change,
     next_step,
     obstacles,
+    pbx_of,
     warnings,
 )
 from dialer.law.profiles import Profile, TooLoose, before_start, tighten
@@ -119,7 +120,8 @@ def law_by(profiles: Mapping[str, Profile]) -> Callable[[Campaign], Law]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
-    """What the desk must know of the call centre. `trunks`: PBX → names; `verified`: caller ids that may be shown."""
+    """What the desk must know of the call centre. `trunks`: PBX → names; `verified`: caller ids that may be shown;
+    `missing_sounds`: which of these sounds a PBX says it has not."""
 
     directory: Directory
     pbxs: Callable[[], Iterable[str]]
@@ -127,6 +129,7 @@ class House:
     trunks: Mapping[str, frozenset[str]]
     verified: frozenset[str]
     law: Callable[[Campaign], Law]
+    missing_sounds: Callable[[str, Iterable[str]], Awaitable[tuple[str, ...]]]
     logged_on: Callable[[str], bool]
 
 
@@ -204,16 +207,19 @@ class CampaignDesk:
             raise NotThere
         return record
 
-    async def obstacles(self, record: Record) -> list[Obstacle]:
-        """All that keeps it from starting as things are."""
-        return obstacles(record.campaign, await self._surroundings(record.campaign))
-
     async def before_start(self, record: Record) -> tuple[list[Obstacle], list[Obstacle]]:
         """All that keeps it from starting as things are, and what does not but should be known."""
-        there = await self._surroundings(record.campaign)
+        missing = await self._missing_sounds(record.campaign)
+        there = await self._surroundings(record.campaign, missing)
         return obstacles(record.campaign, there), warnings(record.campaign, there)
 
-    async def _surroundings(self, campaign: Campaign) -> Surroundings:
+    async def _missing_sounds(self, campaign: Campaign) -> tuple[str, ...]:
+        settings = campaign.settings
+        wanted = [name for name in (settings.message, settings.machine_message) if name is not None]
+        pbx = pbx_of(settings, self._house.pbxs())
+        return await self._house.missing_sounds(pbx, wanted) if wanted else ()
+
+    async def _surroundings(self, campaign: Campaign, missing_sounds: tuple[str, ...]) -> Surroundings:
         house, settings = self._house, campaign.settings
         people = [login for login, agent in house.directory.agents.items() if works_for(agent, settings)]
         law = house.law(campaign)
@@ -227,6 +233,8 @@ class CampaignDesk:
             at_work=sum(house.logged_on(login) for login in people),
             lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
+            amd_usual=law.profile is not None and law.profile.amd_usual,
+            missing_sounds=missing_sounds,
         )
 
     # ------------------------------------------------------------------------------------------ people change it
@@ -266,13 +274,18 @@ class CampaignDesk:
 
     async def step(self, actor: Actor, id: int, step: Step, why: str = "") -> Record:
         """Starts, pauses, drains or stops it. Raises NotThere, NotPossible; CannotStart says all that is in the way."""
+        missing: tuple[str, ...] = ()
+        if step is Step.START:  # asked of the PBX before the campaign is locked
+            missing = await self._missing_sounds((await store.read(self._pool(), id)).campaign)
         async with self._trailed(actor, f"campaign.{step.value}", {"campaign": id, "why": why}) as (db, _):
             record = await store.locked(db, id)
             if not self.oversees(actor, record):
                 raise NotThere
             old, new = record.campaign.state, after(record.campaign.state, step)
-            if step is Step.START and (in_the_way := await self.obstacles(record)):
-                raise CannotStart(in_the_way)
+            if step is Step.START:
+                there = await self._surroundings(record.campaign, missing)
+                if in_the_way := obstacles(record.campaign, there):
+                    raise CannotStart(in_the_way)
             told = why or (
                 f"{step.value} by schedule" if actor is SYSTEM else f"{step.value} by {actor.login}"
             )

@@ -20,9 +20,11 @@ from msgspec.structs import fields
 
 from cti.campaigns import CampaignSums
 from cti.frozen import Frozen
+from dialer.law.abandoned import error_share, lost_share
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
+    from dialer.law.profiles import Profile
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +51,8 @@ class By(StrEnum):
 class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
     """One row: of a campaign, and of one `key` of what it is told apart by (`title` for people). Shares are of 1, None
     where there is nothing to share: `answer_rate` of the attempts that are over or answered, `abandonment` of the live
-    answers, `conversion` of the connected. Means in seconds. `outcomes`, `dispositions`: how often each."""
+    answers as the law counts it (`abandoned` and `amd_errors`), `conversion` of the connected. Means in seconds.
+    `outcomes`, `dispositions`: how often each."""
 
     campaign: int
     name: str
@@ -66,10 +69,17 @@ class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 async def read(
-    db: Queryable, campaigns: Mapping[int, str], first: datetime, last: datetime, by: By, zone: ZoneInfo
+    db: Queryable,
+    campaigns: Mapping[int, str],
+    first: datetime,
+    last: datetime,
+    by: By,
+    zone: ZoneInfo,
+    errors: Mapping[int, float] | None = None,
 ) -> list[CampaignFigures]:
     """The figures of these campaigns (id → name) of calls placed from `first` to before `last`, quarters of an hour. Rows
-    in order of campaign and key; of hours and days only those in which something was."""
+    in order of campaign and key; of hours and days only those in which something was. `errors`: the share of detected
+    machines that the law of a campaign counts as people lost (`error_shares`)."""
     rows = await db.fetch(
         """SELECT g.campaign_id,
                   CASE $4 WHEN 'hour' THEN extract(epoch FROM date_trunc('hour', g.slot, $5))::bigint::text
@@ -83,6 +93,7 @@ async def read(
                   sum(g.attempts)::bigint AS attempts, sum(g.answered)::bigint AS answered, sum(g.live)::bigint AS live,
                   sum(g.connected)::bigint AS connected, sum(g.machines)::bigint AS machines,
                   sum(g.opted_out)::bigint AS opted_out, sum(g.abandoned)::bigint AS abandoned,
+                  sum(g.late)::bigint AS late,
                   sum(g.ring_ms) AS ring_ms, sum(g.wait_ms) AS wait_ms, sum(g.talk_ms) AS talk_ms
              FROM (SELECT s.campaign_id, s.outcome, s.disposition,
                           CASE WHEN $4 IN ('hour', 'day', 'clock') THEN s.slot END AS slot,
@@ -90,8 +101,8 @@ async def read(
                                   WHEN 'agent' THEN s.agent ELSE '' END AS part,
                           sum(s.attempts) AS attempts, sum(s.answered) AS answered, sum(s.live) AS live,
                           sum(s.connected) AS connected, sum(s.machines) AS machines, sum(s.opted_out) AS opted_out,
-                          sum(s.abandoned) AS abandoned, sum(s.ring_ms) AS ring_ms, sum(s.wait_ms) AS wait_ms,
-                          sum(s.talk_ms) AS talk_ms
+                          sum(s.abandoned) AS abandoned, sum(s.late) AS late, sum(s.ring_ms) AS ring_ms,
+                          sum(s.wait_ms) AS wait_ms, sum(s.talk_ms) AS talk_ms
                      FROM campaign_read($1, $2, $3, $4 = 'agent') s GROUP BY 1, 2, 3, 4, 5) g
              LEFT JOIN campaign_conversions v ON v.campaign_id = g.campaign_id AND v.disposition = g.disposition
             GROUP BY 1, 2, 3, 4, 5
@@ -106,22 +117,33 @@ async def read(
             parts.setdefault((id, ""), [])
     titles = await _titles(db, by, {key for _, key in parts})
     return [
-        _figures(id, campaigns[id], key, _title(by, key, titles, zone), parts[id, key])
+        _figures(
+            id, campaigns[id], key, _title(by, key, titles, zone), parts[id, key], (errors or {}).get(id, 0.0)
+        )
         for id, key in sorted(parts, key=lambda part: (campaigns[part[0]], part))
     ]
 
 
+def error_shares(profiles: Mapping[int, Profile | None]) -> dict[int, float]:
+    """The share of detected machines that count as people lost, by campaign, from the profile of each."""
+    return {id: error_share(profile) for id, profile in profiles.items() if profile is not None}
+
+
 async def sums(
-    db: Queryable, campaigns: Sequence[int], first: datetime, last: datetime
+    db: Queryable,
+    campaigns: Sequence[int],
+    first: datetime,
+    last: datetime,
+    errors: Mapping[int, float] | None = None,
 ) -> dict[int, CampaignSums]:
     """The sums of each campaign."""
-    found = await read(db, dict.fromkeys(campaigns, ""), first, last, By.TOTAL, ZoneInfo("UTC"))
+    found = await read(db, dict.fromkeys(campaigns, ""), first, last, By.TOTAL, ZoneInfo("UTC"), errors)
     return {one.campaign: one.sums for one in found}
 
 
-def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> CampaignFigures:
+def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], error: float) -> CampaignFigures:
     total = dict.fromkeys(
-        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned"), 0
+        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned", "late"), 0
     )
     ring = wait = talk = in_flight = pending = conversions = 0
     outcomes: dict[str, int] = {}
@@ -140,12 +162,15 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> C
         conversions += row["attempts"] if row["converted"] else 0
     told = CampaignSums(
         **total,
+        nobody=total["abandoned"] - total["late"],
+        amd_errors=round(total["machines"] * error, 2),
         in_flight=in_flight,
         conversions=conversions,
         ring_seconds=ring / 1000,
         wait_seconds=wait / 1000,
         talk_seconds=talk / 1000,
     )
+    lost = lost_share(told.live, told.abandoned, total["machines"] * error)
     return CampaignFigures(
         campaign=id,
         name=name,
@@ -153,7 +178,7 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any]) -> C
         title=title,
         sums=told,
         answer_rate=_share(told.answered, told.attempts - pending),
-        abandonment=_share(told.abandoned, told.live),
+        abandonment=None if lost is None else round(lost, 6),
         conversion=_share(told.conversions, told.connected),
         mean_wait=_share(told.wait_seconds, told.connected),
         mean_talk=_share(told.talk_seconds, told.connected),

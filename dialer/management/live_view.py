@@ -123,11 +123,13 @@ class LiveView:
         under_way = await campaign_store.under_way(pool, ids)
         local = now.astimezone(self._zone)
         midnight = datetime.combine(local.date(), time(), self._zone).astimezone(UTC)
-        today = await campaign_figures.sums(pool, ids, midnight, soon)
-        lately = await campaign_figures.sums(pool, ids, quarter(now - timedelta(minutes=30)), soon)
+        profiles = {one.campaign.id: self._law(one.campaign).profile for one in records}
+        errors = campaign_figures.error_shares(profiles)
+        today = await campaign_figures.sums(pool, ids, midnight, soon, errors)
+        lately = await campaign_figures.sums(pool, ids, quarter(now - timedelta(minutes=30)), soon, errors)
         found = []
         for record in records:
-            id, profile = record.campaign.id, self._law(record.campaign).profile
+            id, profile = record.campaign.id, profiles[record.campaign.id]
             stands = await abandonment(pool, id, profile, now) if profile is not None else None
             paced = self._paced(id)
             calls = under_way[id] if paced is None or not paced.here else paced.calls
@@ -142,7 +144,10 @@ class LiveView:
                     today=today[id],
                     last_half_hour=lately[id],
                     live=stands.live if stands else 0,
-                    lost=stands.abandoned + stands.late + stands.amd_errors if stands else 0.0,
+                    lost=stands.abandoned + stands.amd_errors if stands else 0.0,
+                    late=stands.late if stands else 0,
+                    nobody=stands.nobody if stands else 0,
+                    amd_errors=stands.amd_errors if stands else 0.0,
                     cap=stands.cap if stands else 0.0,
                     may_be_lost=stands.spare if stands else 0,
                     until=stands.until if stands else None,
@@ -184,7 +189,8 @@ def budget_told(stands: Abandonment, now: datetime) -> str:
     else:
         more = {0: "no more calls", 1: "1 more call"}.get(stands.spare, f"{stands.spare} more calls")
         told = f"{more} may be lost{when}"
-    return f"{told}: {stands.share:.1%} abandoned of {stands.live} who answered, {stands.cap:.1%} allowed"
+    answers = stands.live + stands.amd_errors
+    return f"{told}: {stands.share:.1%} abandoned of {answers:g} who answered, {stands.cap:.1%} allowed"
 
 
 def _why(record: Record, paced: CampaignLive | None) -> str:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from zoneinfo import available_timezones
 
+import msgspec
 from aiohttp import web
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -27,12 +28,15 @@ from cti.problems import Problem
 from cti.rest.pages import Page, Paging, page
 from cti.rest.serving import Asked, Reply, Translate
 from dialer.campaigns import NotPossible, Record, Schedule, Step, told
-from dialer.forecasting.dry_run import Question, Shift
-from dialer.forecasting.dry_run_history import contacts_of, history_of
+from dialer.forecasting.dry_run import History, Question, Shift
+from dialer.forecasting.dry_run_contacts import contacts_of, lawful_pauses
+from dialer.forecasting.dry_run_history import history_of
 from dialer.forecasting.plans import Plan, Plans
+from dialer.law.abandoned import error_share
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
-from dialer.management.figures import By, CampaignFigures, csv_of, read
+from dialer.management.detection import Detection, detection
+from dialer.management.figures import By, CampaignFigures, csv_of, error_shares, read
 from dialer.management.live_view import LiveView
 from dialer.management.settings import Campaign, CampaignMode, CampaignSettings, CampaignState
 from dialer.management.store import ChangedMeanwhile, NotThere
@@ -152,6 +156,12 @@ class FiguresOf(FiguresAsked):
         default=None, description="outranks the Accept header; svg is a chart"
     )
     interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total: say `by`")
+
+
+class DetectionOf(FiguresAsked):
+    """Detection of answering machines in which calls."""
+
+    interval: Literal[Interval.TOTAL] = Field(default=Interval.TOTAL, description="only total")
 
 
 class CampaignReport(BaseModel):
@@ -295,16 +305,16 @@ def routes(
 
     async def figures(asked: Asked) -> CampaignReport | web.Response:
         wanted: FiguresOf = asked.query
-        names = {
-            one.campaign.id: one.campaign.name for one in desk.records() if desk.oversees(asked.who, one)
-        }
+        mine = {one.campaign.id: one.campaign for one in desk.records() if desk.oversees(asked.who, one)}
+        names = {id: campaign.name for id, campaign in mine.items()}
         if wanted.campaign is not None:
             ids = [int(id) for id in wanted.campaign.split(",")]
             if missing := [str(id) for id in ids if id not in names]:
                 raise Problem(404, "not_found", f"there is no campaign {', '.join(missing)} of yours")
             names = {id: names[id] for id in ids}
         span = range_of(wanted, zone, now())
-        rows = await read(pool(), names, span.first, span.last, wanted.by, span.zone)
+        errors = error_shares({id: law(mine[id]).profile for id in names})
+        rows = await read(pool(), names, span.first, span.last, wanted.by, span.zone, errors)
         form = _form(asked)
         if form == "json":
             return CampaignReport(
@@ -318,12 +328,17 @@ def routes(
             headers={"Content-Disposition": f'attachment; filename="campaigns-{wanted.by.value}.{form}"'},
         )
 
+    async def detected(asked: Asked) -> Detection:
+        record = await desk.read(asked.who, asked.params.campaign)
+        span = range_of(asked.query, zone, now())
+        return await detection(pool(), record.campaign.id, record.campaign.name, span.first, span.last)
+
     async def begin_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
-        question = await question_of(record, asked.body)
-        return plans.begin(record.campaign.id, asked.who.login, question)
+        return plans.begin(record.campaign.id, asked.who.login, question_of(record, asked.body))
 
-    async def question_of(record: Record, wanted: PlanAsked) -> Question:
+    def question_of(record: Record, wanted: PlanAsked) -> Callable[[], Awaitable[Question]]:
+        """The question, for which a long list is counted; what is wrong with what was asked is said before."""
         campaign, schedule = record.campaign, record.schedule
         settings, rules = campaign.settings, law(campaign)
         where = wanted.zone or (schedule.zone if schedule is not None else zone)
@@ -340,32 +355,46 @@ def routes(
         else:
             rota = (_shift(range(5), Span(start=9 * 60, end=17 * 60), people),)
         retry = settings.retry("no_answer")
-        return Question(
-            mode=wanted.mode or campaign.mode,
+        mode, profile, given = wanted.mode or campaign.mode, rules.profile, settings.model_fields_set
+        most = min(settings.max_attempts, retry.at_most) if retry is not None else settings.max_attempts
+        question = Question(
+            mode=mode,
             now=now(),
             zone=where,
             rota=rota,
-            contacts=await contacts_of(pool(), campaign.id, settings.max_attempts),
-            history=await history_of(pool(), campaign.id, settings.queue, where, now()),
-            max_attempts=min(settings.max_attempts, retry.at_most)
-            if retry is not None
-            else settings.max_attempts,
-            retry_minutes=retry.after_minutes if retry is not None else (1440,),
+            pools=(),
+            history=History(),
+            max_attempts=most,
+            retry_minutes=lawful_pauses(
+                retry.after_minutes if retry is not None else (1440,),
+                most,
+                [profile.per_number, profile.per_person] if profile is not None else [],
+            ),
             cap=min(rules.cap, settings.abandonment_cap),
             window_h=rules.window_h,
-            answer_wait=settings.answer_wait_s,
-            min_ring=settings.min_ring_s,
+            error_share=error_share(profile) if profile is not None else 0.0,
+            answer_wait=profile.answer_wait_s if profile is not None else settings.answer_wait_s,
+            min_ring=profile.min_ring_s if profile is not None else settings.min_ring_s,
             ring_timeout=wanted.ring_timeout_s or settings.ring_timeout_s,
             calls_per_second=settings.calls_per_second,
             max_lines=settings.max_lines,
             ratio=settings.ratio,
             few_agents=settings.few_agents,
-            amd=settings.amd,
+            amd=settings.amd if profile is None or "amd" in given else profile.amd_usual,
             finish_by=wanted.finish_by,
             abandonment=wanted.abandonment,
             seconds=wanted.seconds,
             variants=wanted.variants,
         )
+
+        async def whole() -> Question:
+            pools, dropped = await contacts_of(
+                pool(), campaign.id, mode, settings.max_attempts, profile, question.now
+            )
+            history = await history_of(pool(), campaign.id, settings.queue, where, question.now)
+            return msgspec.structs.replace(question, pools=pools, dropped=dropped, history=history)
+
+        return whole
 
     def _people(settings: CampaignSettings) -> int:
         return sum(
@@ -456,6 +485,14 @@ def routes(
             versioned=True,
         ),
         route("GET", one + "/now", goes, "How it goes at this moment.", result=CampaignNow),
+        route(
+            "GET",
+            one + "/detection",
+            detected,
+            "How its detection of answering machines does, and the messages left on them.",
+            query=DetectionOf,
+            result=Detection,
+        ),
         route("GET", one + "/plans", plan_list, "Its dry runs.", result=PlanList),
         route(
             "POST",

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cti.terminal_text import columns, plain
 from cti.watch import LogInFailed
+from dialer.law.abandoned import lost_share
 
 Frame = dict[str, Any]
 STAGES = ("committed", "dialed", "ringing", "answered", "connected")
@@ -103,10 +104,13 @@ def told(sums: Frame) -> str:
     """Sums in words."""
     over = max(sums["attempts"] - sums["in_flight"], sums["answered"])
     rate = f"{sums['answered'] / over:.0%} answered" if over else "none over yet"
-    lost = f"{sums['abandoned'] / sums['live']:.1%}" if sums["live"] else "nobody"
+    share = lost_share(sums["live"], sums["abandoned"], sums["amd_errors"])
+    lost = "nobody" if share is None else f"{share:.1%}"
+    parts = [f"{sums['late']} of them late"] * (sums["late"] > 0)
+    parts += [f"{sums['amd_errors']:g} more taken for machines"] * (sums["amd_errors"] > 0)
     return (
-        f"{sums['attempts']} calls, {rate}, {sums['connected']} talked, {sums['abandoned']} abandoned ({lost} of those who"
-        f" answered), {sums['conversions']} converted"
+        f"{sums['attempts']} calls, {rate}, {sums['connected']} talked, {sums['abandoned']} abandoned"
+        f" ({', '.join([f'{lost} of those who answered', *parts])}), {sums['conversions']} converted"
     )
 
 
@@ -122,6 +126,8 @@ def table(rows: Sequence[Frame]) -> list[str]:
             "answered",
             "talked",
             "abandoned",
+            "late",
+            "nobody",
             "of live",
             "converted",
             "talk s",
@@ -139,11 +145,35 @@ def table(rows: Sequence[Frame]) -> list[str]:
                     _share(row["answer_rate"]),
                     str(sums["connected"]),
                 ),
-                *(str(sums["abandoned"]), _share(row["abandonment"], 1), _share(row["conversion"])),
+                *(str(sums[name]) for name in ("abandoned", "late", "nobody")),
+                *(_share(row["abandonment"], 1), _share(row["conversion"])),
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
             ]
         )
     return columns(shown)
+
+
+def detection_told(found: Frame) -> list[str]:
+    """How detection of answering machines did."""
+    if not found["looked_at"]:
+        return [
+            f"{plain(found['name'], 60)}: of {found['answered']} answered calls detection decided on none."
+        ]
+    rows = [["verdict", "cause", "calls", "share", "half within s", "95 % within s"]]
+    rows += [
+        [
+            *(one["verdict"], plain(one["cause"], 40) or "-", str(one["calls"]), _share(one["share"], 1)),
+            *("-" if one[name] is None else f"{one[name]:.1f}" for name in ("p50_s", "p95_s")),
+        ]
+        for one in found["verdicts"]
+    ]
+    took = "" if found["p50_s"] is None else f", half of them within {found['p50_s']:.1f} s"
+    return [
+        f"{plain(found['name'], 60)}: detection decided on {found['looked_at']} of {found['answered']} answered calls{took}",
+        *columns(rows),
+        f"of those taken for people {found['talked']} talked, {found['hung_up']} hung up before an agent was due",
+        f"messages for machines: {_counted(found['messages']) or 'none'}",
+    ]
 
 
 def _share(value: float | None, digits: int = 0) -> str:

@@ -29,6 +29,7 @@ Retried = Literal[
     "congestion",
     "rejected",
     "machine",
+    "message_left",
     "abandoned",
     "agent_error",
     "failed",
@@ -162,8 +163,29 @@ class CampaignSettings(_Model):
         default=False,
         description="whether answering machines are detected; takes people for machines now and then",
     )
-    amd_drop_message: bool = Field(
-        default=False, description="whether a detected machine is left the message"
+    machine_message: Sound | None = Field(
+        default=None,
+        description="sound of the PBX left on a detected machine once its greeting has ended; null: it is hung up. Then it"
+        " is not called again, unless `retries` has a rule for message_left",
+    )
+    machine_message_to: Literal["consented", "all"] = Field(
+        default="consented",
+        description="whose machines: only of who has consented to calls for `purpose`, or all",
+    )
+    machine_messages: int = Field(
+        default=1, ge=1, le=5, description="messages begun on machines of a contact at most; then hung up"
+    )
+    machine_silence_s: float = Field(
+        default=2.0,
+        ge=0.5,
+        le=5,
+        description="seconds of silence that end a greeting; more than a machine waits before its beep",
+    )
+    machine_wait_s: int = Field(
+        default=25,
+        ge=5,
+        le=60,
+        description="seconds that the end of a greeting is waited for at most; then hung up without a message",
     )
     message: Sound | None = Field(
         default=None,
@@ -259,9 +281,10 @@ class CampaignLive(Frozen, frozen=True, gc=False, kw_only=True):
     """What a running campaign is doing now. Times are seconds, shares of 1, counts over the pace's window.
 
     `here`: whether this server paces it (`owner`: who does). `agents`: by free, talking, wrapping_up, away. `calls`: calls
-    under way by stage: committed, dialed, ringing, answered, connected. `may_be_lost`: how many more answers may be
-    abandoned. `pace`: calls asked for in the last minute. `held`: why nothing is placed, in one word (no_agents, late,
-    pbx_down, no_lines, nothing_to_call, not_theirs, not_here, database, draining, ""). `why`: the pace in plain words.
+    under way by stage: committed, dialed, ringing, answered, connected. `live` answers, `lost` of them, and how many more
+    may be, as the law counts. `pace`: calls asked for in the last minute. `held`: why nothing is placed, in one word
+    (no_agents, late, pbx_down, no_lines, nothing_to_call, not_theirs, not_here, database, draining, ""). `why`: the pace in
+    plain words.
     """
 
     campaign: int
@@ -275,7 +298,8 @@ class CampaignLive(Frozen, frozen=True, gc=False, kw_only=True):
     attempts: int
     answered: int
     connected: int
-    abandoned: int
+    live: float
+    lost: float
     may_be_lost: int
     pace: int
     held: str
