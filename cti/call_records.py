@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from cti.ami_events import (
     BlindlyTransferred,
     BridgeEntered,
@@ -58,6 +60,7 @@ from cti.legs import (
     Facts,
     Leg,
     Move,
+    in_no_call,
     moment,
 )
 from cti.lines import Lines
@@ -112,8 +115,10 @@ class CallRecords(CallLife):
         }
 
     def _appeared(self, r: ChannelAppeared) -> Facts:
-        if r.uniqueid in self._legs or r.linkedid.startswith(NOBODYS):
+        if r.uniqueid in self._legs or in_no_call(r.uniqueid, r.linkedid):
             return self.lines.appeared(r) if r.uniqueid.startswith(LINES) else []
+        if r.linkedid.startswith(LINES):
+            r = msgspec.structs.replace(r, linkedid=self._linked_as_a_line(r))
         half = other_half(r.channel)
         if half is not None and (twin := self._halves.get(half)) is not None and not twin.cleared:
             self._add_end(twin, r.uniqueid, r.channel)
@@ -151,6 +156,16 @@ class CallRecords(CallLife):
             newest = reversed(call.legs.values())
             leg.front = next((o for o in newest if o.agent == agent and o.local and len(o.ends) == 2), None)
         return [*self._publish(leg, r.at), *self._settle(call, r.at)]
+
+    def _linked_as_a_line(self, r: ChannelAppeared) -> str:
+        """What Linkedid to take for a channel that has an open line's: that of the call which the line is in."""
+        device = self.lines.reached_by(r.linkedid)
+        calls = (
+            call.key
+            for call in self._calls.values()
+            if any(leg.device == device and not leg.cleared for leg in call.legs.values())
+        )
+        return next(calls, r.uniqueid)
 
     def _new_call(self, r: ChannelAppeared, device: str) -> Call:
         incoming = r.state is ChannelState.RING

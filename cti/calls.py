@@ -37,9 +37,9 @@ from cti.legs import (
     BRIDGES_OF,
     LEFT_ALONE_AFTER,
     LEFT_QUEUE_AFTER,
-    NOBODYS,
     Facts,
     Leg,
+    in_no_call,
 )
 
 HOLDING = "cti-hold"
@@ -128,7 +128,7 @@ class Calls(CallRecords):
             facts += self._drop(uniqueid, now, 0, lost=True)
         known = frozenset(self._legs)
         for row in sorted(channels, key=lambda c: (-c.age, c.uniqueid != c.linkedid, c.uniqueid)):
-            if row.linkedid.startswith(NOBODYS):
+            if in_no_call(row.uniqueid, row.linkedid):
                 continue
             if row.uniqueid not in self._legs and row.uniqueid not in touched:
                 wrong["missed"] += 1

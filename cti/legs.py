@@ -89,6 +89,14 @@ SOUNDS = "cti-sound-"
 NOBODYS = (SPIES, LINES, SOUNDS)
 """How ids begin of channels that are in no call."""
 
+
+def in_no_call(uniqueid: str, linkedid: str) -> bool:
+    """Whether a channel is in no call. A line is known by its own id, since its Linkedid may be another's by now: of three
+    channels that meet in a bridge and whose ids Asterisk cannot compare, all get the last one's (main/channel.c,
+    ast_channel_oldest_linkedid). Who listens is known by theirs: a supervisor who takes a call over is in it."""
+    return uniqueid.startswith(LINES) or linkedid.startswith(SPIES)
+
+
 RIVALRY = 1.0
 """Seconds within which two devices dialled by one party were dialled together: the answer of one ends the other."""
 

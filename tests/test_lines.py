@@ -39,10 +39,16 @@ def came(state: ChannelState = ChannelState.DOWN, channel: str = "PJSIP/1101-000
     return ChannelAppeared(1.0, LINE, LINE, channel, state, None, None, "1101", "cti-line-open", {})
 
 
-def row(state: ChannelState) -> ChannelRow:
-    channel = "PJSIP/1101-00000001"
+def row(
+    state: ChannelState,
+    *,
+    uniqueid: str = LINE,
+    linkedid: str = LINE,
+    channel: str = "PJSIP/1101-00000001",
+    bridge: str | None = None,
+) -> ChannelRow:
     return ChannelRow(
-        LINE, LINE, channel, state, None, None, "1101", "cti-line-open", "Wait", None, 5, {}, "20"
+        uniqueid, linkedid, channel, state, None, None, "1101", "cti-line-open", "Wait", bridge, 5, {}, "20"
     )
 
 
@@ -127,6 +133,38 @@ def test_it_is_found_and_missed_when_the_pbx_is_asked() -> None:
     assert (told(facts), wrong["lines"]) == ([("closed", "lost")], 1)
     model.apply(came())
     assert told(model.rebuild([row(ChannelState.UP)], [], [], 14.0)[0]) == [("open", "opened")]
+
+
+def test_a_line_with_the_linkedid_of_a_call_is_still_no_call() -> None:
+    """Three channels met in a bridge, and Asterisk gave all of them the Linkedid of the customer."""
+    model = calls()
+    model.apply(came(ChannelState.UP))
+    facts, wrong = model.rebuild([row(ChannelState.UP, linkedid="at-1")], [], [], 10.0)
+    assert (facts, sum(wrong.values()), len(model)) == ([], 0, 0)
+
+
+def test_channels_with_the_linkedid_of_a_line_are_in_their_call() -> None:
+    """Or that of the line: the customer is found at a rebuild all the same, and who is called then joins them."""
+    model = calls()
+    up = ChannelState.UP
+    rows = [
+        row(up, bridge="b"),
+        row(up, uniqueid="1.1", channel="PJSIP/trunk-00000002", bridge="a"),
+        row(up, uniqueid="1.2", channel="Local/1101@cti-line-00000003;1", bridge="a"),
+        row(up, uniqueid="1.3", channel="Local/1101@cti-line-00000003;2", bridge="b"),
+    ]
+    model.rebuild(rows, [], [], 10.0)
+    (call,) = model.views()
+    assert {connection.agent for connection in call.connections} == {None, "anna"}
+    asked = ChannelAppeared(
+        11.0, "1.4", LINE, "PJSIP/1102-00000004", ChannelState.DOWN, None, None, "1102", "", {}
+    )
+    model.apply(asked)
+    (call,) = model.views()
+    assert (
+        model.rebuild([*rows, row(ChannelState.DOWN, uniqueid="1.4", channel=asked.channel)], [], [], 12.0)[0]
+        == []
+    )
 
 
 # ------------------------------------------------------------------------------------------ the agent
