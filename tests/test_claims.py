@@ -19,7 +19,7 @@ from dialer.call_lists.quotas import Quotas
 from dialer.calling.attempt_store import AttemptRow, write
 from dialer.calling.claims import ANYBODY, TAKE, Claimed, Claims, Lease
 from dialer.calling.for_whom import ForOne, Reach
-from dialer.calling.standing import NotClaimed
+from dialer.calling.standing import QUOTA_REACHED, NotClaimed
 from dialer.candidate import Candidate
 from dialer.management.settings import Campaign, CampaignSettings
 from dialer.verdict import Step, Verdict
@@ -423,6 +423,10 @@ async def test_a_picked_contact_is_claimed_once_however_many_pick_it(world: Worl
     assert isinstance(await pick(world, world.claims(), "+442000001"), Claimed)
 
 
+async def quota_reached(db: Queryable, lists: Collection[int], now: datetime) -> dict[int, int]:
+    return dict.fromkeys(lists, 0)
+
+
 async def test_what_cannot_be_picked_is_refused_with_the_reason(world: World) -> None:
     numbers = [f"+44200000{n}" for n in range(1, 8)]
     id = await assigned_list(world, ["anna"], *numbers)
@@ -466,6 +470,16 @@ async def test_what_cannot_be_picked_is_refused_with_the_reason(world: World) ->
     twice = await claims.pick(world.campaign, lease, mine, now=NOW, pbx="main", reach=ForOne(ANNA))
     assert isinstance(twice, NotClaimed)
     assert twice.code == "being_called"  # the same number on another list is in a call
+    full = Claims(
+        lambda: world.pool,
+        check_all=world._check,
+        open_groups=world._open,
+        clock=monotonic,
+        room=quota_reached,
+    )
+    refused = await pick(world, full, numbers[5])
+    assert isinstance(refused, NotClaimed)
+    assert (refused.code, refused.says) == ("not_yet", QUOTA_REACHED)
     await world.pool.execute("UPDATE call_lists SET active = false WHERE id = $1", id)
     assert (await refusal(world, numbers[5]))[0] == "no_such_contact"
     await claims.give_back(lease)

@@ -20,7 +20,14 @@ import msgspec
 from dialer.call_lists.zones import Places
 from dialer.calling.for_whom import Reach
 from dialer.calling.outcomes import number_of_turn
-from dialer.calling.standing import BEING_CALLED, NO_CONTACT, NotClaimed, waits, why_not_open
+from dialer.calling.standing import (
+    BEING_CALLED,
+    NO_CONTACT,
+    QUOTA_REACHED,
+    NotClaimed,
+    waits,
+    why_not_open,
+)
 from dialer.candidate import Candidate, candidate_of
 from dialer.lists import Assigned, assigned_of
 from dialer.management.settings import Campaign
@@ -339,6 +346,8 @@ class Claims:
                 return NO_CONTACT
             if (resting := waits(row, now)) is not None:
                 return NotClaimed("not_yet", resting)
+            if (await self._room(db, [row["list_id"]], now)).get(row["list_id"]) == 0:
+                return NotClaimed("not_yet", QUOTA_REACHED)
             candidate = self.next_number(row)
             verdict = (await self._check_all(db, [candidate], campaign, now))[contact]
             if not verdict.allowed:

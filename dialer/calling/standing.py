@@ -19,6 +19,7 @@ NO_CONTACT = NotClaimed("no_such_contact", "there is no such contact on a list t
 BEING_CALLED = NotClaimed(
     "being_called", "somebody is calling this contact at this moment: choose another one"
 )
+QUOTA_REACHED = "a quota of the list is reached, or would be by the calls under way"
 STANDS_SO = {
     "in_hand": "is being called, or shown to somebody, at this moment",
     "done": "has been reached",
@@ -39,7 +40,7 @@ def waits(row: Any, now: datetime) -> str | None:
     """Why an open contact is not to be called yet; None if its time has come. `row`: why, not_before, quota_until."""
     quota, not_before = row["quota_until"], row["not_before"]
     if quota is not None and quota > now:
-        return "a quota of the list is reached"
+        return QUOTA_REACHED
     if not_before is None or not_before <= now:
         return None
     return f"not before {not_before:%Y-%m-%d %H:%M} UTC" + (f": {row['why']}" if row["why"] else "")
