@@ -1271,5 +1271,5 @@ class AnyDay(RuleBasedStateMachine):
             assert set(agent.parties) == {leg for leg, (who, *_) in self.legs.items() if who == login}
 
 
-AnyDay.TestCase.settings = settings(max_examples=120, stateful_step_count=50, database=None)
+AnyDay.TestCase.settings = settings(max_examples=80, stateful_step_count=50, database=None)
 TestAnyDay = AnyDay.TestCase

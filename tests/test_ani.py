@@ -179,7 +179,7 @@ _regions = st.sampled_from(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(_texts, _regions)
 @example("00266696687", "DE")
 @example("+4420794600", "GB")
@@ -236,7 +236,7 @@ def _plan_numbers(draw: Any) -> tuple[int, str]:
     return number.country_code, national[: draw(st.sampled_from([99, 99, 99, len(national) - 1]))]
 
 
-@settings(max_examples=600)
+@settings(max_examples=200)
 @given(_plan_numbers())
 def test_the_short_way_says_what_the_number_plans_say(number: tuple[int, str]) -> None:
     digits = f"{number[0]}{number[1]}"
@@ -254,7 +254,7 @@ def test_the_short_way_says_what_the_number_plans_say(number: tuple[int, str]) -
     assert plan.country == (country if country != "001" else "")
 
 
-@settings(max_examples=600)
+@settings(max_examples=200)
 @given(_plan_numbers(), _everywhere, st.sampled_from(["", "", "0", "1", "8", "9", "06", "00", "011", "15"]))
 def test_the_short_way_home_is_that_of_the_number_plans(
     number: tuple[int, str], elsewhere: str, prefix: str
@@ -267,7 +267,7 @@ def test_the_short_way_home_is_that_of_the_number_plans(
             assert phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164) == f"+{digits}"
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(_plan_numbers(), _everywhere, st.sampled_from(["", "+", "0", "00", "011", "+0", "+00", "000"]))
 def test_bare_digits_are_read_as_any_text_is(number: tuple[int, str], region: str, prefix: str) -> None:
     for text in (f"{prefix}{number[0]}{number[1]}", f"{prefix}{number[1]}"):

@@ -176,7 +176,7 @@ def outline(watched: Watched) -> dict[str, tuple[str, tuple[str, ...], str | Non
 
 
 seeds = st.integers(0, 2**32 - 1)
-many = settings(max_examples=250)
+many = settings(max_examples=150)
 
 
 @many
@@ -330,7 +330,7 @@ def test_garbage_is_of_every_kind() -> None:
     assert len(KINDS) == len(model().handles)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(st.lists(garbage, max_size=60), st.sampled_from(list(MAPS.values())), st.booleans())
 def test_rules_hold_for_garbage(rubbish: list[Record], agents: dict[str, str], in_order: bool) -> None:
     """Any records at all, also with times that go back: no exception, no illegal move, nothing kept at the end."""
@@ -757,4 +757,4 @@ class SmallPbx(RuleBasedStateMachine):
 
 
 TestSmallPbx = SmallPbx.TestCase
-TestSmallPbx.settings = settings(max_examples=120, stateful_step_count=40)
+TestSmallPbx.settings = settings(max_examples=80, stateful_step_count=40)

@@ -287,7 +287,7 @@ def naive(profile: Profile, country: str, region: str, zones: tuple[str, ...], a
     return bool(zones)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(
     profile=st.sampled_from(sorted(PROFILES.values(), key=lambda p: p.name)),
     zones=st.lists(st.sampled_from(ZONES), max_size=3, unique=True).map(tuple),
@@ -310,7 +310,7 @@ def test_no_verdict_allows_a_call_outside_hours_anywhere(
         assert not naive(profile, where, "", zones, verdict.not_before - timedelta(seconds=1))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @example(edges=[0, 1440], zones=("UTC",), at=utc(2024, 1, 1))
 @given(
     edges=st.lists(edge, min_size=2, max_size=4, unique=True).map(sorted),

@@ -70,7 +70,7 @@ def test_late_agents_and_wrong_machines_count_where_the_law_counts_them() -> Non
     assert (told.amd_errors, told.share) == (8.0, round(23 / 1008, 6))
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(live=st.integers(0, 5000), lost=st.integers(0, 200), cap=st.sampled_from([0.0, 0.01, 0.03, 0.05]))
 def test_what_may_be_lost_keeps_the_cap_and_one_more_would_not(live: int, lost: int, cap: float) -> None:
     lost = min(lost, live)

@@ -387,7 +387,7 @@ INFOS = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.floats(0.0, 40.0), KINDS, IDENTS, INFOS), max_size=120),
     st.sampled_from(["progressive", "power", "predictive", "predictive-strict"]),

@@ -228,7 +228,7 @@ wishes = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(name=st.sampled_from(NAMES), wish=wishes, minute=st.integers(0, 1439), day=st.integers(0, 6))
 def test_tightening_never_loosens(name: str, wish: dict[str, object], minute: int, day: int) -> None:
     profile = PROFILES[name]

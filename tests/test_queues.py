@@ -399,7 +399,7 @@ def facts_of(queues: Queues, step: Any) -> Iterator[Fact]:
         yield from queues.apply(step)
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(STEPS, max_size=40))
 def test_old_views_and_facts_are_the_new_views(steps: list[Any]) -> None:
     queues = Queues("main", agent_at=AGENTS.get)

@@ -212,7 +212,7 @@ def test_a_closed_calendar_says_when_it_opens() -> None:
     st.integers(0, 1439),
     st.integers(1, 1440),
 )
-@settings(max_examples=80)
+@settings(max_examples=60)
 def test_at_the_next_opening_it_is_open_and_before_it_is_not(
     at: datetime, zone: str, start: int, end: int
 ) -> None:

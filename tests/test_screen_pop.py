@@ -710,7 +710,7 @@ async def test_hostile_text_is_carried_as_bounded_text(text: str) -> None:
 _TEMPLATE = "https://crm.example:8443/app/{account_number}/show?tel={e164}&n={name}#{queue}"
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(sorted(NAMES)), st.one_of(st.text(max_size=60), st.sampled_from(HOSTILE)))
 )

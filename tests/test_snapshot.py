@@ -50,7 +50,7 @@ HAPPENINGS = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(HAPPENINGS, min_size=5, max_size=40), st.integers(0, 400))
 def test_it_holds_whatever_happens_in_whatever_order(
     happenings: list[tuple[str, int | str | bool]], start: int

@@ -313,7 +313,7 @@ async def settled(floor: LiveFloor) -> None:
 
 
 async def test_comparisons_find_nothing_wrong_while_calls_come_and_go(asterisk_factory: Factory) -> None:
-    """Twelve seconds of eight calls a second, compared all the time: not one difference, every call ended once."""
+    """Eight seconds of eight calls a second, compared all the time: not one difference, every call ended once."""
     pbx = asterisk_factory("pbx")
     async with live(pbx, PEOPLE, resync_every=0.1, wrap_up=QUICK) as floor, callers(pbx) as outside:
         ready(floor)
@@ -327,14 +327,14 @@ async def test_comparisons_find_nothing_wrong_while_calls_come_and_go(asterisk_f
             return await query(action, *args, **more)
 
         floor.links_of["main"].query = counted  # type: ignore[method-assign]
-        ends = time.monotonic() + 12.0
+        ends = time.monotonic() + 8.0
         while time.monotonic() < ends:
             await outside.call(talk=1 + outside.made % 4, exten=("5550100", "5550200")[outside.made % 2])
             await asyncio.sleep(0.125)
         floor.publish(floor.agents.tick(now()))
         await floor.until(lambda: len(floor.cleared()) == outside.made, within=40.0)
         await floor.until(lambda: not floor.facts(CallOriginated) or len(floor.calls["main"]) == 0)
-        assert asked >= 9
+        assert asked >= 6
         assert floor.switches["main"].drift == {}
         assert floor.resyncs() == [("connected", {"queues": len(floor.queues["main"].views())})]
         assert set(floor.cleared().values()) == {1}
