@@ -93,8 +93,8 @@ NOBODYS = (SPIES, LINES, SOUNDS)
 def in_no_call(uniqueid: str, linkedid: str) -> bool:
     """Whether a channel is in no call. A line is known by its own id, since its Linkedid may be another's by now: of three
     channels that meet in a bridge and whose ids Asterisk cannot compare, all get the last one's (main/channel.c,
-    ast_channel_oldest_linkedid). Who listens is known by theirs: a supervisor who takes a call over is in it."""
-    return uniqueid.startswith(LINES) or linkedid.startswith(SPIES)
+    ast_channel_oldest_linkedid). The others are known by theirs: a supervisor who takes a call over is in it."""
+    return uniqueid.startswith(LINES) or linkedid.startswith((SPIES, SOUNDS))
 
 
 RIVALRY = 1.0

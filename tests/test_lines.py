@@ -143,6 +143,19 @@ def test_a_line_with_the_linkedid_of_a_call_is_still_no_call() -> None:
     assert (facts, sum(wrong.values()), len(model)) == ([], 0, 0)
 
 
+@pytest.mark.parametrize("id", ["cti-spy-1", "cti-sound-1"])
+def test_channels_that_serve_the_server_are_no_calls(id: str) -> None:
+    """Neither as they come nor as a comparison finds them: by which supervisors listen, by which a sound is looked for."""
+    model = calls()
+    channel = "Local/s@somewhere-00000001;1"
+    asked = ChannelAppeared(1.0, id, id, channel, ChannelState.DOWN, None, None, "s", "somewhere", {})
+    assert model.apply(asked) == []
+    assert (
+        model.rebuild([row(ChannelState.UP, uniqueid=id, linkedid=id, channel=channel)], [], [], 2.0)[0] == []
+    )
+    assert len(model) == 0
+
+
 def test_channels_with_the_linkedid_of_a_line_are_in_their_call() -> None:
     """Or that of the line: the customer is found at a rebuild all the same, and who is called then joins them."""
     model = calls()
