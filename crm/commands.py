@@ -107,11 +107,6 @@ ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
         "the database is out of reach, nothing was kept: try again in a moment",
     ),
     (
-        TimeoutError,
-        "database_unavailable",
-        "the database is out of reach, nothing was kept: try again in a moment",
-    ),
-    (
         asyncpg.InterfaceError,
         "database_unavailable",
         "the database is out of reach, nothing was kept: try again",

@@ -276,10 +276,7 @@ def create(name: Annotated[str, typer.Argument(help="What the list is called.")]
             return await make(db, new, us().login)
 
     made = run(work)
-    if json:
-        show_json(as_plain(made))
-    else:
-        say(f"List {made.name} is there, number {made.id}.")
+    tell(made, json, f"List {made.name} is there, number {made.id}.")
 
 
 @lists.command()
@@ -374,10 +371,7 @@ def change(
             return await write(db, now.id, edit, version=now.version, by=us().login)
 
     changed = run(work)
-    if json:
-        show_json(as_plain(changed))
-    else:
-        say(f"Changed {changed.name}.")
+    tell(changed, json, f"Changed {changed.name}.")
 
 
 @lists.command()

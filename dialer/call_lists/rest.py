@@ -430,23 +430,22 @@ def routes(
         assert name is not None
         return (await lists.create(db, NewList(name=name, campaign=campaign), asked.who.login)).id
 
-    async def group_preview(asked: Asked) -> GroupPreview:
-        wanted: GroupAsked = asked.body
+    async def groups_for(asked: Asked, wanted: GroupAsked) -> TargetGroups:
+        """The target groups; the list that is meant must be one that they may see."""
         if target_groups is None:
             raise Problem(503, "unavailable", "there are no target groups on this server")
         if wanted.list is not None:
             await one(asked, wanted.list)
-        return await from_group.preview(pool(), target_groups, wanted, profiles)
+        return target_groups
+
+    async def group_preview(asked: Asked) -> GroupPreview:
+        wanted: GroupAsked = asked.body
+        return await from_group.preview(pool(), await groups_for(asked, wanted), wanted, profiles)
 
     async def import_group(asked: Asked) -> Reply:
         wanted: FromGroup = asked.body
-        if target_groups is None:
-            raise Problem(503, "unavailable", "there are no target groups on this server")
-        if wanted.list is not None:
-            await one(asked, wanted.list)
-        id, settings, campaign = await from_group.upload(
-            pool(), target_groups, wanted, profiles, asked.who.login
-        )
+        groups = await groups_for(asked, wanted)
+        id, settings, campaign = await from_group.upload(pool(), groups, wanted, profiles, asked.who.login)
         try:
             detail = {"group": wanted.group, "campaign": campaign}
             async with trailed(asked, "list_import.started", str(id), detail) as db:

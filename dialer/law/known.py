@@ -19,7 +19,24 @@ if TYPE_CHECKING:
 
 _CLASS = 0x0C71_0D14  # of the advisory locks: numbers and persons that a claim is deciding on
 
-KNOWN = """
+
+def _made(whose: str) -> str:
+    """What was made of attempts so far, of a number or of a person."""
+    return f"""CROSS JOIN LATERAL (
+    SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
+           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
+           max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
+           coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
+    FROM (
+        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
+               outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
+        FROM attempts WHERE {whose} AND committed > $4 - interval '90 days' AND committed <= $5
+        ORDER BY committed DESC LIMIT 300
+    ) t
+)"""  # noqa: S608  # of the two conditions below
+
+
+KNOWN = f"""
 WITH asked AS (
     SELECT a.ord, a.e164, a.person, substr(a.e164, 2)::bigint AS number
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (e164, person, ord)
@@ -34,7 +51,7 @@ SELECT a.ord, c.mode, c.purpose, promised.told AS promised, own.listed, national
        n.made AS number_made, n.abandoned AS number_abandoned, n.machine AS number_machine, n.under_way AS number_under_way,
        p.made AS person_made, p.abandoned AS person_abandoned, p.machine AS person_machine,
        p.under_way AS person_under_way,
-       (SELECT coalesce(jsonb_object_agg(register, edition), '{}') FROM editions) AS editions
+       (SELECT coalesce(jsonb_object_agg(register, edition), '{{}}') FROM editions) AS editions
 FROM asked a CROSS JOIN campaign c
 CROSS JOIN LATERAL (
     SELECT jsonb_agg(jsonb_build_object('list', d.scope, 'since', d.added::date, 'until', d.expires, 'reason', d.reason)
@@ -68,32 +85,10 @@ LEFT JOIN LATERAL (
     WHERE (b.key = a.e164 OR (a.person <> '' AND b.key = 'person ' || a.person)) AND b.made <= $5
     ORDER BY b.due DESC LIMIT 1
 ) promised ON true
-CROSS JOIN LATERAL (
-    SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
-           max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
-           coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
-    FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
-               outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
-        FROM attempts WHERE e164 = a.e164 AND committed > $4 - interval '90 days' AND committed <= $5
-        ORDER BY committed DESC LIMIT 300
-    ) t
-) n
-CROSS JOIN LATERAL (
-    SELECT array_agg(t.committed ORDER BY t.committed DESC) FILTER (WHERE t.placed) AS made,
-           max(t.at) FILTER (WHERE lost_answer(t.counts_as) AND t.at <= $5) AS abandoned,
-           max(t.at) FILTER (WHERE t.outcome = 'machine' AND t.at <= $5) AS machine,
-           coalesce(bool_or(t.outcome IS NULL OR t.at > $5), false) AS under_way
-    FROM (
-        SELECT committed, coalesce(ended, committed) AS at, outcome, counts_as,
-               outcome IS NULL OR coalesce(dialed, ringing, answered) IS NOT NULL AS placed
-        FROM attempts WHERE person = a.person AND person <> '' AND committed > $4 - interval '90 days' AND committed <= $5
-        ORDER BY committed DESC LIMIT 300
-    ) t
-) p
+{_made("e164 = a.e164")} n
+{_made("person = a.person AND person <> ''")} p
 ORDER BY a.ord
-"""
+"""  # noqa: S608
 """$1 numbers, $2 persons, $3 campaign, $4 the moment, $5 up to when records are looked at."""
 
 NEVER_ENDING = datetime(9999, 1, 1, tzinfo=UTC)
