@@ -23,7 +23,8 @@ from rich.text import Text
 from cti.client import Client, CommandFailed, Refused
 from cti.json_in import read_json
 from cti.terminal_text import plain
-from cti.watch_screen import UNTOLD, Seat, screen, summary, told
+from cti.watch_lines import UNTOLD, summary, told
+from cti.watch_screen import Seat, screen
 
 Frame = dict[str, Any]
 LOOK_EVERY = 0.5

@@ -24,7 +24,8 @@ from cti.other_work import BlendingView, WorkView
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
-from cti.watch_screen import SENTENCES, UNTOLD, Seat, clock, screen, share, summary, told
+from cti.watch_lines import SENTENCES, UNTOLD, summary, told
+from cti.watch_screen import Seat, clock, screen, share
 from tests.web_stage import Stage, all_know, eventually
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
