@@ -410,6 +410,7 @@ class Interactions:
                 self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
+            if len(self._dirty) < self._batch:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._linger):
                         await self._hurry.wait()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from cti.facts import AgentState, ConnectionState, LineState
+from cti.frozen import Frozen
 from cti.reasons import LINE_CLOSED, OTHER_WORK, PAUSED_AT_THE_PBX, PHONE_UNREACHABLE
 from cti.wrap_up import Worked, Wrapping
 
@@ -44,8 +45,7 @@ class Membership:
     pause_reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Frozen, frozen=True, gc=False):
     """What everybody has been told of an agent."""
 
     state: AgentState
@@ -59,8 +59,10 @@ class Shown:
         return (self.state, self.reason, self.call) == (other.state, other.reason, other.call)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+LOGGED_OFF = Shown(AgentState.LOGGED_OFF)
+
+
+class Known(Frozen, frozen=True, gc=False):
     """What was shown before it became unknown: since when, and who or what had made it, and why."""
 
     shown: Shown
@@ -90,7 +92,7 @@ class AgentNow:
     left_over: dict[str, Worked] = field(default_factory=dict)
     wrapping: Wrapping | None = None
     lost: frozenset[str] = frozenset()
-    shown: Shown = Shown(AgentState.LOGGED_OFF)
+    shown: Shown = LOGGED_OFF
     since: datetime | None = None
     known: Known | None = None
     by: str = "system"
@@ -176,7 +178,10 @@ OCCUPIED = frozenset({AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP, 
 
 def state_of(a: AgentNow) -> AgentState:
     """The agent's state by the table."""
-    return next(state for state, holds in STATES if holds(a))
+    for state, holds in STATES:
+        if holds(a):
+            return state
+    raise AssertionError("the last condition always holds")
 
 
 def pending_of(a: AgentNow, state: AgentState) -> str | None:

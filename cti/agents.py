@@ -699,7 +699,7 @@ class Agents:
     def _lost(self, login: str) -> frozenset[str]:
         """The PBXs of the agent's phones that cannot be asked now."""
         person = self._directory.agents.get(login)
-        if person is None:
+        if person is None or person.interfaces.keys() <= self._up:
             return frozenset()
         configured = person.interfaces.keys() if self._pbxs is None else person.interfaces.keys() & self._pbxs
         return frozenset(configured - self._up)
@@ -731,9 +731,10 @@ class Agents:
         at = max(at, a.since or at)
         if not asked and state is not old.state and state in (AgentState.READY, AgentState.NOT_READY):
             why = f"{why}; {a.wish}"
-        began = Known(new, a.since or at, by, why)
         if a.since is None or (new.state, new.reason) != (old.state, old.reason):
             began = self._begun(a, old, Known(new, at, by, why))
+        else:
+            began = Known(new, a.since, by, why)
         a.shown, a.since, a.by, a.why = new, began.since, began.by, began.why
         return [
             AgentStateChanged(

@@ -46,7 +46,7 @@ class Attendance:
         while True:
             if not self._due:
                 await self._backlog.idle()
-                await asyncio.sleep(LINGER)
+            await asyncio.sleep(LINGER)
             batch, self._due = self._due, {}
             now = datetime.now(UTC)
             try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from cti.campaigns import CampaignFact, CampaignGoes, CampaignView
 from cti.facts import (
@@ -39,6 +40,8 @@ from cti.voicemail import VoicemailWaiting
 ADMIN = "admin"
 ALL = "all"
 EVERYBODY = frozenset({ADMIN, ALL})
+
+OF_AGENTS = (AgentStateChanged, AgentReachabilityChanged, AgentLineChanged, AgentOffHookChanged)
 
 _Parties = tuple[set[str], str | None]
 
@@ -81,6 +84,8 @@ class Audience:
         self._call_teams: dict[str, set[str]] = {}
         self._told_last: dict[str, tuple[_Parties, frozenset[str]]] = {}
         self._ended_teams: OrderedDict[str, set[str]] = OrderedDict()
+        self._agents: dict[str, frozenset[str]] = {}
+        self._ways: dict[type[Fact], Callable[[Any], frozenset[str]]] = {}
 
     def __len__(self) -> int:
         return len(self._call_teams)
@@ -88,6 +93,7 @@ class Audience:
     def people_changed(self) -> None:
         """Forgets what was worked out from teams as they were."""
         self._told_last.clear()
+        self._agents.clear()
 
     def teams_of_call(self, call: str) -> frozenset[str]:
         """The teams whose supervisors may see the call."""
@@ -95,37 +101,53 @@ class Audience:
 
     def __call__(self, fact: Fact) -> frozenset[str]:
         """The topics of a fact."""
-        match fact:
-            case CallFact():
-                return self._of_call(fact)
-            case (
-                AgentStateChanged() | AgentReachabilityChanged() | AgentLineChanged() | AgentOffHookChanged()
-            ):
-                team = self._directory.team_of(fact.agent)
-                topics = {ADMIN, f"agent:{fact.agent}"}
-                if team is not None:
-                    topics |= {f"team:{team}", f"mates:{team}"}
-                return frozenset(topics)
-            case SupervisionFact():
-                return self._of_supervision(fact)
-            case AlarmFact():
-                return self.of_alarm(fact)
-            case VoicemailWaiting():
-                return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
-            case WorkFact():
-                return self.of_work(fact.view, fact.agent)
-            case CampaignFact():
-                return self.of_campaign(fact.view, agents=not isinstance(fact, CampaignGoes))
-            case MessageSent():
-                return frozenset(
-                    {ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in fact.agents)}
-                )
-            case MessageRead():
-                return frozenset({ADMIN, f"agent:{fact.sender}", f"agent:{fact.agent}"})
-            case PbxStatusChanged() | PbxResynced() | DatabaseStatusChanged() | JournalGap():
-                return EVERYBODY
-        if fact.TYPE.startswith("attempt."):
-            return self._of_attempt(fact)
+        kind = type(fact)
+        way = self._ways.get(kind)
+        if way is None:
+            way = self._ways[kind] = self._way(kind)
+        return way(fact)
+
+    def _way(self, kind: type[Fact]) -> Callable[[Any], frozenset[str]]:
+        """What computes the topics of facts of this class."""
+        ways: tuple[tuple[tuple[type[Fact], ...], Callable[[Any], frozenset[str]]], ...] = (
+            ((CallFact,), self._of_call),
+            (OF_AGENTS, self._of_agent),
+            ((SupervisionFact,), self._of_supervision),
+            ((AlarmFact,), self.of_alarm),
+            ((VoicemailWaiting,), self._of_voicemail),
+            ((WorkFact,), lambda fact: self.of_work(fact.view, fact.agent)),
+            ((CampaignGoes,), lambda fact: self.of_campaign(fact.view, agents=False)),
+            ((CampaignFact,), lambda fact: self.of_campaign(fact.view, agents=True)),
+            ((MessageSent, MessageRead), self._of_message),
+            ((PbxStatusChanged, PbxResynced, DatabaseStatusChanged, JournalGap), lambda fact: EVERYBODY),
+        )
+        for kinds, way in ways:
+            if issubclass(kind, kinds):
+                return way
+        if kind.TYPE.startswith("attempt."):
+            return self._of_attempt
+        return self._of_other
+
+    def _of_agent(self, fact: AgentStateChanged) -> frozenset[str]:
+        """The agent, their colleagues and supervisors."""
+        found = self._agents.get(fact.agent)
+        if found is None:
+            topics = {ADMIN, f"agent:{fact.agent}"}
+            if (team := self._directory.team_of(fact.agent)) is not None:
+                topics |= {f"team:{team}", f"mates:{team}"}
+            found = self._agents[fact.agent] = frozenset(topics)
+        return found
+
+    def _of_voicemail(self, fact: VoicemailWaiting) -> frozenset[str]:
+        return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
+
+    @staticmethod
+    def _of_message(fact: MessageSent | MessageRead) -> frozenset[str]:
+        agents = fact.agents if isinstance(fact, MessageSent) else (fact.agent,)
+        return frozenset({ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in agents)})
+
+    def _of_other(self, fact: Fact) -> frozenset[str]:
+        """The agent, call or queue that it names."""
         queue = getattr(fact, "queue", None)
         agent = getattr(fact, "agent", None)
         topics = {ADMIN}

@@ -85,9 +85,11 @@ class CallView(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Fact(Frozen, frozen=True, gc=False, kw_only=True):
-    """The base of all facts. `TYPE` names it on the wire; `at` is when it happened."""
+    """The base of all facts. `TYPE` names it on the wire; `at` is when it happened. `AHEAD`: it tells all that is needed to
+    understand it, and overtakes facts that wait to be published."""
 
     TYPE: ClassVar[str] = ""
+    AHEAD: ClassVar[bool] = False
     at: datetime
 
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-_SLICE = 250
+_SLICE = 50
 """Rows made ready between two turns of the event loop."""
 
 _FIRST_PAUSE = 0.05

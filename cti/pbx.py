@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
 from cti.ami_events import PARSERS
+from cti.bus import Bus
 from cti.calls import Calls
-from cti.facts import Fact
 from cti.queues import Queues
 from cti.settings import PbxSettings
 from cti.switch import LinkState, Switch
@@ -33,13 +34,14 @@ def put_together(
     settings: PbxSettings,
     *,
     agent_at: Callable[[str], str | None],
-    publish: Callable[[Iterable[Fact]], None],
+    bus: Bus,
     first: Hears,
     then: Hears,
 ) -> Pbx:
     """Makes a PBX's parts; nothing is connected yet.
 
-    `first` hears of records before they are folded (a caller waits for the answer, within milliseconds), `then` afterwards.
+    `first` hears of records before they are folded (a caller waits for the answer, within milliseconds), `then` when the
+    facts that they tell have been published.
     """
     calls = Calls(
         name,
@@ -48,7 +50,14 @@ def put_together(
         inbound_contexts=settings.inbound_contexts,
     )
     queues = Queues(name, agent_at=agent_at)
-    switch = Switch(name, calls=calls, queues=queues, publish=publish, resync_every=settings.resync_every)
+    switch = Switch(
+        name,
+        calls=calls,
+        queues=queues,
+        publish=bus.publish,
+        line_up=bus.line_up,
+        resync_every=settings.resync_every,
+    )
 
     def on_status(status: LinkStatus) -> None:
         switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))
@@ -74,7 +83,8 @@ def put_together(
         canary.event(records[-1].at)
         tell(first, records)
         switch.on_records(records)
-        tell(then, records)
+        if any(type(record) in then for record in records):
+            bus.then(functools.partial(tell, then, records))
 
     link = AmiLink(
         pbx=name,

@@ -52,6 +52,7 @@ class PeopleWatch:
         self._hub = hub
         self._publish = publish
         self._reading = asyncio.Lock()
+        self._written: users.WrittenDirectory | None = None
 
     async def refresh(self, chosen: Mapping[str, str] = MappingProxyType({})) -> None:
         """Reads agents, teams and phones again; when they have changed, tells all whom it concerns.
@@ -59,9 +60,13 @@ class PeopleWatch:
         `chosen`: who has chosen, for which agent, how that agent works.
         """
         async with self._reading:  # never an older reading after a newer one
-            agents, teams = await users.load_directory(self._pool())
+            written = await users.read_directory(self._pool())
+            if written == self._written:
+                return
+            agents, teams = users.directory_of(written)
             if self._directory.differs(agents, teams):
                 self._bring_in_line(agents, teams, chosen)
+            self._written = written
 
     def _bring_in_line(
         self, agents: Sequence[Agent], teams: Sequence[Team], chosen: Mapping[str, str]

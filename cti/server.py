@@ -273,7 +273,7 @@ class Server:
                 name,
                 pbx,
                 agent_at=functools.partial(self.directory.agent_at, name),
-                publish=self.bus.publish,
+                bus=self.bus,
                 first={
                     RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later
                     PromiseAsked: lambda pbx, record: self.promises.ask(pbx, record),  # noqa: PLW0108
@@ -372,7 +372,7 @@ class Server:
     async def _written(self) -> bool:
         """Waits until all facts so far are in the journal; False while the database is away."""
         try:
-            await self.journal.flushed(self.bus.seq, timeout=WRITTEN_WITHIN)
+            await self.journal.flushed(self.bus.settle(), timeout=WRITTEN_WITHIN)
         except TimeoutError:
             return False
         return True
@@ -454,7 +454,7 @@ class Server:
             teams_of=self.audience.teams_of_call,
         )
         self.interactions = Interactions(
-            self.database.pool, publish=self.bus.publish, region_of=self._region_of
+            self.database.pool, publish=self.bus.line_up, region_of=self._region_of
         )
         self.call_backs = CallBacks(
             lambda: self.database.pool,
@@ -469,7 +469,7 @@ class Server:
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
-            publish=self.bus.publish,
+            publish=self.bus.line_up,
             region_of=self._region_of,
             clock=lambda: datetime.now(UTC),
             spawn=self._tasks.spawn,
@@ -628,7 +628,7 @@ class Server:
         self.trail = AuditTrail(self.database.pool)
         self.commands = Commands(audit=self.trail.note)
         self._cleanup.push_async_callback(self.commands.close)
-        add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
+        add_basics(self.commands, seq=self.bus.settle, snapshot=self.snapshots, shape=StateNow)
         add_agent_commands(
             self.commands,
             agents=self.agents,
@@ -705,7 +705,7 @@ class Server:
         self.hub = Hub(
             subscriptions=lambda actor: subscriptions(actor, self.directory),
             snapshot=self.snapshots,
-            seq=lambda: self.bus.seq,
+            seq=self.bus.settle,
             epoch=self.journal.epoch,
             buffer=s.client_buffer,
             heartbeat=s.heartbeat,
@@ -729,7 +729,7 @@ class Server:
             commands=self.commands,
             authenticate=self.access.authenticate,
             resume=self.journal.resume,
-            seq=lambda: self.bus.seq,
+            seq=self.bus.settle,
             began_after=self._began_after,
             allowed_origins=origins,
             of_connection={
@@ -748,7 +748,7 @@ class Server:
                 ),
                 *state.routes(
                     snapshot=self.snapshots,
-                    seq=lambda: self.bus.seq,
+                    seq=self.bus.settle,
                     subscriptions=lambda actor: subscriptions(actor, self.directory),
                     facts_of=self.journal.facts_of,
                     since=lambda after, limit, types: self.journal.since(after, limit=limit, types=types),
@@ -877,7 +877,6 @@ class Server:
         self.bus.carry(self.hub.carry)
         self.database.on_change = self._database_changed
         for kind in fact_classes(CallFact):
-            listen(kind, self._queues_hear)
             listen(kind, self.agents.hear)
             listen(kind, self.waits.hear)
             listen(kind, self.supervising.hear_call)
@@ -914,7 +913,7 @@ class Server:
         for kind in fact_classes(AlarmFact):
             listen(kind, self.alarm_watch.hear)
         for kind, reaction in self.pops.reactions().items():
-            listen(kind, reaction)
+            listen(kind, reaction, at_once=True)
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(CallEscalated, self.escalations.put)
@@ -930,10 +929,6 @@ class Server:
         listen(QueueCallerLeft, self.queue_waits.hear)
         for kind in (QueueCallerJoined, CallCleared):
             listen(kind, self.on_the_way.hear)
-
-    def _queues_hear(self, fact: Fact) -> list[Fact]:
-        switch = self.switches.get(fact.call.partition(":")[0]) if isinstance(fact, CallFact) else None
-        return switch.queues.hear(fact) if switch else []
 
     def _ask_what_lists_do_not_tell(self, fact: PbxResynced) -> None:
         if fact.reason in AFTER_A_BREAK:

@@ -82,7 +82,10 @@ class LinkState:
 
 
 class Switch:
-    """The state of one PBX. `on_records` and `on_link` are called by the link, in order, never at the same time."""
+    """The state of one PBX. `on_records` and `on_link` are called by the link, in order, never at the same time.
+
+    `line_up`: publishes what single events tell, in the next turns of the loop; by default `publish`, at once.
+    """
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class Switch:
         calls: Calls,
         queues: Queues,
         publish: Callable[[Iterable[Fact]], None],
+        line_up: Callable[[Iterable[Fact]], None] | None = None,
         resync_every: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -99,6 +103,7 @@ class Switch:
         self.queues = queues
         self.link: Link | None = None
         self._publish = publish
+        self._line_up = line_up or publish
         self._resync_every = resync_every
         self._clock = clock
         self._state = LinkState("connecting", "", "", clock())
@@ -182,7 +187,7 @@ class Switch:
                 self.ask_again("a record could not be folded")
                 continue
             if facts:
-                self._publish(facts)
+                self._line_up(facts)
 
     def _fold_one(self, record: Record) -> list[Fact]:
         if isinstance(record, MemberSeen | MemberRemoved):
@@ -190,12 +195,20 @@ class Switch:
         if isinstance(record, ConfigurationReloaded):
             self.ask_again("Asterisk reloaded its configuration")
             return []
-        return self.calls.apply(record)
+        return self._with_queues(self.calls.apply(record))
+
+    def _with_queues(self, facts: list[Fact]) -> list[Fact]:
+        """The facts of calls, each followed by what it means for those who wait."""
+        told: list[Fact] = []
+        for fact in facts:
+            told.append(fact)
+            told += self.queues.hear(fact)
+        return told
 
     def tick(self) -> None:
         """Settles what only time can tell."""
         if self.synced:
-            facts = self.calls.tick(self._clock())
+            facts = self._with_queues(self.calls.tick(self._clock()))
             if facts:
                 self._publish(facts)
 
@@ -281,7 +294,7 @@ class Switch:
             for name, count in wrong.items():
                 self.drift[name] = self.drift.get(name, 0) + count
         self._knew = True
-        facts: list[Fact] = [*queue_facts, *call_facts]
+        facts: list[Fact] = [*queue_facts, *self._with_queues(call_facts)]
         if first:
             self._state = LinkState("up", "", "", now)
             facts[:0] = self._news()

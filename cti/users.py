@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import msgspec
@@ -326,7 +326,19 @@ async def set_queues(db: Queryable, login: str, queues: Iterable[QueueAssignment
 
 
 async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]:
-    """Reads all agents and teams, as of one moment, for `cti.people.Directory`.
+    """Reads all agents and teams, as of one moment, for `cti.people.Directory`."""
+    return directory_of(await read_directory(db))
+
+
+class WrittenDirectory(NamedTuple):
+    """All agents and teams as the database writes them, JSON: the same text means that nothing has changed."""
+
+    agents: str
+    teams: str
+
+
+async def read_directory(db: Pool | Queryable) -> WrittenDirectory:
+    """Reads all agents and teams, as of one moment.
 
     An agent is who is not disabled and has the role, or a phone (a supervisor may take calls).
     """
@@ -349,6 +361,11 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
               FROM teams t) AS teams"""
     )
     assert found is not None
+    return WrittenDirectory(*found)
+
+
+def directory_of(written: WrittenDirectory) -> tuple[list[Agent], list[Team]]:
+    """The agents and teams that were read."""
     agents = [
         Agent(
             login=agent["login"],
@@ -361,11 +378,11 @@ async def load_directory(db: Pool | Queryable) -> tuple[list[Agent], list[Team]]
             unit=agent["unit"],
             position=agent["position"],
         )
-        for agent in msgspec.json.decode(found["agents"])
+        for agent in msgspec.json.decode(written.agents)
     ]
     teams = [
         Team(id=team["id"], name=team["name"], queues=frozenset(team["queues"]))
-        for team in msgspec.json.decode(found["teams"])
+        for team in msgspec.json.decode(written.teams)
     ]
     return agents, teams
 
