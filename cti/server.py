@@ -88,7 +88,7 @@ from cti.facts import (
 )
 from cti.figures.commands import add_figures_commands
 from cti.figures.desk import Desk
-from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
+from cti.figures.roll_up import RollUp, set_limits, set_targets, set_zone, targets_of
 from cti.help_requests import HelpRequests
 from cti.housekeeping import keep_house
 from cti.hub import Hub
@@ -619,6 +619,7 @@ class Server:
 
     async def _sums(self) -> None:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
+        await set_limits(self.database.pool, self.settings.reason_limits)
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
 

@@ -87,20 +87,22 @@ def again(
     first: Annotated[str, typer.Argument(metavar="FROM", help="A day, or a moment on a quarter of an hour.")],
     last: Annotated[str, typer.Argument(metavar="TO", help="A day, to its end, or a moment.")],
 ) -> None:
-    """Compute a past time anew from the journal, with the targets set now. The server may run meanwhile."""
+    """Compute a past time anew from the journal, with the targets and limits set now. The server may run meanwhile."""
     from datetime import timedelta
 
     import asyncpg
 
     from cti.figures.desk import FiguresAsked, range_of
-    from cti.figures.roll_up import compute_again, set_targets, targets_of
+    from cti.figures.roll_up import compute_again, set_limits, set_targets, targets_of
 
     asked = _asked(FiguresAsked, first, last, "total", None)
-    set_now = settings().figures
+    ours = settings()
+    set_now = ours.figures
 
     async def work() -> None:
         async with _database() as db:
             await set_targets(db, targets_of(set_now))
+            await set_limits(db, ours.reason_limits)
             whole = range_of(asked, set_now.time_zone)
             begin = whole.first
             while begin < whole.last:
