@@ -63,6 +63,7 @@ from cti.control.off_hook import OffHook
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
+from cti.corrections import telling_corrections
 from cti.customers_for_lists import CustomersForLists
 from cti.database import Database, migrate
 from cti.facts import (
@@ -273,7 +274,7 @@ class Server:
                 name,
                 pbx,
                 agent_at=functools.partial(self.directory.agent_at, name),
-                publish=self.bus.publish,
+                publish=telling_corrections(self.bus.publish, self.agents),
                 first={
                     RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later
                     PromiseAsked: lambda pbx, record: self.promises.ask(pbx, record),  # noqa: PLW0108
@@ -850,6 +851,7 @@ class Server:
     def _gauges(self) -> Iterable[Gauge]:
         return (
             *gauges.of_pbxs(self.switches, self.links, self.canaries),
+            gauges.of_agents(self.agents),
             *gauges.of_server(
                 bus=self.bus,
                 hub=self.hub,
