@@ -427,6 +427,12 @@ class Demo:
                 }
             },
             wrap_up={"seconds": 15.0, "after": "ready"},
+            not_ready_reasons=[
+                {"name": "Break", "limit": 10},
+                {"name": "Lunch", "paid": False, "limit": 30},
+                {"name": "Back office", "limit": 1},
+                "Training",
+            ],
             dialer={
                 "trunks": (
                     [{"name": "carrier", "pbx": PBX, "dial": "PJSIP/{number}@trunk", "channels": 60}]
