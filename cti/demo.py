@@ -242,6 +242,8 @@ class Demo:
         switch = await self._unless_stopped(self._switch(ending, installation))
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in_with_browser(db, self.passwords, switch.phone_password)
+            if switch.real:
+                await demo_people.give_lead_a_phone(db)
             if switch.real and await demo_campaign.prepare(db, self._chance):
                 self._say(f"  ✓ Campaign {demo_campaign.NAME}: {demo_campaign.CONTACTS} invented contacts")
         server = await self._unless_stopped(self._server(ending, dsn, port, switch))
@@ -430,7 +432,7 @@ class Demo:
             not_ready_reasons=[
                 {"name": "Break", "limit": 10},
                 {"name": "Lunch", "paid": False, "limit": 30},
-                {"name": "Back office", "limit": 1},
+                {"name": "Back office", "limit": 0.5},
                 "Training",
             ],
             dialer={

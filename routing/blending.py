@@ -127,6 +127,14 @@ def _name(queue: str) -> str:
     return queue.partition(":")[2]
 
 
+_OCCUPIED = {
+    AgentState.BUSY: "talks",
+    AgentState.RESERVED: "is offered a call",
+    AgentState.WRAP_UP: "wraps up a call",
+    AgentState.UNKNOWN: "it is not known now what they do",
+}
+
+
 def _permit(
     worker: Worker,
     rules_of: Callable[[Worker], list[Blending]],
@@ -135,7 +143,7 @@ def _permit(
     floor: WorkFloor,
 ) -> Permit:
     if worker.state is not AgentState.READY:
-        return Permit(why=f"is {worker.state.value.replace('_', ' ')}, not ready")
+        return Permit(why=_OCCUPIED.get(worker.state, f"is {worker.state.value.replace('_', ' ')}"))
     rules = rules_of(worker)
     if not rules:
         return Permit(why="no rule offers other work to agents of these queues")

@@ -176,6 +176,7 @@ class Desk:
         if asked.team is not None:
             if not self._sees_all(actor) and asked.team not in actor.teams:
                 raise NotYours(f"{asked.team} is not a team of yours")
+            self._require_team(asked.team)
             of_team = self._agents_in(asked.team)
             agents = of_team if agents is None else agents & of_team
         if asked.agent is not None:
@@ -194,6 +195,8 @@ class Desk:
         if not self._sees_all(actor):
             teams = teams & actor.teams
         if asked.team is not None:
+            if self._sees_all(actor):
+                self._require_team(asked.team)
             if asked.team not in teams:
                 raise NotYours(f"{asked.team} is not a team of yours")
             teams = frozenset({asked.team})
@@ -240,6 +243,10 @@ class Desk:
         led = (login for login, agent in self._directory.agents.items() if agent.team in actor.teams)
         return own.union(led)
 
+    def _require_team(self, team: str) -> None:
+        if team not in self._directory.teams:
+            raise WrongQuestion(f"team: there is no team {team!r}")
+
     def _agents_in(self, team: str) -> frozenset[str]:
         return frozenset(login for login, agent in self._directory.agents.items() if agent.team == team)
 
@@ -269,7 +276,8 @@ def range_of(asked: FiguresAsked, centre: str, now: datetime | None = None) -> R
     longest = LONGEST.get(asked.interval, LONGEST_IN_PARTS)
     if last - first > longest:
         raise WrongQuestion(
-            f"to: a report by {asked.interval.value} covers at most {longest.days} days; take `day` or a shorter time"
+            f"to: a report by {asked.interval.value} covers at most {longest.days} days; take a shorter time"
+            + ("" if asked.interval in LONGEST else ", or `day`")
         )
     return Range(first=first, last=last, interval=asked.interval, zone=zone)
 
