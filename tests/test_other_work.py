@@ -147,8 +147,11 @@ async def test_accepted_work_that_calls_interrupt_goes_on_after_the_call(centre:
     other = await bring(centre, ref="m-next")
     await asyncio.sleep(1.5)  # a look: who has work is offered no other
     assert not anna.all("work.offered", work=other["id"])
-    await anna.ask("work.complete", work=item["id"], outcome="done")
+    await rules(centre, {**QUIET, "at_once": 2, "at_most": 1})  # two at a time, of one agent
     await anna.wait_for("work.offered", work=other["id"])
+    await asyncio.sleep(1.5)  # another look takes nothing back
+    await anna.ask("work.accept", work=other["id"])
+    await anna.ask("work.complete", work=item["id"], outcome="done")
     await anna.ask("agent.log_off")
     await anna.wait_for("work.returned", work=other["id"])
 
