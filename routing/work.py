@@ -66,7 +66,11 @@ def move(item: WorkView, step: Step, at: datetime, **changes: object) -> WorkVie
             item.state, f"is {item.state}"
         )
         raise NotPossible("wrong_state", f"this {now}: you cannot {step.value} it")
-    return msgspec.structs.replace(item, state=state, since=at, **changes)
+    worked = item.worked
+    if item.state == "accepted":
+        worked += max(0.0, (at - item.since).total_seconds())
+    begun = item.begun or (at if step is Step.ACCEPT else None)
+    return msgspec.structs.replace(item, state=state, since=at, begun=begun, worked=worked, **changes)
 
 
 def order(item: WorkView, now: datetime, ageing: Ageing | None = None) -> tuple[int, datetime, datetime, str]:

@@ -221,6 +221,15 @@ def test_steps_are_those_of_the_table() -> None:
     assert {state for state, steps in TRANSITIONS.items() if steps} == OPEN
 
 
+def test_for_how_long_it_was_done_is_kept() -> None:
+    first = move(move(item(), Step.OFFER, after(5)), Step.ACCEPT, after(10))
+    back = move(first, Step.RETURN, after(70))
+    second = move(move(back, Step.OFFER, after(80)), Step.ACCEPT, after(90))
+    done = move(second, Step.COMPLETE, after(100))
+    assert (first.begun, first.worked, back.worked) == (after(10), 0, 60)
+    assert (done.begun, done.worked) == (after(10), 70)
+
+
 def test_a_customer_is_tried_as_often_as_the_rule_says() -> None:
     rule = rules({**QUIET, "attempts": 2, "again_after": 60}).blending[0]
     first = again(item(), rule, NOON)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -22,12 +22,16 @@ from cti.figures.report import (
     Range,
     Stay,
     TooLarge,
+    WorkFigures,
     of_agents,
     of_queues,
     of_teams,
+    of_work,
 )
 from cti.figures.roll_up import fold, roll_up, set_limits, set_zone
-from cti.figures.table import csv_of
+from cti.figures.table import csv_of, lines_of
+from cti.other_work import WorkView
+from routing import work_store
 from tests.figure_facts import Shift, handed_on, journal, not_taken, part, visit
 
 if TYPE_CHECKING:
@@ -337,6 +341,56 @@ async def test_what_is_going_on_counts_as_far_as_it_has_lasted(db: Db) -> None:
     ):
         (day,) = await of_agents(db, day_of(Interval.DAY), ["dora"], now=at(now))
         assert day.reasons == {"Break": told}
+
+
+async def test_other_work_of_the_day(migrated: str) -> None:
+    def item(ref: str, created: str, state: str, since: str, **more: Any) -> WorkView:
+        given = {"kind": "email", "skill": SALES, "title": ref, "source": "mail", "data": {}, **more}
+        return WorkView(id=ref, ref=ref, created=at(created), since=at(since), state=state, **given)
+
+    items = [
+        item("in-time", "09:00:00", "done", "09:30:00", due=at("10:00:00"), begun=at("09:10:00"), worked=600.0),
+        item("no-due", "09:05:00", "done", "11:05:00", begun=at("10:05:00"), worked=1200.0),
+        item("late", "09:10:00", "done", "10:10:00", due=at("10:09:59"), begun=at("10:00:00"), worked=300.0),
+        item("overdue", "09:20:00", "waiting", "09:20:00", due=at("09:40:00")),
+        item("not-due", "09:40:00", "accepted", "09:50:00", due=at("18:00:00"), begun=at("09:50:00")),
+        item("taken-back", "09:41:00", "cancelled", "09:42:00", due=at("09:41:30")),
+        item("unreached", "09:45:00", "failed", "10:00:00", kind="callback", due=at("12:00:00"),
+             begun=at("09:46:00"), worked=40.0),
+        item("elsewhere", "09:00:00", "waiting", "09:00:00", skill=SUPPORT),
+    ]  # fmt: skip
+    conn = await connect(migrated, name="test", jit="off")
+    try:
+        for one in items:
+            await work_store.add(conn, one)
+        callback, email = await of_work(conn, day_of(Interval.DAY), [SALES], now=at("12:00:00"))
+        assert (email.queue, email.kind, email.start) == (SALES, "email", at("00:00:00"))
+        assert (email.brought, email.open, email.overdue) == (6, 2, 1)
+        assert (email.done, email.done_in_time, email.failed, email.cancelled) == (3, 1, 0, 1)
+        # one of those with a due time that are done or past it: in-time, late, overdue
+        assert email.service_level == pytest.approx(1 / 3, abs=1e-4)
+        assert email.average_time_to_begin == (600 + 3600 + 3000 + 600) / 4
+        assert email.average_time_to_end == (1800 + 7200 + 3600) / 3
+        assert email.average_handle_time == (600 + 1200 + 300) / 3
+        assert email.oldest_open == 2 * 3600 + 40 * 60
+        assert (callback.kind, callback.failed, callback.service_level) == ("callback", 1, 0)
+        assert (callback.average_handle_time, callback.average_time_to_end) == (40, None)
+        quarters = await of_work(conn, day_of(Interval.QUARTER), None, now=at("12:00:00"))
+        assert [(row.start.strftime("%H:%M"), row.queue, row.kind, row.brought) for row in quarters] == [
+            ("09:00", SALES, "email", 3),
+            ("09:00", SUPPORT, "email", 1),
+            ("09:15", SALES, "email", 1),
+            ("09:30", SALES, "email", 2),
+            ("09:45", SALES, "callback", 1),
+        ]
+        assert (
+            csv_of(quarters, WorkFigures)
+            .splitlines()[1]
+            .startswith("2024-10-27T09:00:00Z,main:sales,email,3,0")
+        )
+        assert lines_of(quarters, WorkFigures)[0].split()[:4] == ["from", "queue", "kind", "brought"]
+    finally:
+        await conn.close()
 
 
 async def test_other_zones_see_the_same_calls_in_their_own_days(db: Db) -> None:

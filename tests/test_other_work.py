@@ -94,6 +94,12 @@ async def test_work_is_offered_when_it_is_quiet_and_done(centre: Centre) -> None
     done = await anna.ask("work.complete", work=item["id"], outcome="answered by mail")
     assert (done["state"], done["outcome"]) == ("done", "answered by mail")
     await sara.wait_for("work.completed", work=item["id"])
+    told = (await sara.ask("figures.work", queue="main:sales"))["items"]
+    assert [(row["queue"], row["kind"]) for row in told] == [("main:sales", "email")]
+    status, over_rest = await centre.rest("GET", "/api/v1/figures/work?queue=main:sales", "sara")
+    assert (status, over_rest["items"][0]["brought"]) == (200, told[0]["brought"])
+    assert (await centre.rest("GET", "/api/v1/figures/work", "anna"))[0] == 403
+    assert await refused(sara, "figures.work", queue="main:support") == "forbidden"
     assert await refused(anna, "work.complete", work=item["id"], outcome="x") == "no_such_work"
     assert (await centre.rest("GET", f"/api/v1/work/{item['id']}", "sara"))[1]["state"] in (
         "done",

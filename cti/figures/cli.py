@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 figures = typer.Typer(
-    help="Figures: what came to queues, what agents did; docs/figures.md defines each.",
+    help="Figures: what came to queues, what agents did, other work; docs/figures.md defines each.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -82,6 +82,24 @@ def teams(
 
     asked = _asked(TeamsAsked, first, last, interval, tz)
     _show(_run(_report(Desk.teams, asked)), TeamFigures, json, csv)
+
+
+@figures.command()
+def work(
+    first: First = "today",
+    last: Last = None,
+    interval: Interval = "total",
+    tz: Zone = None,
+    queue: Annotated[str | None, typer.Option(help="For this one's agents only, as main:sales.")] = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show what other work than calls was brought, and what became of it."""
+    from cti.figures.desk import Desk, QueuesAsked
+    from cti.figures.report import WorkFigures
+
+    asked = _asked(QueuesAsked, first, last, interval, tz, queue=queue)
+    _show(_run(_report(Desk.work, asked)), WorkFigures, json, csv)
 
 
 @figures.command()

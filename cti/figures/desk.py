@@ -20,9 +20,11 @@ from cti.figures.report import (
     QueueFigures,
     Range,
     TeamFigures,
+    WorkFigures,
     of_agents,
     of_queues,
     of_teams,
+    of_work,
     position,
 )
 from cti.people import Actor, Directory, Role
@@ -31,7 +33,7 @@ from cti.views import QueueView
 if TYPE_CHECKING:
     from cti.database import Queryable
 
-F = TypeVar("F", QueueFigures, AgentFigures, TeamFigures)
+F = TypeVar("F", QueueFigures, AgentFigures, TeamFigures, WorkFigures)
 
 AT_ONCE = 2
 """Reports that are read at a time; the others wait, so that they never hold all of the pool's connections."""
@@ -148,11 +150,7 @@ class Desk:
         """Figures of queues. Raises NotYours, WrongQuestion, TooLarge."""
         now = self._now()
         range = range_of(asked, self._zone, now)
-        queues = self._queues_of(actor)
-        if asked.queue is not None:
-            if queues is not None and asked.queue not in queues:
-                raise NotYours(f"{asked.queue} is not a queue of your teams")
-            queues = frozenset({asked.queue})
+        queues = self._queues_asked(actor, asked)
         async with self._at_once:
             items = await of_queues(self._pool(), range, queues)
         waiting = [
@@ -167,6 +165,15 @@ class Desk:
             if queues is None or view.id in queues
         ]
         return await self._report(range, items, waiting if range.first <= now < range.last else [])
+
+    async def work(self, actor: Actor, asked: QueuesAsked) -> Report[WorkFigures]:
+        """Figures of other work, by the queues whose agents can do it. Raises NotYours, WrongQuestion, TooLarge."""
+        now = self._now()
+        range = range_of(asked, self._zone, now)
+        queues = self._queues_asked(actor, asked)
+        async with self._at_once:
+            items = await of_work(self._pool(), range, queues, now=now)
+        return await self._report(range, items, [])
 
     async def agents(self, actor: Actor, asked: AgentsAsked) -> Report[AgentFigures]:
         """Figures of agents. Raises NotYours, WrongQuestion, TooLarge."""
@@ -233,6 +240,14 @@ class Desk:
             )
         teams = (self._directory.teams.get(team) for team in actor.teams)
         return frozenset().union(*(team.queues for team in teams if team is not None))
+
+    def _queues_asked(self, actor: Actor, asked: QueuesAsked) -> frozenset[str] | None:
+        queues = self._queues_of(actor)
+        if asked.queue is None:
+            return queues
+        if queues is not None and asked.queue not in queues:
+            raise NotYours(f"{asked.queue} is not a queue of your teams")
+        return frozenset({asked.queue})
 
     def _agents_of(self, actor: Actor) -> frozenset[str] | None:
         if self._sees_all(actor):

@@ -174,6 +174,28 @@ class TeamFigures:
     first_call_resolution: Resolution
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFigures:
+    """Other work of a kind for a queue's agents, brought in an interval. Times in seconds; None where nothing was there to
+    divide by."""
+
+    start: datetime
+    queue: str
+    kind: str
+    brought: int
+    open: int
+    overdue: int
+    done: int
+    done_in_time: int
+    failed: int
+    cancelled: int
+    service_level: float | None
+    average_time_to_begin: float | None
+    average_time_to_end: float | None
+    average_handle_time: float | None
+    oldest_open: float
+
+
 _START = """CASE $3::text WHEN 'total' THEN $1::timestamptz WHEN 'day' THEN greatest(date_trunc('day', slot, $4), $1)
     ELSE date_bin(replace($3, 'm', ' minutes')::interval, slot + (slot AT TIME ZONE $4 - slot AT TIME ZONE 'UTC'),
                   '2000-01-01 00:00:00+00') - (slot AT TIME ZONE $4 - slot AT TIME ZONE 'UTC') END"""
@@ -282,6 +304,28 @@ ORDER BY start, who LIMIT $8
 """  # noqa: S608 - a constant in a constant
 
 
+WORK = f"""
+SELECT start, queue, kind, count(*) AS brought,
+       count(*) FILTER (WHERE open) AS open,
+       count(*) FILTER (WHERE open AND due < $6) AS overdue,
+       count(*) FILTER (WHERE state = 'done') AS done,
+       count(*) FILTER (WHERE state = 'done' AND since <= due) AS in_time,
+       count(*) FILTER (WHERE state = 'failed') AS failed,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+       count(*) FILTER (WHERE state IN ('done', 'failed') AND due IS NOT NULL OR open AND due < $6) AS judged,
+       count(begun) AS begun, sum(figures_us(begun - created)) AS to_begin,
+       sum(figures_us(since - created)) FILTER (WHERE state = 'done') AS to_end,
+       count(*) FILTER (WHERE begun IS NOT NULL AND NOT open) AS handled,
+       sum(worked * 1000000) FILTER (WHERE begun IS NOT NULL AND NOT open) AS worked,
+       max(figures_us($6 - created)) FILTER (WHERE open) AS oldest
+FROM (SELECT w.*, {_START} AS start
+      FROM (SELECT i.*, i.skill AS queue, figures_slot(i.created) AS slot, i.state IN ('waiting', 'accepted') AS open
+            FROM work_items i
+            WHERE i.created >= $1 AND i.created < $2 AND ($5::text[] IS NULL OR i.skill = ANY ($5))) w) s
+GROUP BY start, queue, kind ORDER BY start, queue, kind LIMIT $7
+"""  # noqa: S608 - a constant in a constant
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
     """How far the sums are: all facts up to `seq`, the newest of which happened at `at`."""
@@ -303,6 +347,15 @@ async def of_queues(
     """The figures of these queues (None: all), by start and queue; queues without any are left out. Raises TooLarge."""
     rows = await _rows(db, most, QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
     return await _made(rows, lambda row: _queue(row, range.zone))
+
+
+async def of_work(
+    db: Queryable, range: Range, queues: Collection[str] | None, *, now: datetime, most: int = MOST_ROWS
+) -> list[WorkFigures]:
+    """The figures of other work for these queues' agents (None: all), by start, queue and kind. Raises TooLarge."""
+    who = None if queues is None else sorted(queues)
+    rows = await _rows(db, most, WORK, *_of(range), who, now, most + 1)
+    return await _made(rows, lambda row: _work(row, range.zone))
 
 
 async def of_agents(
@@ -395,6 +448,26 @@ def _queue(row: asyncpg.Record, zone: ZoneInfo) -> QueueFigures:
         not_answered=int(row["not_answered"] or 0),
         refused=int(row["refused"] or 0),
         first_call_resolution=_resolution(row),
+    )
+
+
+def _work(row: asyncpg.Record, zone: ZoneInfo) -> WorkFigures:
+    return WorkFigures(
+        start=row["start"].astimezone(zone),
+        queue=row["queue"],
+        kind=row["kind"],
+        brought=row["brought"],
+        open=row["open"],
+        overdue=row["overdue"],
+        done=row["done"],
+        done_in_time=row["in_time"],
+        failed=row["failed"],
+        cancelled=row["cancelled"],
+        service_level=_share(row["in_time"], row["judged"]),
+        average_time_to_begin=_mean(row["to_begin"], row["begun"]),
+        average_time_to_end=_mean(row["to_end"], row["done"]),
+        average_handle_time=_mean(row["worked"], row["handled"]),
+        oldest_open=_seconds(row["oldest"]),
     )
 
 

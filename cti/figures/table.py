@@ -9,9 +9,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from cti.figures.report import AgentFigures, QueueFigures, Resolution, Stay, TeamFigures
+from cti.figures.report import AgentFigures, QueueFigures, Resolution, Stay, TeamFigures, WorkFigures
 
-Row = QueueFigures | AgentFigures | TeamFigures
+Row = QueueFigures | AgentFigures | TeamFigures | WorkFigures
 
 
 _OF_A_REASON = {
@@ -54,6 +54,10 @@ _IN_SHORT = {
         "occupancy",
         "over_limit",
         "over_limit_lasted",
+    ],
+    WorkFigures: [
+        *("queue", "kind", "brought", "open", "overdue", "done", "service_level"),
+        *("average_time_to_begin", "average_handle_time"),
     ],
     TeamFigures: [
         "team",
