@@ -65,6 +65,8 @@ def main() -> NoReturn:
 
 def explain(error: Exception) -> tuple[str, int] | None:
     """The sentence and exit code for an exception that was foreseen, None for a fault of ours."""
+    import asyncpg
+
     from cti.database import DatabaseUnavailable, MigrationFailed
     from cti.journal import JournalInUse
     from cti.passwords import BadInput
@@ -78,6 +80,10 @@ def explain(error: Exception) -> tuple[str, int] | None:
             return f"{error.field}: {error}", WRONG_USE
         case NotThere() | DatabaseUnavailable() | MigrationFailed() | JournalInUse():
             return str(error), FAILED
+        case (
+            asyncpg.UndefinedTableError() | asyncpg.UndefinedColumnError() | asyncpg.UndefinedFunctionError()
+        ):
+            return f"The database is not set up for this version ({error}): run `cti migrate` first.", FAILED
         case PermissionError():
             where = f"{error.filename} may not be used by this user ({error.strerror})."
             return (where if error.filename else str(error)), FAILED

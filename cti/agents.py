@@ -8,7 +8,8 @@ leave a state behind, and what was asked for during a call is `pending` until th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -85,7 +86,7 @@ class Agents:
     """All agents of all PBXs. `hear` folds facts, the verbs carry out wishes; both return what changed.
 
     `wrap_ups`: the rules of queues that have their own. `pbxs`: those that are configured; phones at others do not count.
-    No PBX is taken for reachable before it was asked.
+    No PBX is taken for reachable before it was asked. `corrected`: states that a comparison with a PBX found wrong.
     """
 
     def __init__(
@@ -105,6 +106,20 @@ class Agents:
         self._up: set[str] = set()
         self._first_asked: datetime | None = None
         self._now: datetime | None = None
+        self._comparing: tuple[str, list[AgentStateChanged]] | None = None
+        self.corrected = 0
+
+    @contextmanager
+    def compared(self, pbx: str) -> Iterator[list[AgentStateChanged]]:
+        """What is heard meanwhile was found different when this PBX was asked again: changes of state say so. Yields those
+        of states that were shown wrong, and counts them in `corrected`."""
+        found: list[AgentStateChanged] = []
+        self._comparing = (pbx, found)
+        try:
+            yield found
+        finally:
+            self._comparing = None
+            self.corrected += len(found)
 
     # ------------------------------------------------------------------------------------------ what is asked
 
@@ -731,27 +746,30 @@ class Agents:
         at = max(at, a.since or at)
         if not asked and state is not old.state and state in (AgentState.READY, AgentState.NOT_READY):
             why = f"{why}; {a.wish}"
+        if self._comparing is not None and "asked again" not in why:
+            why = f"{why}; found when the PBX {self._comparing[0]} was asked again"
         if a.since is None or (new.state, new.reason) != (old.state, old.reason):
             began = self._begun(a, old, Known(new, at, by, why))
         else:
             began = Known(new, a.since, by, why)
         a.shown, a.since, a.by, a.why = new, began.since, began.by, began.why
-        return [
-            AgentStateChanged(
-                at=at,
-                agent=a.login,
-                old=old.state,
-                new=new.state,
-                since=a.since,
-                reason=new.reason,
-                by=a.by,
-                why=a.why,
-                call=new.call,
-                pending=new.pending,
-                until=new.until,
-                device=_device(person) if person else None,
-            )
-        ]
+        changed = AgentStateChanged(
+            at=at,
+            agent=a.login,
+            old=old.state,
+            new=new.state,
+            since=a.since,
+            reason=new.reason,
+            by=a.by,
+            why=a.why,
+            call=new.call,
+            pending=new.pending,
+            until=new.until,
+            device=_device(person) if person else None,
+        )
+        if self._comparing is not None and _was_wrong(changed):
+            self._comparing[1].append(changed)
+        return [changed]
 
     @staticmethod
     def _begun(a: AgentNow, old: Shown, new: Known) -> Known:
@@ -783,6 +801,11 @@ LINE_ENDS = {
     "rejected": "the phone was called to open the line and refused",
     "unreachable": "the phone was called to open the line and cannot be reached",
 }
+
+
+def _was_wrong(changed: AgentStateChanged) -> bool:
+    """Whether what was shown before was another state, and not that nobody knows."""
+    return changed.old is not changed.new and AgentState.UNKNOWN not in (changed.old, changed.new)
 
 
 def _noted(why: str, note: str) -> str:

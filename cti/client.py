@@ -62,6 +62,7 @@ class Picture:
     campaigns: dict[int, Frame] = field(default_factory=dict)
     campaigns_now: dict[int, Frame] = field(default_factory=dict)
     offers: dict[str, Frame] = field(default_factory=dict)
+    reasons: dict[str, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -81,6 +82,7 @@ class Picture:
         self.campaigns = {one["id"]: one for one in data.get("campaigns", ())}
         self.campaigns_now = {one["campaign"]: one for one in data.get("campaigns_now", ())}
         self.offers = {one["offer"]: one for one in data.get("offers", ())}
+        self.reasons = {one["name"]: one for one in data.get("reasons", ())}
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from cti.json_in import DEEPEST, has_nul, too_deep
 from cti.people import Actor, Role
@@ -354,10 +355,29 @@ def add_basics(
 def sentence(error: ValidationError) -> str:
     """Returns what is wrong, field by field, without repeating what was given."""
     faults = []
-    for fault in error.errors(include_input=False, include_url=False, include_context=False)[:5]:
+    for fault in error.errors(include_input=False, include_url=False)[:5]:
         place = ".".join(str(part) for part in fault["loc"])
-        faults.append(f"{place}: {fault['msg']}" if place else fault["msg"])
+        faults.append(f"{place}: {_fault(fault)}" if place else _fault(fault))
     return "; ".join(faults)
+
+
+def _fault(fault: ErrorDetails) -> str:
+    """One fault in our words, where pydantic's are about Python."""
+    given = fault.get("ctx", {})
+    is_text = fault["type"].startswith("string") or given.get("field_type") == "Value"
+    match fault["type"]:
+        case "missing":
+            return "missing"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "value_error":
+            return str(given.get("error", fault["msg"]))
+        case "too_short" | "string_too_short" if is_text:
+            least = given["min_length"]
+            return "must not be empty" if least == 1 else f"must have at least {least} characters"
+        case "too_long" | "string_too_long" if is_text:
+            return f"may have at most {given['max_length']} characters"
+    return fault["msg"]
 
 
 def _fingerprint(op: str, args: Any) -> bytes:

@@ -242,6 +242,8 @@ class Demo:
         switch = await self._unless_stopped(self._switch(ending, installation))
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in_with_browser(db, self.passwords, switch.phone_password)
+            if switch.real:
+                await demo_people.give_lead_a_phone(db)
             if switch.real and await demo_campaign.prepare(db, self._chance):
                 self._say(f"  ✓ Campaign {demo_campaign.NAME}: {demo_campaign.CONTACTS} invented contacts")
         server = await self._unless_stopped(self._server(ending, dsn, port, switch))
@@ -427,6 +429,12 @@ class Demo:
                 }
             },
             wrap_up={"seconds": 15.0, "after": "ready"},
+            not_ready_reasons=[
+                {"name": "Break", "limit": 10},
+                {"name": "Lunch", "paid": False, "limit": 30},
+                {"name": "Back office", "limit": 0.5},
+                "Training",
+            ],
             dialer={
                 "trunks": (
                     [{"name": "carrier", "pbx": PBX, "dial": "PJSIP/{number}@trunk", "channels": 60}]

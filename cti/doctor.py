@@ -7,10 +7,12 @@ It reads, and makes one call inside Asterisk that rings nobody (two ends of a Lo
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from cti.ami import AmiLink, LinkPhase, LinkStatus
@@ -25,6 +27,7 @@ from cti.doctor_checks import (
     Level,
     QueueFound,
     QueueMember,
+    Recorded,
     Target,
     findings,
     usable,
@@ -37,6 +40,9 @@ FILTERS_MOST = 64
 QUEUES_READ_MOST = 50
 PATIENCE = 5.0
 """Seconds that events of our own making may take: a busy Asterisk must not be blamed for a filter."""
+
+LOOK_AGAIN = 0.1
+"""Seconds between two looks for a recording's file."""
 
 _UNDER_TROUBLE = ("missing_right",)
 """Codes of `cti.ami` with which an examination can still go on."""
@@ -69,6 +75,8 @@ def target_of(name: str, pbx: PbxSettings) -> Target:
         tls=pbx.tls,
         inbound_contexts=pbx.inbound_contexts,
         trunks=pbx.trunks,
+        recordings=pbx.recordings,
+        recordings_seen_at=pbx.recordings_seen_at,
     )
 
 
@@ -313,7 +321,7 @@ async def _queues(line: Line, evidence: Evidence) -> tuple[QueueFound, ...]:
         if evidence.secrets_readable and _safe(name) and len(found) < QUEUES_READ_MOST:
             options = {
                 option: await _value(line, f"AST_CONFIG(queues.conf,{name},{option})")
-                for option in ("strategy", "ringinuse", "autopause", "wrapuptime")
+                for option in ("strategy", "ringinuse", "autopause", "wrapuptime", "context")
             }
         found.append(
             QueueFound(name=name, members=tuple(those), options=options if options.get("strategy") else {})
@@ -345,8 +353,9 @@ async def _listen(line: Line, evidence: Evidence, test_call: bool, probe_queue: 
     else:
         probe_queue = None
     why_not = _why_no_test_call(evidence, test_call)
+    recording = None
     if not why_not:
-        why_not = await _call_oneself(line)
+        why_not, recording = await _call_oneself(line, evidence)
     if said:
         await line.until(lambda: bool(line.seen.get("UserEvent")), PATIENCE / 2)
     return replace(
@@ -357,6 +366,7 @@ async def _listen(line: Line, evidence: Evidence, test_call: bool, probe_queue: 
         no_test_call=why_not,
         said_user_event=said,
         probed_queue=probe_queue,
+        recording=recording,
     )
 
 
@@ -371,8 +381,9 @@ def _why_no_test_call(evidence: Evidence, wanted: bool) -> str:
     return ""
 
 
-async def _call_oneself(line: Line) -> str:
-    """A call from [cti-hold] to [cti-conference] inside Asterisk; returns why it could not be made, or ""."""
+async def _call_oneself(line: Line, evidence: Evidence) -> tuple[str, tuple[Recorded, str] | None]:
+    """A call from [cti-hold] to [cti-conference] inside Asterisk; returns why it could not be made, or "", and what became
+    of its recording if the user may record."""
     id = f"cti-doctor-{secrets.token_hex(4)}"
     try:
         await line.ask(
@@ -390,14 +401,35 @@ async def _call_oneself(line: Line) -> str:
             },
         )
     except Refused as error:
-        return f"Asterisk refuses it ({error})"
+        return f"Asterisk refuses it ({error})", None
     begun = ("ConfbridgeJoin", "MusicOnHoldStart", "BridgeEnter", "OriginateResponse")
     await line.until(lambda: all(line.seen[name] for name in begun), PATIENCE)
+    recording = await _record(line, id, evidence.target) if "MixMonitor" in evidence.actions else None
     await _maybe(line, "Hangup", {"Channel": id, "Cause": "16"})
     await line.until(
         lambda: line.seen["Hangup"] >= 2 and all(line.seen[name] for name in TEST_CALL_EVENTS), PATIENCE
     )
-    return ""
+    return "", recording
+
+
+async def _record(line: Line, channel: str, target: Target) -> tuple[Recorded, str]:
+    """Records the test call as `recording.start` does, for Asterisk to delete with the call's end."""
+    name = f"{channel}.wav"
+    file = f"{target.recordings.rstrip('/')}/{name}" if target.recordings else name
+    try:
+        await line.ask("MixMonitor", {"Channel": channel, "File": file, "Options": "d"})
+    except Refused as error:
+        return Recorded.REFUSED, str(error)
+    if not target.recordings_seen_at:
+        return Recorded.TAKEN, file
+    folder = Path(target.recordings_seen_at)
+    if not await asyncio.to_thread(os.access, folder, os.R_OK | os.X_OK):
+        return Recorded.NO_FOLDER, file
+    for _ in range(int(PATIENCE / LOOK_AGAIN)):
+        if await asyncio.to_thread((folder / name).is_file):
+            return Recorded.WRITTEN, file
+        await asyncio.sleep(LOOK_AGAIN)
+    return Recorded.MISSING, file
 
 
 # -------------------------------------------------------------------------------------------------- rendering

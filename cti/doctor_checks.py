@@ -63,7 +63,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The PBX to examine."""
+    """The PBX to examine. `recordings`: the folder there for recordings begun by command, empty for Asterisk's own;
+    `recordings_seen_at`: the same folder as this machine sees it, if it does."""
 
     name: str
     host: str
@@ -72,6 +73,8 @@ class Target:
     tls: bool = False
     inbound_contexts: tuple[str, ...] = ()
     trunks: tuple[str, ...] = ()
+    recordings: str = ""
+    recordings_seen_at: str = ""
 
     @property
     def place(self) -> str:
@@ -96,11 +99,21 @@ class QueueFound:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+class Recorded(StrEnum):
+    """What became of a recording that was asked for."""
+
+    WRITTEN = "written"
+    MISSING = "missing"
+    NO_FOLDER = "no_folder"
+    TAKEN = "taken"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that an examination has seen. None means: could not be asked. `versions`: of our files, by the context that says
-    it; `asks`: inbound contexts that ask where a call goes; `widens`: the queue rules are there; `routing_on`: its
-    variable CTI_ROUTING."""
+    it; `asks`: inbound contexts that ask where a call goes; `widens`: the queue rules are there; `routing_on`: its variable
+    CTI_ROUTING; `recording`: what became of one of the test call, and its file, or why it was refused."""
 
     target: Target
     trouble: tuple[str, str] | None = None
@@ -128,6 +141,7 @@ class Evidence:
     routing_on: str | None = None
     mailboxes: tuple[str, ...] | None = None
     no_voicemail: bool = False
+    recording: tuple[Recorded, str] | None = None
 
 
 Check = Callable[[Evidence], Iterable[Finding]]
@@ -279,6 +293,7 @@ MODULES: tuple[tuple[str, str, str, str], ...] = (
     ("QueueStatus", "", "app_queue", "queues"),
     ("ParkedCalls", "call", "res_parking", "parking"),
     ("ConfbridgeListRooms", "reporting", "app_confbridge", "conferences"),
+    ("MixMonitorMute", "call", "app_mixmonitor", "recording"),
 )
 """Action that only this module brings, the write class that shows it, the module, what for."""
 
@@ -841,7 +856,125 @@ def trunks(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+# ------------------------------------------------------------------------------------------------ recordings
+
+
+def recordings(evidence: Evidence) -> Iterator[Finding]:
+    """Recordings begun by command can be begun, and are written."""
+    target = evidence.target
+    if "MixMonitorMute" not in evidence.actions:
+        return  # the module is not there, or the class `call`: said elsewhere
+    right = _manager_fix(evidence, f"write={','.join((*WRITE_NEEDED, 'system'))}")
+    if "MixMonitor" not in evidence.actions:
+        told = (
+            "Nobody can begin a recording from the screen (`recording.start` answers no_right): it takes the write class"
+            " `system`, with which whoever has this password can run programs on the PBX."
+        )
+        if target.recordings or target.recordings_seen_at:
+            yield Finding("recordings", Level.WARN, f"A folder for recordings is set, but: {told}", right)
+        else:
+            yield ok("recordings", told)
+        return
+    if evidence.recording is None:
+        yield Finding(
+            "recordings",
+            Level.UNSEEN,
+            "Without the test call nothing was recorded: whether it works was not seen.",
+        )
+        return
+    became, file = evidence.recording
+    folder = target.recordings or "<astspooldir of asterisk.conf>/monitor"
+    seen_at = f'[pbx.{target.name}]  recordings_seen_at = "<{folder}, as this machine sees it>"'
+    match became:
+        case Recorded.WRITTEN:
+            yield ok("recordings", f"A recording of the test call was written ({file}, deleted again).")
+        case Recorded.MISSING:
+            yield Finding(
+                "recordings",
+                Level.WARN,
+                f"Asterisk took the order to record to {file}, but nothing came to {target.recordings_seen_at}: every"
+                " recording will fail (recording_failed). On the PBX, the folder must be there and Asterisk's; if it is, it"
+                " is not the folder that this machine sees, or format_wav.so is not loaded (modules.conf):",
+                Fix("on the PBX", (f"install -d -o asterisk -g asterisk {folder}",), then="cti doctor"),
+            )
+        case Recorded.NO_FOLDER:
+            yield Finding(
+                "recordings",
+                Level.WARN,
+                f"There is no folder {target.recordings_seen_at} on this machine, or it cannot be read: every recording"
+                " will be taken for failed. Mount the PBX's folder there, or say where it is, or leave it out:",
+                Fix("this server's settings", (seen_at,)),
+            )
+        case Recorded.TAKEN:
+            yield Finding(
+                "recordings",
+                Level.UNSEEN,
+                f"Asterisk takes the order to record to {file}. It says so for a file that it cannot write, too: where this"
+                " machine sees that folder, let it look at each recording:",
+                Fix("this server's settings", (seen_at,)),
+            )
+        case Recorded.REFUSED:
+            yield Finding("recordings", Level.WARN, f"Asterisk refuses to record: {file}.")
+
+
 # ---------------------------------------------------------------------------------------------------- queues
+
+KEYS = "cti-callback-keys"
+
+
+def queue_keys(evidence: Evidence) -> Iterator[Finding]:
+    """Callers who wait can press 1 to be called back: queues name the context for it, and it is there."""
+    found = evidence.queues
+    if not found:
+        return
+    there = (evidence.contexts or {}).get(KEYS) is not None
+    readable = [queue for queue in found if queue.options]
+    fix = Fix(
+        "queues.conf",
+        (f"context={KEYS}",),
+        next((queue.name for queue in readable if not queue.options.get("context")), found[0].name),
+        f"queues_custom.conf, or [{KEYS}] as the queue's break-out menu",
+        RELOAD_QUEUES,
+    )
+    if not readable:
+        if there:
+            yield Finding(
+                "queue_context",
+                Level.UNSEEN,
+                "What queues.conf says cannot be read from here (without func_config, which is safer). Where a rule offers"
+                " to be called back to those who wait, see that the queue has:",
+                fix,
+            )
+        return
+    keyed = [queue.name for queue in readable if queue.options.get("context") == KEYS]
+    if keyed and not there and evidence.contexts is not None:
+        yield Finding(
+            "queue_context",
+            Level.WARN,
+            f"In {', '.join(keyed[:6])}: a key pressed while waiting leads to [{KEYS}], which the dialplan lacks. Copy"
+            " asterisk-config/include/extensions_cti_routing.conf to /etc/asterisk/cti/ and add:",
+            Fix(
+                "extensions.conf",
+                ("#include cti/extensions_cti_routing.conf",),
+                freepbx="extensions_custom.conf",
+                then=RELOAD_DIALPLAN,
+            ),
+        )
+        return
+    if keyed:
+        others = [queue.name for queue in readable if queue.name not in keyed]
+        but = f"; not in {', '.join(others[:6])}" if others else ""
+        yield ok(
+            "queue_context", f"Callers who wait in {', '.join(keyed[:6])} can press 1 to be called back{but}."
+        )
+    elif there:
+        yield Finding(
+            "queue_context",
+            Level.WARN,
+            "In no queue can callers who wait press 1 to be called back: a rule that offers it has no effect. If yours do,"
+            " add to the queue:",
+            fix,
+        )
 
 
 def queues(evidence: Evidence) -> Iterator[Finding]:
@@ -947,5 +1080,6 @@ CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("Events", (read_classes, event_filter, timestamps, write_timeout, channel_variables)),
     ("Dialplan", (contexts, versions, trunks)),
     ("Routing", (routing, voicemail)),
-    ("Queues", (queues,)),
+    ("Queues", (queues, queue_keys)),
+    ("Recordings", (recordings,)),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from cti.agents import Agents
 from cti.ami import AmiLink
 from cti.ami_canary import Canary
 from cti.bus import Bus
@@ -51,6 +52,12 @@ def of_pbxs(
         Gauge("cti_drift_kinds_total", "the same by what it was: calls, connections, queues, members",
               drift_by_kind, "kind", counter=True),
     )  # fmt: skip
+
+
+def of_agents(agents: Agents) -> Gauge:
+    """How true their states were."""
+    return Gauge("cti_agent_states_corrected_total", "agents' states found wrong when a PBX was asked again",
+                 lambda: float(agents.corrected), counter=True)  # fmt: skip
 
 
 def of_server(

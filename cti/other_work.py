@@ -15,6 +15,7 @@ class WorkView(Frozen, frozen=True, gc=False, kw_only=True):
     """Something to be done. `skill`: the queue whose agents can do it, `level`: how well they must know it (their penalty
     there at most). Higher `priority` goes first, then what is `due` sooner. With a `number` it is a call to a customer.
     `state`: waiting (not before `not_before`), offered to `agent` (`until` then), accepted by them, done, cancelled, failed.
+    `begun`: when somebody first accepted it; `worked`: seconds for which it was being done, but for the present ones.
     `interrupted_by_calls`: the agent stays ready meanwhile. `source` and `ref`: who brought it, and what they call it."""
 
     id: str
@@ -40,6 +41,8 @@ class WorkView(Frozen, frozen=True, gc=False, kw_only=True):
     rule: str | None = None
     call: str | None = None
     outcome: str | None = None
+    begun: datetime | None = None
+    worked: float = 0.0
 
 
 class BlendingView(Frozen, frozen=True, gc=False, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from cti.ami_canary import Canary
 from cti.ami_events import PARSERS
 from cti.bus import Bus
 from cti.calls import Calls
+from cti.facts import Fact
 from cti.queues import Queues
 from cti.settings import PbxSettings
 from cti.switch import LinkState, Switch
@@ -35,13 +36,15 @@ def put_together(
     *,
     agent_at: Callable[[str], str | None],
     bus: Bus,
+    publish: Callable[[Iterable[Fact]], None],
     first: Hears,
     then: Hears,
 ) -> Pbx:
     """Makes a PBX's parts; nothing is connected yet.
 
-    `first` hears of records before they are folded (a caller waits for the answer, within milliseconds), `then` when the
-    facts that they tell have been published.
+    `publish` takes the facts of the link and of comparisons; those of single events are lined up. `first` hears of records
+    before they are folded (a caller waits for the answer, within milliseconds), `then` when the facts that they tell have
+    been published.
     """
     calls = Calls(
         name,
@@ -54,7 +57,7 @@ def put_together(
         name,
         calls=calls,
         queues=queues,
-        publish=bus.publish,
+        publish=publish,
         line_up=bus.line_up,
         resync_every=settings.resync_every,
     )

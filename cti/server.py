@@ -63,6 +63,7 @@ from cti.control.off_hook import OffHook
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
+from cti.corrections import telling_corrections
 from cti.customers_for_lists import CustomersForLists
 from cti.database import Database, migrate
 from cti.facts import (
@@ -88,7 +89,7 @@ from cti.facts import (
 )
 from cti.figures.commands import add_figures_commands
 from cti.figures.desk import Desk
-from cti.figures.roll_up import RollUp, set_targets, set_zone, targets_of
+from cti.figures.roll_up import RollUp, set_limits, set_targets, set_zone, targets_of
 from cti.help_requests import HelpRequests
 from cti.housekeeping import keep_house
 from cti.hub import Hub
@@ -274,6 +275,7 @@ class Server:
                 pbx,
                 agent_at=functools.partial(self.directory.agent_at, name),
                 bus=self.bus,
+                publish=telling_corrections(self.bus, self.agents),
                 first={
                     RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later
                     PromiseAsked: lambda pbx, record: self.promises.ask(pbx, record),  # noqa: PLW0108
@@ -619,6 +621,7 @@ class Server:
 
     async def _sums(self) -> None:
         await set_targets(self.database.pool, targets_of(self.settings.figures))
+        await set_limits(self.database.pool, self.settings.reason_limits)
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
 
@@ -849,6 +852,7 @@ class Server:
     def _gauges(self) -> Iterable[Gauge]:
         return (
             *gauges.of_pbxs(self.switches, self.links, self.canaries),
+            gauges.of_agents(self.agents),
             *gauges.of_server(
                 bus=self.bus,
                 hub=self.hub,

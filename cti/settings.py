@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
@@ -151,7 +152,8 @@ class ReasonSettings(BaseModel):
     limit: float | None = Field(
         default=None,
         gt=0,
-        description="minutes after which it has lasted too long: shown, nobody is made ready",
+        le=10_080,
+        description="minutes after which it has lasted too long: shown and counted, nobody is made ready",
     )
     chosen_by: Chooser = Field(
         default=Chooser.AGENTS, description="agents, supervisors (for their agents), or only the system"
@@ -354,6 +356,15 @@ class Settings(BaseSettings):
     def unpaid_reasons(self) -> frozenset[str]:
         """The reasons for being not ready whose time is not paid."""
         return frozenset(reason.name for reason in self.not_ready_reasons if not reason.paid)
+
+    @property
+    def reason_limits(self) -> dict[str, timedelta]:
+        """How long one may be not ready for a reason, of those that have a limit."""
+        return {
+            reason.name: timedelta(minutes=reason.limit)
+            for reason in self.not_ready_reasons
+            if reason.limit is not None
+        }
 
     @field_validator("not_ready_reasons", mode="before")
     @classmethod

@@ -254,6 +254,11 @@ def agents_table(picture: Picture, now: datetime) -> Table:
         if call is not None and agent["state"] == "busy":
             talk = clock(age(call["answered"] or agent["since"], now))
         detail, detail_style = plain(agent["reason"], 60), ""
+        limit = picture.reasons.get(agent["reason"] or "", {}).get("limit")
+        if agent["state"] == "not_ready" and limit is not None:
+            over = since - limit * 60
+            detail += f", {clock(over)} over" if over > 0 else f", {clock(-over)} left"
+            detail_style = "red" if over > 0 else ""
         if agent["state"] == "wrap_up" and agent["until"]:
             detail = f"{clock(_left(agent['until'], now))} left"
         if call is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from cti.facts import AgentState
 from routing.hours import opening
@@ -18,7 +19,8 @@ from routing.rules import Blending, RuleSet
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
     """An agent at this moment. `queues`: ids of those they are a member of; `levels`: their penalty in each; `since`: when
-    the state began; `work`: they have been offered, or do, other work."""
+    the state began; `work`: they have been offered, or do, other work; `beside`: so many items that calls interrupt, and
+    nothing else."""
 
     agent: str
     state: AgentState
@@ -26,6 +28,7 @@ class Worker:
     queues: frozenset[str]
     levels: Mapping[str, int] = field(default_factory=dict)
     work: bool = False
+    beside: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,15 @@ class WorkFloor:
 
     workers: tuple[Worker, ...]
     waiting: Callable[[str], int | None]
+
+
+class Verdict(NamedTuple):
+    """How a rule stands: its calendar is `open`, it is `quiet`, as many as it allows are at other work already (`full`)."""
+
+    open: bool
+    quiet: bool
+    full: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,7 @@ class Quiet:
         ids: dict[str, list[str]] = {}
         for queue in staff:
             ids.setdefault(_name(queue), []).append(queue)
-        verdicts: dict[str, tuple[bool, bool, str]] = {}
+        verdicts: dict[str, Verdict] = {}
         of_queue: dict[str, list[Blending]] = {}
         for rule in rules.blending:
             queues = [queue for name in sorted(rule.queues) for queue in ids.get(name, ())]
@@ -89,33 +101,32 @@ class Quiet:
         mine: Collection[Worker],
         floor: WorkFloor,
         now: datetime,
-    ) -> tuple[bool, bool, str]:
-        """(open, quiet, why)."""
+    ) -> Verdict:
         if rule.calendar is not None:
             state = opening(rules.calendars[rule.calendar], now, look_ahead=False)
             if not state.open:
                 self._since.pop(rule.id, None)
-                return False, False, state.why
+                return Verdict(False, False, False, state.why)
         names = ", ".join(sorted(rule.queues))
         counts = [floor.waiting(queue) for queue in queues]
         free = sum(worker.state is AgentState.READY for worker in mine)
         if any(count is None for count in counts):
             self._since.pop(rule.id, None)
-            return True, False, f"it is not known now who waits in {names}"
+            return Verdict(True, False, False, f"it is not known now who waits in {names}")
         if any(counts):
             self._since.pop(rule.id, None)
-            return True, False, f"somebody waits in {names}: calls come first"
+            return Verdict(True, False, False, f"somebody waits in {names}: calls come first")
         if free < rule.free_agents:
             self._since.pop(rule.id, None)
-            return True, False, f"fewer than {rule.free_agents} of {names} are free"
+            return Verdict(True, False, False, f"fewer than {rule.free_agents} of {names} are free")
         since = self._since.setdefault(rule.id, now)
         if now - since < timedelta(seconds=rule.quiet_for):
-            return True, False, f"{names} has not been quiet for {rule.quiet_for} s yet"
+            return Verdict(True, False, False, f"{names} has not been quiet for {rule.quiet_for} s yet")
         at_work = sum(worker.work for worker in mine)
         if rule.at_most is not None and at_work >= rule.at_most:
-            return True, False, f"{rule.at_most} of {names} are at other work already"
+            return Verdict(True, True, True, f"{rule.at_most} of {names} are at other work already")
         told = f"{names} is quiet: nobody waits and at least {rule.free_agents} have been free for {rule.quiet_for} s"
-        return True, True, told
+        return Verdict(True, True, False, told)
 
 
 def works_for(worker: Worker, rule: Blending) -> bool:
@@ -127,21 +138,29 @@ def _name(queue: str) -> str:
     return queue.partition(":")[2]
 
 
+_OCCUPIED = {
+    AgentState.BUSY: "talks",
+    AgentState.RESERVED: "is offered a call",
+    AgentState.WRAP_UP: "wraps up a call",
+    AgentState.UNKNOWN: "it is not known now what they do",
+}
+
+
 def _permit(
     worker: Worker,
     rules_of: Callable[[Worker], list[Blending]],
-    verdicts: Mapping[str, tuple[bool, bool, str]],
+    verdicts: Mapping[str, Verdict],
     crowded: set[str],
     floor: WorkFloor,
 ) -> Permit:
     if worker.state is not AgentState.READY:
-        return Permit(why=f"is {worker.state.value.replace('_', ' ')}, not ready")
+        return Permit(why=_OCCUPIED.get(worker.state, f"is {worker.state.value.replace('_', ' ')}"))
     rules = rules_of(worker)
     if not rules:
         return Permit(why="no rule offers other work to agents of these queues")
     overdue: dict[str, Blending] = {}
     for rule in rules:
-        if rule.overdue and verdicts[rule.id][0]:
+        if rule.overdue and verdicts[rule.id].open:
             for kind in rule.kinds:
                 overdue.setdefault(kind, rule)
     mine = sorted(worker.queues & crowded)
@@ -152,11 +171,11 @@ def _permit(
     kinds: dict[str, Blending] = {}
     why = ""
     for rule in rules:
-        _, quiet, told = verdicts[rule.id]
-        if quiet:
-            why = why if kinds else told
+        verdict = verdicts[rule.id]
+        if verdict.quiet and (worker.work or not verdict.full):  # who is at work is one of those who fill it
+            why = why if kinds else verdict.why
             for kind in rule.kinds:
                 kinds.setdefault(kind, rule)
         else:
-            why = why or told
+            why = why or verdict.why
     return Permit(kinds, overdue, why)

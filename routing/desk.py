@@ -8,7 +8,7 @@ the agent's own phone is called, then the customer. What is accepted or promised
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
@@ -44,7 +44,7 @@ from cti.other_work import (
 from routing import work_store
 from routing.blending import Permit, Quiet, Worker, WorkFloor
 from routing.rules import Blending, RuleSet
-from routing.work import NotPossible, Step, again, matches, move
+from routing.work import ANYTHING, NotPossible, Step, again, matches, move
 
 if TYPE_CHECKING:
     from cti.database import Pool
@@ -56,7 +56,7 @@ LOOKS = 1.0
 
 MOST_OPEN = 20_000
 NOT_AGAIN_AFTER = {"declined": 300.0, "unanswered": 120.0, "given_back": 60.0, "not_possible": 60.0}
-"""Seconds for which an agent is passed over for an item that they did not do."""
+"""Seconds for which an agent is passed over for an item that they did not do; who did not answer, for all items."""
 
 AFTER_RESTART = 60.0
 """Seconds in which an agent may say how a call ended of which this server saw nothing."""
@@ -82,7 +82,7 @@ class WorkDesk:
         *,
         pool: Callable[[], Pool],
         rules: Callable[[], RuleSet],
-        floor: Callable[[frozenset[str]], WorkFloor],
+        floor: Callable[[Mapping[str, int]], WorkFloor],
         agents: AgentPort,
         call: Callable[[str, str, str], Awaitable[str]],
         view: Callable[[str], CallView | None],
@@ -90,8 +90,9 @@ class WorkDesk:
         publish: Callable[[Iterable[Fact]], None],
         now: Callable[[], datetime],
     ) -> None:
-        """`floor`: the agents as they are now, told who has other work. `call(pbx, agent, number)` calls a customer for an
-        agent and gives back the call's id, or raises CommandError. `view`: a call as it is, None when it is over."""
+        """`floor`: the agents as they are now, told who has other work (`_at_work`). `call(pbx, agent, number)` calls a
+        customer for an agent and gives back the call's id, or raises CommandError. `view`: a call as it is, None when it is
+        over."""
         self._pool, self._rules, self._floor, self._agents = pool, rules, floor, agents
         self._call, self._view, self._set_data = call, view, set_data
         self._publish, self._now = publish, now
@@ -336,7 +337,7 @@ class WorkDesk:
         rules, now = self._rules(), self._now()
         if not rules.blending and not self._shown and not self._items:
             return
-        floor = self._floor(frozenset(item.agent for item in self._items.values() if item.agent is not None))
+        floor = self._floor(self._at_work())
         self._states.update((worker.agent, worker.state) for worker in floor.workers)
         self._permits = self._quiet.look(rules, floor, now)
         self._take_back(now)
@@ -350,6 +351,17 @@ class WorkDesk:
             self._put(item, write=False)
             self._publish([WorkOffered(at=now, work=item.id, agent=match.agent, view=item, why=match.why)])
         self._tell(floor.workers if rules.blending else (), now)
+
+    def _at_work(self) -> dict[str, int]:
+        """Who has other work; so many items, if all of them are such as calls interrupt, else 0."""
+        theirs: dict[str, list[WorkView]] = {}
+        for item in self._items.values():
+            if item.agent is not None:
+                theirs.setdefault(item.agent, []).append(item)
+        return {
+            agent: len(items) if all(i.state == "accepted" and i.interrupted_by_calls for i in items) else 0
+            for agent, items in theirs.items()
+        }
 
     def _take_back(self, now: datetime) -> None:
         for item in [one for one in self._items.values() if one.id not in self._held]:
@@ -418,7 +430,7 @@ class WorkDesk:
         item = self._known(id)
         if item.agent != agent or item.state != "accepted":
             code = "wrong_state" if item.agent == agent else "not_yours"
-            raise NotPossible(code, "this is not being done by you: accept it first")
+            raise NotPossible(code, f"this is not being done by {agent}: it has to be accepted first")
         return item
 
     def _rule(self, item: WorkView) -> Blending | None:
@@ -445,7 +457,10 @@ class WorkDesk:
             interrupted_by_calls=False,
         )
         if item.agent is not None and reason in NOT_AGAIN_AFTER:
-            self._passed_over[item.id, item.agent] = now + timedelta(seconds=NOT_AGAIN_AFTER[reason])
+            which = (
+                ANYTHING if reason == "unanswered" else item.id
+            )  # nobody is there: not the next item's turn either
+            self._passed_over[which, item.agent] = now + timedelta(seconds=NOT_AGAIN_AFTER[reason])
         if item.call is not None:
             self._of_call.pop(item.call, None)
         self._put(back, write=item.state == "accepted")

@@ -209,6 +209,10 @@ class BlendingDoc(_Strict):
     interrupted_by_calls: list[WorkKind] = Field(
         default_factory=list, max_length=50, description="of these kinds, e-mail say: the agent stays ready"
     )
+    at_once: int = Field(
+        default=1, ge=1, le=20, description="so many of those an agent may have at a time; of others one"
+    )
+    ageing: AgeingDoc | None = None
     offer_seconds: int = Field(default=20, ge=5, le=600)
     attempts: int = Field(default=3, ge=1, le=20, description="how often a customer is called")
     again_after: int = Field(default=900, ge=10, le=86_400, description="seconds between two attempts")
@@ -526,6 +530,10 @@ def _announce(doc: AnnounceDoc | None) -> r.Announce | None:
     return r.Announce(sounds=tuple(doc.sounds), place=doc.place, wait=doc.wait) if doc else None
 
 
+def _ageing(doc: AgeingDoc | None) -> r.Ageing | None:
+    return r.Ageing(every=doc.every, by=doc.by, most=doc.most) if doc else None
+
+
 def _queue(name: str, doc: QueueDoc) -> r.Queue:
     return r.Queue(
         name=name,
@@ -533,9 +541,7 @@ def _queue(name: str, doc: QueueDoc) -> r.Queue:
         limit=doc.limit,
         full=_target(doc.full),
         timed_out=_target(doc.timed_out),
-        ageing=r.Ageing(every=doc.ageing.every, by=doc.ageing.by, most=doc.ageing.most)
-        if doc.ageing
-        else None,
+        ageing=_ageing(doc.ageing),
         announce=_announce(doc.announce),
         calendar=doc.calendar,
     )
@@ -565,6 +571,8 @@ def _blending(doc: BlendingDoc) -> r.Blending:
         calendar=doc.calendar,
         overdue=doc.overdue,
         interrupted_by_calls=frozenset(doc.interrupted_by_calls),
+        at_once=doc.at_once,
+        ageing=_ageing(doc.ageing),
         offer_seconds=doc.offer_seconds,
         attempts=doc.attempts,
         again_after=doc.again_after,

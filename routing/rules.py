@@ -75,7 +75,8 @@ class Callback:
 class Blending:
     """Agents of `queues` may be offered work of these `kinds` when nobody waits there and `free_agents` of them have been
     free for `quiet_for` seconds, `at_most` of them at a time, while `calendar` is open; what is overdue also when it is not
-    quiet, if `overdue`. `interrupted_by_calls`: kinds at which an agent stays ready for calls. A call to a customer is
+    quiet, if `overdue`. `interrupted_by_calls`: kinds at which an agent stays ready for calls, and of which they may have
+    `at_once` at a time. The priority of what waits rises by `ageing`. A call to a customer is
     tried `attempts` times, `again_after` seconds apart; `wrap_up`: seconds for what is to be done after it."""
 
     id: str
@@ -87,6 +88,8 @@ class Blending:
     calendar: str | None = None
     overdue: bool = True
     interrupted_by_calls: frozenset[str] = frozenset()
+    at_once: int = 1
+    ageing: Ageing | None = None
     offer_seconds: int = 20
     attempts: int = 3
     again_after: int = 900

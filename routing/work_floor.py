@@ -16,10 +16,11 @@ def work_floor(
     agents: Agents,
     directory: Directory,
     on_the_way: Callable[[str], int],
-) -> Callable[[frozenset[str]], WorkFloor]:
-    """Returns what looks at the floor, told who has other work. What a PBX tells late counts as not known."""
+) -> Callable[[Mapping[str, int]], WorkFloor]:
+    """Returns what looks at the floor, told `Worker.beside` of those who have other work. What a PBX tells late is
+    not known."""
 
-    def look(at_work: frozenset[str]) -> WorkFloor:
+    def look(at_work: Mapping[str, int]) -> WorkFloor:
         workers = tuple(
             Worker(
                 agent=view.agent,
@@ -28,6 +29,7 @@ def work_floor(
                 queues=frozenset(view.queues),
                 levels=levels(view.agent),
                 work=view.agent in at_work,
+                beside=at_work.get(view.agent, 0),
             )
             for view in agents.views(datetime.now(UTC))
             if view.queues

@@ -15,20 +15,21 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("id", "kind", "skill", "title", "source", "ref", "created", "since", "state", "priority", "level"),
     *("due", "number", "account", "data", "agent", "attempts", "not_before", "interrupted_by_calls"),
-    *("rule", "call", "outcome"),
+    *("rule", "call", "outcome", "begun", "worked"),
 )
 
 SELECT = """SELECT id, kind, skill, title, source, ref, created, since, state, priority, level, due, number, account,
-       data::text AS data, agent, attempts, not_before, interrupted_by_calls, rule, call, outcome FROM work_items """
+       data::text AS data, agent, attempts, not_before, interrupted_by_calls, rule, call, outcome,
+       begun, worked FROM work_items """
 
 
 async def add(db: Queryable, item: WorkView) -> WorkView:
     """Writes a new item; gives back the one that is there if this source has brought it before."""
     await db.execute(
         """INSERT INTO work_items (id, kind, skill, title, source, ref, created, since, state, priority, level, due, number,
-               account, data, agent, attempts, not_before, interrupted_by_calls, rule, call, outcome)
+               account, data, agent, attempts, not_before, interrupted_by_calls, rule, call, outcome, begun, worked)
            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::jsonb, $16, $17, $18, $19, $20, $21,
-               $22)
+               $22, $23, $24)
            ON CONFLICT (source, ref) DO NOTHING""",
         *_values(item),
     )
@@ -42,9 +43,10 @@ async def save(db: Queryable, item: WorkView) -> None:
     kept = as_kept(item)
     await db.execute(
         """UPDATE work_items SET since = $2, state = $3, agent = $4, attempts = $5, not_before = $6,
-               interrupted_by_calls = $7, rule = $8, call = $9, outcome = $10 WHERE id = $1""",
+               interrupted_by_calls = $7, rule = $8, call = $9, outcome = $10, begun = $11, worked = $12
+           WHERE id = $1""",
         *(kept.id, kept.since, kept.state, kept.agent, kept.attempts, kept.not_before),
-        *(kept.interrupted_by_calls, kept.rule, kept.call, kept.outcome),
+        *(kept.interrupted_by_calls, kept.rule, kept.call, kept.outcome, kept.begun, kept.worked),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -106,6 +106,7 @@ class Shift:
         self._facts = facts
         self._now = (AgentState.LOGGED_OFF, None)
         self._since: datetime | None = None
+        self.before_unknown: tuple[AgentState, str | None, datetime] | None = None
 
     def to(
         self,
@@ -122,6 +123,11 @@ class Shift:
         new = AgentState(state)
         if since is None and (new, reason) == self._now:
             since = self._since
+        state_before, reason_before = self._now
+        if new is not AgentState.UNKNOWN:
+            self.before_unknown = None
+        elif state_before is not AgentState.UNKNOWN and self._since is not None:
+            self.before_unknown = (state_before, reason_before, self._since)
         self._since = since or at
         self._facts.append(
             AgentStateChanged(
@@ -172,7 +178,8 @@ async def sums(db: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[tuple[A
 async def forget(db: asyncpg.Connection[asyncpg.Record]) -> None:
     """As if nothing had ever been summed up."""
     await db.execute(
-        "TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now, figures_days, figures_waiting"
+        "TRUNCATE figures_queues, figures_agents, figures_states, figures_agent_now, figures_stay_now, figures_days,"
+        " figures_waiting"
     )
     await db.execute("UPDATE figures_position SET seq = 0, at = '-infinity'")
 
@@ -209,12 +216,21 @@ def by_chance(chance: random.Random, count: int, began: datetime) -> list[Fact]:
                 state = chance.choice(list(AgentState))
                 reason = chance.choice(("Lunch", "Break")) if state is AgentState.NOT_READY else None
                 called = call if state in (AgentState.WRAP_UP, AgentState.BUSY) else None
-                shifts[agent].to(now, state, reason, called)
+                shift = shifts[agent]
+                if shift.before_unknown is not None and chance.random() < 0.5:
+                    state, reason, since = shift.before_unknown
+                    shift.to(now, state, reason, called, since=since)
+                else:
+                    shift.to(now, state, reason, called)
     return facts
 
 
 def added_up(
-    facts: Iterable[Fact], *, within: float = 20.0, short: float = 5.0
+    facts: Iterable[Fact],
+    *,
+    within: float = 20.0,
+    short: float = 5.0,
+    limits: Mapping[str, timedelta] | None = None,
 ) -> dict[str, dict[Any, Counter[str]]]:
     """The same sums as the database makes, by another way: one fact after another in plain Python."""
     queues: dict[Any, Counter[str]] = defaultdict(Counter)
@@ -222,6 +238,8 @@ def added_up(
     states: dict[Any, Counter[str]] = defaultdict(Counter)
     last: dict[str, tuple[AgentStateChanged, datetime]] = {}
     served: dict[tuple[str, str], str] = {}
+    over: set[tuple[str, str, datetime]] = set()
+    limits = limits or {}
     for fact in facts:
         match fact:
             case QueueCallerLeft():
@@ -263,6 +281,17 @@ def added_up(
                     until = max(began, fact.at)
                     reason = before.reason if before.new is AgentState.NOT_READY else None
                     state = (before.new.value, reason or "")
+                    if before.new is AgentState.NOT_READY and (reason or "") in limits:
+                        goes_over = before.since + limits[reason or ""]
+                        stay = (fact.agent, reason or "", before.since)
+                        if began <= goes_over < until and stay not in over:
+                            over.add(stay)
+                            states[slot(goes_over), fact.agent, *state]["over_times"] += 1
+                        cut = max(began, goes_over)
+                        while cut < until:
+                            edge = min(until, slot(cut) + QUARTER)
+                            states[slot(cut), fact.agent, *state]["over_lasted"] += _us(edge - cut)
+                            cut = edge
                     if before.new is not AgentState.LOGGED_OFF:
                         cut = began
                         while cut < until:
@@ -275,6 +304,14 @@ def added_up(
                             until - began
                         )
                 last[fact.agent] = (fact, until)
+                if fact.new is AgentState.NOT_READY:
+                    key = (slot(until), fact.agent, "not_ready", fact.reason or "")
+                    states[key]["times"] += fact.since >= fact.at
+                    stay = (fact.agent, fact.reason or "", fact.since)
+                    limit = limits.get(fact.reason or "")
+                    if limit is not None and fact.since + limit < until and stay not in over:
+                        over.add(stay)
+                        states[key]["over_times"] += 1
     for (when, _, queue), work in agents.items():
         if queue and +work:
             queues[when, queue].update(work)

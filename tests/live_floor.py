@@ -13,6 +13,7 @@ from typing import Any
 from cti.agents import WrapUp
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_events import PARSERS, Record
+from cti.corrections import telling_corrections
 from cti.embedded.sample_pbx import SamplePbx
 from cti.facts import CallCleared, Fact, PbxResynced, PbxStatusChanged
 from cti.membership import Membership
@@ -45,7 +46,7 @@ class LiveFloor(Floor):
                 pbx,
                 calls=self.calls[pbx],
                 queues=self.queues[pbx],
-                publish=self.bus.publish,
+                publish=telling_corrections(self.bus, self.agents),
                 resync_every=resync_every,
             )
             for pbx in pbxs

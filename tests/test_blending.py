@@ -6,6 +6,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from cti.other_work import WorkView
 from routing.blending import Permit, Quiet, Worker, WorkFloor
 from routing.document import WrongRules, read_document, rule_set
 from routing.rules import RuleSet
-from routing.work import OPEN, TRANSITIONS, NotPossible, Step, again, matches, move
+from routing.work import ANYTHING, OPEN, TRANSITIONS, NotPossible, Step, again, matches, move
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)  # a Monday
 READY, BUSY = AgentState.READY, AgentState.BUSY
@@ -68,7 +69,7 @@ def test_it_must_be_quiet_for_so_long() -> None:
     ("look", "why"),
     [
         (floor(worker("a"), worker("b", BUSY)), "fewer than 2 of sales are free"),
-        (floor(worker("a", BUSY), worker("b")), "is busy, not ready"),
+        (floor(worker("a", BUSY), worker("b")), "talks"),
         (
             floor(worker("a", READY, "other"), worker("b")),
             "no rule offers other work to agents of these queues",
@@ -144,6 +145,52 @@ def test_what_is_overdue_need_not_wait_for_quiet() -> None:
         assert not matches([item(due=after(1))], look.workers, permits, NOON, {})
 
 
+def test_of_what_calls_interrupt_an_agent_may_have_several_at_a_time() -> None:
+    told = rules(
+        {
+            **QUIET,
+            "quiet_for": 0,
+            "kinds": ["email", "callback"],
+            "free_agents": 1,
+            "at_most": 1,
+            "interrupted_by_calls": ["email"],
+            "at_once": 3,
+        }
+    )
+    items = [item("call"), item("mail", kind="email"), item("mail2", kind="email")]
+
+    def offered(**more: Any) -> list[str]:
+        people = (worker("a", **more),)
+        permits = Quiet().look(told, floor(*people), NOON)
+        return [match.item.id for match in matches(items, people, permits, NOON, {})]
+
+    assert offered() == ["call"]
+    assert offered(work=True, beside=1) == ["mail"]  # one offer at a time; `at_most` is about agents
+    assert offered(work=True, beside=2) == ["mail"]
+    assert offered(work=True, beside=3) == []
+    assert offered(work=True) == []  # is offered one now, or does what calls do not interrupt
+    another = (worker("a", work=True, beside=1), worker("b"))
+    permits = Quiet().look(told, floor(*another), NOON)
+    assert (permits["b"].kinds, permits["b"].why) == ({}, "1 of sales are at other work already")
+    assert set(permits["a"].kinds) == {"email", "callback"}  # an offer made is not taken back by itself
+
+
+def test_what_has_waited_long_comes_before_what_is_more_important() -> None:
+    told = rules({**QUIET, "quiet_for": 0, "ageing": {"every": 60, "by": 2, "most": 4}, "free_agents": 1})
+    look = floor(worker("a"))
+    items = [item("old"), msgspec.structs.replace(item("new", priority=3), created=after(100))]
+    for at, first in ((after(100), "new"), (after(119), "new"), (after(120), "old"), (after(220), "new")):
+        permits = Quiet().look(told, look, at)
+        assert [match.item.id for match in matches(items, look.workers, permits, at, {})] == [first], at
+
+
+def test_who_did_not_answer_is_offered_nothing_for_a_while() -> None:
+    look = floor(worker("a", idle=9), worker("b"))
+    permits = Quiet().look(rules({**QUIET, "quiet_for": 0}), look, NOON)
+    found = matches([item("1"), item("2")], look.workers, permits, NOON, {(ANYTHING, "a"): after(1)})
+    assert [(match.item.id, match.agent) for match in found] == [("1", "b")]
+
+
 @given(
     states=st.lists(st.sampled_from(list(AgentState)), min_size=1, max_size=6),
     waits=st.one_of(st.none(), st.integers(0, 2)),
@@ -172,6 +219,15 @@ def test_steps_are_those_of_the_table() -> None:
             with pytest.raises(NotPossible):
                 move(here, step, NOON)
     assert {state for state, steps in TRANSITIONS.items() if steps} == OPEN
+
+
+def test_for_how_long_it_was_done_is_kept() -> None:
+    first = move(move(item(), Step.OFFER, after(5)), Step.ACCEPT, after(10))
+    back = move(first, Step.RETURN, after(70))
+    second = move(move(back, Step.OFFER, after(80)), Step.ACCEPT, after(90))
+    done = move(second, Step.COMPLETE, after(100))
+    assert (first.begun, first.worked, back.worked) == (after(10), 0, 60)
+    assert (done.begun, done.worked) == (after(10), 70)
 
 
 def test_a_customer_is_tried_as_often_as_the_rule_says() -> None:

@@ -126,6 +126,8 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
     def run(*arguments: str, given: str = "") -> Ended:
         return cti(*arguments, given=given, CTI_DATABASE_URL=database)
 
+    early = run("users", "list")
+    assert (early.returncode, "run `cti migrate` first" in early.stderr) == (1, True)
     assert "applied 0001" in run("migrate").stdout
     assert run("migrate").stdout == "The database is up to date.\n"
     assert json.loads(run("migrate", "--json").stdout) == {"applied": []}

@@ -25,6 +25,7 @@ from cti.doctor_checks import (
     Level,
     QueueFound,
     QueueMember,
+    Recorded,
     Target,
     findings,
     passes,
@@ -62,7 +63,9 @@ GOOD = Evidence(
     ami_version="11.0.0",
     asterisk_version="22.10.1+dfsg",
     actions=frozenset(
-        {action for action, *_ in ACTIONS} | {"QueueStatus", "ParkedCalls", "ConfbridgeListRooms"}
+        {action for action, *_ in ACTIONS}
+        | {"QueueStatus", "ParkedCalls", "ConfbridgeListRooms"}
+        | {"MixMonitorMute"}
     ),
     clock_off=0.01,
     stamped=True,
@@ -76,7 +79,13 @@ GOOD = Evidence(
         QueueFound(
             name="sales",
             members=(QueueMember(interface="PJSIP/1", state_interface="PJSIP/1", status="1"),),
-            options={"strategy": "rrmemory", "ringinuse": "no", "autopause": "no", "wrapuptime": "0"},
+            options={
+                "strategy": "rrmemory",
+                "ringinuse": "no",
+                "autopause": "no",
+                "wrapuptime": "0",
+                "context": "cti-callback-keys",
+            },
         ),
     ),
     devices={"PJSIP/trunk": "NOT_INUSE"},
@@ -108,6 +117,22 @@ def lacking(*contexts: str) -> Evidence:
 
 def silent(*events: str) -> Evidence:
     return replace(GOOD, seen={name: count for name, count in GOOD.seen.items() if name not in events})
+
+
+def queue_says(**options: str | None) -> Evidence:
+    """The queue with other options; with `strategy=None` they cannot be read."""
+    (queue,) = GOOD.queues or ()
+    said = {name: value for name, value in {**queue.options, **options}.items() if value is not None}
+    return replace(GOOD, queues=(replace(queue, options=said if "strategy" in said else {}),))
+
+
+def recorded(became: Recorded | None) -> Evidence:
+    return replace(
+        GOOD,
+        target=replace(TARGET, recordings="/srv/calls", recordings_seen_at="/mnt/calls"),
+        actions=GOOD.actions | {"MixMonitor"},
+        recording=became and (became, "/srv/calls/x.wav"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,6 +226,37 @@ def silent(*events: str) -> Evidence:
             Level.WARN,
             "ringinuse=no",
         ),
+        (queue_says(context=""), "queue_context", Level.WARN, "context=cti-callback-keys"),
+        (queue_says(strategy=None), "queue_context", Level.UNSEEN, None),
+        (
+            replace(queue_says(), contexts={**ALL_CONTEXTS, "cti-callback-keys": None}),
+            "queue_context",
+            Level.WARN,
+            "#include cti/extensions_cti_routing.conf",
+        ),
+        (without("MixMonitorMute"), "module_app_mixmonitor", Level.WARN, "load => app_mixmonitor.so"),
+        (
+            replace(GOOD, target=replace(TARGET, recordings="/srv/calls")),
+            "recordings",
+            Level.WARN,
+            "write=call,agent,user,originate,reporting,system",
+        ),
+        (recorded(None), "recordings", Level.UNSEEN, None),
+        (recorded(Recorded.TAKEN), "recordings", Level.UNSEEN, None),
+        (recorded(Recorded.WRITTEN), "recordings", Level.OK, None),
+        (
+            recorded(Recorded.MISSING),
+            "recordings",
+            Level.WARN,
+            "install -d -o asterisk -g asterisk /srv/calls",
+        ),
+        (
+            recorded(Recorded.NO_FOLDER),
+            "recordings",
+            Level.WARN,
+            '[pbx.main]  recordings_seen_at = "</srv/calls, as this machine sees it>"',
+        ),
+        (recorded(Recorded.REFUSED), "recordings", Level.WARN, None),
     ],
 )
 def test_each_fault_is_named_with_the_line_that_mends_it(
@@ -290,8 +346,8 @@ def levels(report: Report) -> dict[str, Level]:
 async def test_the_user_of_our_own_configuration_is_right(pbx: SamplePbx) -> None:
     report = await examine(at(pbx, "cti"), pbx.secret, probe_queue="sales")
     told = levels(report)
-    assert {id for id, level in told.items() if level is not Level.OK} == {"writetimeout"}
-    assert told["writetimeout"] is Level.UNSEEN
+    assert {id for id, level in told.items() if level is not Level.OK} == {"writetimeout", "queue_context"}
+    assert {told["writetimeout"], told["queue_context"]} == {Level.UNSEEN}
     assert report.usable
 
 
@@ -361,9 +417,12 @@ async def test_all_that_a_weak_user_lacks_is_said_at_once(pbx: SamplePbx) -> Non
     assert "write=call,agent,user,originate,reporting" in text
 
 
-async def test_too_much_right_and_floods_are_warned_of(pbx: SamplePbx) -> None:
-    report = await examine(at(pbx, "admin"), pbx.admin_secret)
+async def test_too_much_right_and_floods_are_warned_of_and_a_recording_is_looked_at(pbx: SamplePbx) -> None:
+    monitor = pbx.run_dir / "spool" / "monitor"
+    report = await examine(replace(at(pbx, "admin"), recordings_seen_at=str(monitor)), pbx.admin_secret)
     told = levels(report)
+    assert told["recordings"] is Level.OK, [line.text for line in as_lines(report)]
+    assert [file.name for file in monitor.iterdir() if "doctor" in file.name] == []
     assert told["least_rights"] is Level.WARN
     assert told["events_flood"] is Level.WARN
     assert report.usable
@@ -377,9 +436,9 @@ async def test_the_files_are_read_where_asterisk_lets_them_be_read(pbx: SamplePb
         await asyncio.to_thread(pbx.cli, "module unload func_config.so")
     told = levels(report)
     assert told["secrets_readable"] is Level.WARN
-    assert {told[id] for id in ("writetimeout", "channelvars", "queue_ringinuse", "read_classes")} == {
-        Level.OK
-    }
+    assert {
+        told[id] for id in ("writetimeout", "channelvars", "queue_ringinuse", "queue_context", "read_classes")
+    } == {Level.OK}
 
 
 async def test_without_a_test_call_the_filter_is_not_vouched_for(pbx: SamplePbx) -> None:

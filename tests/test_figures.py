@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -15,8 +15,23 @@ import pytest
 
 from cti.database import connect
 from cti.facts import Fact
-from cti.figures.report import Interval, QueueFigures, Range, TooLarge, of_agents, of_queues, of_teams
-from cti.figures.roll_up import fold, roll_up, set_zone
+from cti.figures.report import (
+    AgentFigures,
+    Interval,
+    QueueFigures,
+    Range,
+    Stay,
+    TooLarge,
+    WorkFigures,
+    of_agents,
+    of_queues,
+    of_teams,
+    of_work,
+)
+from cti.figures.roll_up import fold, roll_up, set_limits, set_zone
+from cti.figures.table import csv_of, lines_of
+from cti.other_work import WorkView
+from routing import work_store
 from tests.figure_facts import Shift, handed_on, journal, not_taken, part, visit
 
 if TYPE_CHECKING:
@@ -110,6 +125,7 @@ async def db(migrated: str, request: pytest.FixtureRequest) -> AsyncIterator[Db]
     conn = await connect(migrated, name="test", jit="off")
     if request.param != "from quarters":
         await set_zone(conn, "Europe/London" if "folded" in request.param else "Asia/Kathmandu")
+    await set_limits(conn, {"Lunch": timedelta(minutes=30), "Break": timedelta(minutes=20)})
     await journal(conn, the_day())
     while await roll_up(conn, 11):
         if request.param != "from quarters":
@@ -200,7 +216,9 @@ async def test_agents_of_the_day(db: Db) -> None:
     # 08:55 not ready, 09:00:00 ready, :35 offered, :40 talks, 09:02:40 wraps up, 09:03:10 Lunch until 10:03:10
     assert (anna.ready, anna.reserved, anna.busy, anna.wrapping_up) == (35, 5, 120, 30)
     assert anna.not_ready == 300 + 3600
-    assert anna.reasons == {"none given": 300, "Lunch": 3600}
+    # Lunch from 09:03:10, over its half an hour at 09:33:10; no reason has no limit
+    assert anna.reasons == {"none given": stay(1, 300), "Lunch": stay(1, 3600, 1, 1800)}
+    assert (anna.over_limit, anna.over_limit_lasted) == (1, 1800)
     assert (anna.unpaid, anna.paid) == (3600, anna.logged_on - 3600)
     assert anna.logged_on == 35 + 5 + 120 + 30 + 3900
     assert anna.occupancy == pytest.approx((120 + 30) / (35 + 5 + 120 + 30), abs=1e-4)
@@ -214,7 +232,7 @@ async def test_agents_of_the_day(db: Db) -> None:
     assert ben.ready == pytest.approx(
         10 + 191 + 14 + (at("09:14:59") - at("09:07:15")).total_seconds() + 20.999
     )
-    assert (ben.reserved, ben.wrapping_up, ben.reasons) == (20, 150, {"Break": 1800})
+    assert (ben.reserved, ben.wrapping_up, ben.reasons) == (20, 150, {"Break": stay(1, 1800, 1, 600)})
     assert (ben.unpaid, ben.paid) == (0, ben.logged_on)
 
     assert (cleo.agent, cleo.handled, cleo.talk, cleo.logged_on, cleo.occupancy) == ("cleo", 1, 80, 0, None)
@@ -230,12 +248,73 @@ async def test_agents_of_the_day(db: Db) -> None:
     )
     assert (team.team, team.agents, team.handled) == ("sales", 3, 6)
     assert team.logged_on == pytest.approx(anna.logged_on + ben.logged_on)
-    assert team.reasons == {"none given": 300, "Lunch": 3600, "Break": 1800}
+    assert team.reasons == {
+        "none given": stay(1, 300),
+        "Lunch": stay(1, 3600, 1, 1800),
+        "Break": stay(1, 1800, 1, 600),
+    }
+    assert (team.over_limit, team.over_limit_lasted) == (2, 2400)
     assert team.occupancy == pytest.approx(
         (anna.busy + anna.wrapping_up + ben.busy + ben.wrapping_up)
         / sum(a.busy + a.wrapping_up + a.ready + a.reserved for a in (anna, ben)),
         abs=1e-4,
     )
+
+
+def stay(times: int, lasted: float, over_limit: int = 0, over_limit_lasted: float = 0) -> Stay:
+    return Stay(times=times, lasted=lasted, over_limit=over_limit, over_limit_lasted=over_limit_lasted)
+
+
+async def test_adherence_by_interval_is_cut_where_the_limit_and_the_interval_end(db: Db) -> None:
+    quarters = await of_agents(db, day_of(Interval.QUARTER), ["anna", "ben"], now=at("23:00:00"))
+    told = {
+        (row.agent, row.start.strftime("%H:%M")): row.reasons[reason]
+        for row in quarters
+        for reason in row.reasons
+        if reason != "none given"
+    }
+    assert told == {
+        ("anna", "09:00"): stay(1, 710),  # from 09:03:10
+        ("anna", "09:15"): stay(0, 900),
+        ("anna", "09:30"): stay(0, 900, 1, 710),  # over at 09:33:10
+        ("anna", "09:45"): stay(0, 900, 0, 900),
+        ("anna", "10:00"): stay(0, 190, 0, 190),
+        ("ben", "09:30"): stay(1, 840),  # from 09:31
+        ("ben", "09:45"): stay(0, 900, 1, 540),  # over at 09:51
+        ("ben", "10:00"): stay(0, 60, 0, 60),
+    }
+    first, *_ = csv_of(quarters, AgentFigures).splitlines()
+    assert (
+        "not_ready Lunch,not_ready Lunch times,not_ready Lunch over_limit,not_ready Lunch over_limit_lasted"
+        in first
+    )
+
+
+async def test_a_break_goes_on_over_a_time_of_which_nobody_knows(db: Db) -> None:
+    """Twenty minutes from 12:00; the PBX is away from 12:15 to 12:25, and again at 12:30; she is back at 12:40."""
+    facts: list[Fact] = []
+    dora = Shift("dora", facts)
+    dora.to(at("12:00:00"), "not_ready", "Break")
+    dora.to(at("12:15:00"), "unknown", "the PBX main cannot be asked now")
+    dora.to(at("12:25:00"), "not_ready", "Break", since=at("12:00:00"))
+    dora.to(at("12:30:00"), "unknown", "the PBX main cannot be asked now")
+    dora.to(at("12:31:00"), "not_ready", "Break", since=at("12:00:00"))
+    await journal(db, facts, after=1000)
+    while await roll_up(db, 1):
+        pass
+    for now, told in (("12:31:00", stay(1, 1200, 1, 300)), ("12:40:00", stay(1, 1740, 1, 840))):
+        (day,) = await of_agents(db, day_of(Interval.DAY), ["dora"], now=at(now))
+        assert day.reasons == {"Break": told}
+    quarters = await of_agents(db, day_of(Interval.QUARTER), ["dora"], now=at("12:40:00"))
+    assert [row.reasons.get("Break") for row in quarters] == [
+        stay(1, 900),
+        stay(0, 300, 1, 300),  # over when nobody knew, counted when it was known again
+        stay(0, 540, 0, 540),
+    ]
+    dora.to(at("12:40:00"), "ready")
+    await journal(db, facts[-1:], after=2000)
+    await roll_up(db)
+    assert await of_agents(db, day_of(Interval.QUARTER), ["dora"], now=at("12:40:00")) == quarters
 
 
 async def test_what_is_going_on_counts_as_far_as_it_has_lasted(db: Db) -> None:
@@ -249,6 +328,69 @@ async def test_what_is_going_on_counts_as_far_as_it_has_lasted(db: Db) -> None:
     assert [(row.ready, row.busy, row.logged_on) for row in hours] == [(600, 0, 600), (300, 900, 1200)]
     (day,) = await of_agents(db, day_of(Interval.DAY), ["dora"], now=at("12:20:00"))
     assert (day.ready, day.busy, day.occupancy) == (900, 900, 0.5)
+
+    facts.clear()
+    dora.to(at("12:20:00"), "not_ready", "Break")
+    await journal(db, facts, after=2000)
+    await roll_up(db)
+    for now, told in (
+        ("12:39:59", stay(1, 1199)),
+        ("12:40:00", stay(1, 1200)),
+        ("12:41:00", stay(1, 1260, 1, 60)),
+        ("12:50:00", stay(1, 1800, 1, 600)),
+    ):
+        (day,) = await of_agents(db, day_of(Interval.DAY), ["dora"], now=at(now))
+        assert day.reasons == {"Break": told}
+
+
+async def test_other_work_of_the_day(migrated: str) -> None:
+    def item(ref: str, created: str, state: str, since: str, **more: Any) -> WorkView:
+        given = {"kind": "email", "skill": SALES, "title": ref, "source": "mail", "data": {}, **more}
+        return WorkView(id=ref, ref=ref, created=at(created), since=at(since), state=state, **given)
+
+    items = [
+        item("in-time", "09:00:00", "done", "09:30:00", due=at("10:00:00"), begun=at("09:10:00"), worked=600.0),
+        item("no-due", "09:05:00", "done", "11:05:00", begun=at("10:05:00"), worked=1200.0),
+        item("late", "09:10:00", "done", "10:10:00", due=at("10:09:59"), begun=at("10:00:00"), worked=300.0),
+        item("overdue", "09:20:00", "waiting", "09:20:00", due=at("09:40:00")),
+        item("not-due", "09:40:00", "accepted", "09:50:00", due=at("18:00:00"), begun=at("09:50:00")),
+        item("taken-back", "09:41:00", "cancelled", "09:42:00", due=at("09:41:30")),
+        item("unreached", "09:45:00", "failed", "10:00:00", kind="callback", due=at("12:00:00"),
+             begun=at("09:46:00"), worked=40.0),
+        item("elsewhere", "09:00:00", "waiting", "09:00:00", skill=SUPPORT),
+    ]  # fmt: skip
+    conn = await connect(migrated, name="test", jit="off")
+    try:
+        for one in items:
+            await work_store.add(conn, one)
+        callback, email = await of_work(conn, day_of(Interval.DAY), [SALES], now=at("12:00:00"))
+        assert (email.queue, email.kind, email.start) == (SALES, "email", at("00:00:00"))
+        assert (email.brought, email.open, email.overdue) == (6, 2, 1)
+        assert (email.done, email.done_in_time, email.failed, email.cancelled) == (3, 1, 0, 1)
+        # one of those with a due time that are done or past it: in-time, late, overdue
+        assert email.service_level == pytest.approx(1 / 3, abs=1e-4)
+        assert email.average_time_to_begin == (600 + 3600 + 3000 + 600) / 4
+        assert email.average_time_to_end == (1800 + 7200 + 3600) / 3
+        assert email.average_handle_time == (600 + 1200 + 300) / 3
+        assert email.oldest_open == 2 * 3600 + 40 * 60
+        assert (callback.kind, callback.failed, callback.service_level) == ("callback", 1, 0)
+        assert (callback.average_handle_time, callback.average_time_to_end) == (40, None)
+        quarters = await of_work(conn, day_of(Interval.QUARTER), None, now=at("12:00:00"))
+        assert [(row.start.strftime("%H:%M"), row.queue, row.kind, row.brought) for row in quarters] == [
+            ("09:00", SALES, "email", 3),
+            ("09:00", SUPPORT, "email", 1),
+            ("09:15", SALES, "email", 1),
+            ("09:30", SALES, "email", 2),
+            ("09:45", SALES, "callback", 1),
+        ]
+        assert (
+            csv_of(quarters, WorkFigures)
+            .splitlines()[1]
+            .startswith("2024-10-27T09:00:00Z,main:sales,email,3,0")
+        )
+        assert lines_of(quarters, WorkFigures)[0].split()[:4] == ["from", "queue", "kind", "brought"]
+    finally:
+        await conn.close()
 
 
 async def test_other_zones_see_the_same_calls_in_their_own_days(db: Db) -> None:

@@ -209,6 +209,8 @@ async def test_agents_times_are_those_of_their_states(centre: Centre) -> None:
     assert anna["logged_on"] == pytest.approx(sum(anna[name] for name in states))
     assert anna["busy"] == pytest.approx(anna["talk"] + anna["hold"], abs=1)
     assert anna["wrapping_up"] == anna["wrap_up"]
+    assert anna["not_ready"] == pytest.approx(sum(stay["lasted"] for stay in anna["reasons"].values()))
+    assert anna["over_limit"] == sum(stay["over_limit"] for stay in anna["reasons"].values())
     # Her phone rang for two seconds in vain, at least once: how often, and whether the queue gives up while it rings,
     # depends on when Asterisk tries her first (wrapuptime counts whole seconds). She was reserved while it rang, in all.
     rings = await rings_of(centre, "anna")
@@ -275,6 +277,8 @@ async def test_everybody_sees_their_own(centre: Centre) -> None:
     assert await refused("agents", "sara", agent="dora") == (403, "not_yours")
     assert await refused("agents", "sara", team="service") == (403, "not_yours")
     assert await refused("teams", "sara", team="service") == (403, "not_yours")
+    assert await refused("agents", "olga", team="nobody") == (422, "bad_value")
+    assert await refused("teams", "olga", team="nobody") == (422, "bad_value")
     served = await figures(centre, "agents", "sven")
     assert [row["agent"] for row in served["items"]] == ["dora"]
     anna: Screen = await centre.screen("anna")
@@ -328,6 +332,8 @@ async def test_the_command_line_says_the_same(centre: Centre, monkeypatch: pytes
     assert len(lines) == 1 + len(rest["items"])
     assert (await cti("teams", "--from", "2020-01-01")).strip() == "Nothing in that time."
     assert "quarter" in await cti("agents", "--from", "2020-01-01T00:01", code=2)
+    assert "there is no team 'nobody'" in await cti("agents", "--team", "nobody", code=2)
+    assert "write 2026-10-25" in await cti("again", "yesterday", "today", code=2)
     # computed anew with other targets: nothing is late any more, the rest stays
     before = (await figures(centre, "agents", "olga"))["items"]
     monkeypatch.setenv("CTI_FIGURES__ANSWER_WITHIN", "100")

@@ -15,7 +15,7 @@ import pytest
 
 from cti.database import connect
 from cti.facts import PbxResynced, QueueCallerJoined
-from cti.figures.roll_up import compute_again, fold, roll_up, set_targets, set_zone
+from cti.figures.roll_up import compute_again, fold, roll_up, set_limits, set_targets, set_zone
 from tests.figure_facts import (
     Shift,
     added_up,
@@ -45,11 +45,14 @@ async def db(migrated: str) -> AsyncIterator[Db]:
 async def test_sums_are_those_of_plain_adding_up_whatever_the_batches(db: Db, seed: int) -> None:
     chance = random.Random(seed)
     facts = by_chance(chance, 600, NOON)
+    limits = {"Lunch": timedelta(minutes=1), "Break": timedelta(minutes=7)}
+    await set_limits(db, {"Gone": timedelta(1)})
+    await set_limits(db, limits)
     last = await journal(db, facts, after=17)
     while await roll_up(db, chance.choice((1, 2, 7, 40, 150))):
         pass
     in_pieces = await sums(db)
-    assert await as_counters(db) == added_up(facts)
+    assert await as_counters(db) == added_up(facts, limits=limits)
 
     await forget(db)
     assert await roll_up(db, 10_000) == 600
@@ -69,6 +72,7 @@ async def test_folded_days_are_the_sums_of_their_quarters_also_after_late_facts(
     """Days of New York, folded while facts of theirs still come; then of Kathmandu."""
     chance = random.Random(seed)
     await set_zone(db, "America/New_York")
+    await set_limits(db, {"Lunch": timedelta(minutes=2)})
     await journal(db, by_chance(chance, 1200, NOON - timedelta(days=5)))
     while await roll_up(db, chance.choice((30, 60))):
         for _ in range(chance.randrange(3)):
@@ -85,7 +89,12 @@ async def test_folded_days_are_the_sums_of_their_quarters_also_after_late_facts(
                 "sum(offered), sum(answer_wait), max(longest_wait), sum(talk)",
             ),
             ("figures_agents", "figures_agent_days", "agent, queue", "sum(handled), sum(talk), sum(wrap_up)"),
-            ("figures_states", "figures_state_days", "agent, state, reason", "sum(lasted)"),
+            (
+                "figures_states",
+                "figures_state_days",
+                "agent, state, reason",
+                "sum(lasted), sum(times), sum(over_times), sum(over_lasted)",
+            ),
         ):
             by_day = await db.fetch(
                 f"""SELECT date_trunc('day', slot, $1) AS slot, {keys}, {counts} FROM {quarters}

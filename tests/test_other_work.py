@@ -94,6 +94,12 @@ async def test_work_is_offered_when_it_is_quiet_and_done(centre: Centre) -> None
     done = await anna.ask("work.complete", work=item["id"], outcome="answered by mail")
     assert (done["state"], done["outcome"]) == ("done", "answered by mail")
     await sara.wait_for("work.completed", work=item["id"])
+    told = (await sara.ask("figures.work", queue="main:sales"))["items"]
+    assert [(row["queue"], row["kind"]) for row in told] == [("main:sales", "email")]
+    status, over_rest = await centre.rest("GET", "/api/v1/figures/work?queue=main:sales", "sara")
+    assert (status, over_rest["items"][0]["brought"]) == (200, told[0]["brought"])
+    assert (await centre.rest("GET", "/api/v1/figures/work", "anna"))[0] == 403
+    assert await refused(sara, "figures.work", queue="main:support") == "forbidden"
     assert await refused(anna, "work.complete", work=item["id"], outcome="x") == "no_such_work"
     assert (await centre.rest("GET", f"/api/v1/work/{item['id']}", "sara"))[1]["state"] in (
         "done",
@@ -147,8 +153,11 @@ async def test_accepted_work_that_calls_interrupt_goes_on_after_the_call(centre:
     other = await bring(centre, ref="m-next")
     await asyncio.sleep(1.5)  # a look: who has work is offered no other
     assert not anna.all("work.offered", work=other["id"])
-    await anna.ask("work.complete", work=item["id"], outcome="done")
+    await rules(centre, {**QUIET, "at_once": 2, "at_most": 1})  # two at a time, of one agent
     await anna.wait_for("work.offered", work=other["id"])
+    await asyncio.sleep(1.5)  # another look takes nothing back
+    await anna.ask("work.accept", work=other["id"])
+    await anna.ask("work.complete", work=item["id"], outcome="done")
     await anna.ask("agent.log_off")
     await anna.wait_for("work.returned", work=other["id"])
 

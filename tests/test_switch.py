@@ -224,6 +224,13 @@ async def test_a_regular_comparison_that_fails_changes_nothing_and_comes_again()
         peer.channels = []
         await floor.until(lambda: floor.cleared())
         assert floor.resyncs()[-1] == ("regular comparison", {"ghosts": 1})
+        assert floor.agents.corrected == 0
+        peer.members = [member(paused="1")]  # she was shown ready, and is not: the event was lost
+        await floor.until(lambda: floor.resyncs()[-1] == ("regular comparison", {"members": 1}))
+        told = floor.changes("anna")[-1]
+        assert (told.old, told.new, told.by) == ("ready", "not_ready", "pbx")
+        assert told.why.endswith("; found when the PBX main was asked again")
+        assert floor.agents.corrected == 1
 
 
 async def test_too_many_events_during_the_asking_begin_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +399,12 @@ async def test_an_event_that_got_lost_is_found_by_the_next_comparison(
             assert not floor.calls["main"]._calls
         if lost is MemberSeen:
             await floor.until(lambda: floor.state("agent1101") == "not_ready (Chat)")
+            assert floor.agents.corrected == 1
+            told = floor.changes("agent1101")[-1]
+            assert (told.old, told.why) == (
+                "ready",
+                "paused at the PBX; found when the PBX main was asked again",
+            )
 
 
 async def test_asterisk_killed_in_mid_call_and_started_again(asterisk_factory: Factory) -> None:

@@ -21,6 +21,7 @@ from cti.client import Client, Picture, Refused
 from cti.facts import AgentState, CallView, ConnectionState, ConnectionView, Direction
 from cti.hub import pack
 from cti.other_work import BlendingView, WorkView
+from cti.reasons import Reason
 from cti.terminal_text import columns, fit, plain
 from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, Snapshot, WaitingView
 from cti.watch import Login, LogInFailed, Watch, websocket_url
@@ -126,6 +127,7 @@ def picture(
     database: DatabaseView | None = None,
     work: tuple[WorkView, ...] = (),
     blending: tuple[BlendingView, ...] = (),
+    reasons: tuple[Reason, ...] = (),
 ) -> Picture:
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(
@@ -138,6 +140,7 @@ def picture(
         database=database,
         work=work,
         blending=blending,
+        reasons=reasons,
     )
     made = Picture(me="sue")
     made.show(msgspec.json.decode(pack(snapshot)))
@@ -194,6 +197,21 @@ def test_every_part_is_seen_at_80_by_24() -> None:
         "0:11 left", "logged off",
     ):  # fmt: skip
         assert shown in text
+
+
+def test_who_is_beyond_a_reasons_limit_stands_out() -> None:
+    what = picture(
+        agents=(
+            agent("anna", AgentState.NOT_READY, since=1890, reason="Lunch"),
+            agent("ben", AgentState.NOT_READY, since=60, reason="Lunch"),
+            agent("carl", AgentState.NOT_READY, since=7200, reason="Training"),
+        ),
+        reasons=(Reason(name="Lunch", limit=30), Reason(name="Training")),
+    )
+    assert [line[line.index("Lunch") :].strip() for line in drawn(what) if "Lunch" in line] == [
+        "Lunch, 1:30 over",
+        "Lunch, 29:00 left",
+    ]
 
 
 def test_a_campaigns_call_shows_the_contact_and_what_to_say() -> None:

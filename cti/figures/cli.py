@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 figures = typer.Typer(
-    help="Figures: what came to queues, what agents did; docs/figures.md defines each.",
+    help="Figures: what came to queues, what agents did, other work; docs/figures.md defines each.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -36,6 +36,7 @@ def queues(
     last: Last = None,
     interval: Interval = "total",
     tz: Zone = None,
+    queue: Annotated[str | None, typer.Option(help="This one only, as main:sales.")] = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
@@ -43,7 +44,7 @@ def queues(
     from cti.figures.desk import Desk, QueuesAsked
     from cti.figures.report import QueueFigures
 
-    asked = _asked(QueuesAsked, first, last, interval, tz)
+    asked = _asked(QueuesAsked, first, last, interval, tz, queue=queue)
     _show(_run(_report(Desk.queues, asked)), QueueFigures, json, csv)
 
 
@@ -53,15 +54,16 @@ def agents(
     last: Last = None,
     interval: Interval = "total",
     tz: Zone = None,
+    agent: Annotated[str | None, typer.Option(help="This one only, by login.")] = None,
     team: Annotated[str | None, typer.Option(help="Only those who are in this team now.")] = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show what agents did, and how long they were in which state."""
+    """Show what agents did, how long they were in which state, and how often and how long beyond a reason's limit."""
     from cti.figures.desk import AgentsAsked, Desk
     from cti.figures.report import AgentFigures
 
-    asked = _asked(AgentsAsked, first, last, interval, tz, team=team)
+    asked = _asked(AgentsAsked, first, last, interval, tz, agent=agent, team=team)
     _show(_run(_report(Desk.agents, asked)), AgentFigures, json, csv)
 
 
@@ -83,25 +85,48 @@ def teams(
 
 
 @figures.command()
+def work(
+    first: First = "today",
+    last: Last = None,
+    interval: Interval = "total",
+    tz: Zone = None,
+    queue: Annotated[str | None, typer.Option(help="For this one's agents only, as main:sales.")] = None,
+    json: Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show what other work than calls was brought, and what became of it."""
+    from cti.figures.desk import Desk, QueuesAsked
+    from cti.figures.report import WorkFigures
+
+    asked = _asked(QueuesAsked, first, last, interval, tz, queue=queue)
+    _show(_run(_report(Desk.work, asked)), WorkFigures, json, csv)
+
+
+@figures.command()
 def again(
     first: Annotated[str, typer.Argument(metavar="FROM", help="A day, or a moment on a quarter of an hour.")],
     last: Annotated[str, typer.Argument(metavar="TO", help="A day, to its end, or a moment.")],
 ) -> None:
-    """Compute a past time anew from the journal, with the targets set now. The server may run meanwhile."""
+    """Compute a past time anew from the journal, with the targets and limits set now. The server may run meanwhile."""
     from datetime import timedelta
 
     import asyncpg
 
-    from cti.figures.desk import FiguresAsked, range_of
-    from cti.figures.roll_up import compute_again, set_targets, targets_of
+    from cti.figures.desk import FiguresAsked, WrongQuestion, range_of
+    from cti.figures.roll_up import compute_again, set_limits, set_targets, targets_of
 
     asked = _asked(FiguresAsked, first, last, "total", None)
-    set_now = settings().figures
+    ours = settings()
+    set_now = ours.figures
+    try:
+        whole = range_of(asked, set_now.time_zone)
+    except WrongQuestion as error:
+        fail(f"{error}.", WRONG_USE)
 
     async def work() -> None:
         async with _database() as db:
             await set_targets(db, targets_of(set_now))
-            whole = range_of(asked, set_now.time_zone)
+            await set_limits(db, ours.reason_limits)
             begin = whole.first
             while begin < whole.last:
                 end = min(begin + timedelta(days=1), whole.last)
@@ -164,7 +189,7 @@ async def _report(
         try:
             return await ask(desk, actor, asked)
         except (WrongQuestion, TooLarge) as error:
-            fail(str(error), WRONG_USE)
+            fail(f"{error}.", WRONG_USE)
 
 
 def _show(report: Report[Any], kind: Any, json: bool, csv: bool) -> None:

@@ -16,7 +16,7 @@ from cti.figures.desk import (
     TeamsAsked,
     WrongQuestion,
 )
-from cti.figures.report import AgentFigures, QueueFigures, TeamFigures, TooLarge
+from cti.figures.report import AgentFigures, QueueFigures, TeamFigures, TooLarge, WorkFigures
 from cti.people import Actor, Role
 
 A = TypeVar("A", bound=FiguresAsked)
@@ -24,7 +24,7 @@ LEADERS = (Role.SUPERVISOR, Role.ADMIN, Role.INTEGRATION)
 
 
 def add_figures_commands(commands: Commands, desk: Desk) -> None:
-    """Registers `figures.queues`, `figures.agents`, `figures.teams`: the same reports as over REST."""
+    """Registers `figures.queues`, `figures.agents`, `figures.teams`, `figures.work`: the same reports as over REST."""
 
     def register(
         op: str,
@@ -60,5 +60,13 @@ def add_figures_commands(commands: Commands, desk: Desk) -> None:
         Report[AgentFigures],
         "Figures of your agents, or your own.",
         everybody,
+    )
+    register(
+        "figures.work",
+        QueuesAsked,
+        desk.work,
+        Report[WorkFigures],
+        "Figures of other work than calls, for your queues.",
+        LEADERS,
     )
     register("figures.teams", TeamsAsked, desk.teams, Report[TeamFigures], "Figures of your teams.", LEADERS)

@@ -20,9 +20,11 @@ from cti.figures.report import (
     QueueFigures,
     Range,
     TeamFigures,
+    WorkFigures,
     of_agents,
     of_queues,
     of_teams,
+    of_work,
     position,
 )
 from cti.people import Actor, Directory, Role
@@ -31,7 +33,7 @@ from cti.views import QueueView
 if TYPE_CHECKING:
     from cti.database import Queryable
 
-F = TypeVar("F", QueueFigures, AgentFigures, TeamFigures)
+F = TypeVar("F", QueueFigures, AgentFigures, TeamFigures, WorkFigures)
 
 AT_ONCE = 2
 """Reports that are read at a time; the others wait, so that they never hold all of the pool's connections."""
@@ -148,11 +150,7 @@ class Desk:
         """Figures of queues. Raises NotYours, WrongQuestion, TooLarge."""
         now = self._now()
         range = range_of(asked, self._zone, now)
-        queues = self._queues_of(actor)
-        if asked.queue is not None:
-            if queues is not None and asked.queue not in queues:
-                raise NotYours(f"{asked.queue} is not a queue of your teams")
-            queues = frozenset({asked.queue})
+        queues = self._queues_asked(actor, asked)
         async with self._at_once:
             items = await of_queues(self._pool(), range, queues)
         waiting = [
@@ -168,6 +166,15 @@ class Desk:
         ]
         return await self._report(range, items, waiting if range.first <= now < range.last else [])
 
+    async def work(self, actor: Actor, asked: QueuesAsked) -> Report[WorkFigures]:
+        """Figures of other work, by the queues whose agents can do it. Raises NotYours, WrongQuestion, TooLarge."""
+        now = self._now()
+        range = range_of(asked, self._zone, now)
+        queues = self._queues_asked(actor, asked)
+        async with self._at_once:
+            items = await of_work(self._pool(), range, queues, now=now)
+        return await self._report(range, items, [])
+
     async def agents(self, actor: Actor, asked: AgentsAsked) -> Report[AgentFigures]:
         """Figures of agents. Raises NotYours, WrongQuestion, TooLarge."""
         now = self._now()
@@ -176,6 +183,7 @@ class Desk:
         if asked.team is not None:
             if not self._sees_all(actor) and asked.team not in actor.teams:
                 raise NotYours(f"{asked.team} is not a team of yours")
+            self._require_team(asked.team)
             of_team = self._agents_in(asked.team)
             agents = of_team if agents is None else agents & of_team
         if asked.agent is not None:
@@ -194,6 +202,8 @@ class Desk:
         if not self._sees_all(actor):
             teams = teams & actor.teams
         if asked.team is not None:
+            if self._sees_all(actor):
+                self._require_team(asked.team)
             if asked.team not in teams:
                 raise NotYours(f"{asked.team} is not a team of yours")
             teams = frozenset({asked.team})
@@ -231,6 +241,14 @@ class Desk:
         teams = (self._directory.teams.get(team) for team in actor.teams)
         return frozenset().union(*(team.queues for team in teams if team is not None))
 
+    def _queues_asked(self, actor: Actor, asked: QueuesAsked) -> frozenset[str] | None:
+        queues = self._queues_of(actor)
+        if asked.queue is None:
+            return queues
+        if queues is not None and asked.queue not in queues:
+            raise NotYours(f"{asked.queue} is not a queue of your teams")
+        return frozenset({asked.queue})
+
     def _agents_of(self, actor: Actor) -> frozenset[str] | None:
         if self._sees_all(actor):
             return None
@@ -239,6 +257,10 @@ class Desk:
             return own
         led = (login for login, agent in self._directory.agents.items() if agent.team in actor.teams)
         return own.union(led)
+
+    def _require_team(self, team: str) -> None:
+        if team not in self._directory.teams:
+            raise WrongQuestion(f"team: there is no team {team!r}")
 
     def _agents_in(self, team: str) -> frozenset[str]:
         return frozenset(login for login, agent in self._directory.agents.items() if agent.team == team)
@@ -269,7 +291,8 @@ def range_of(asked: FiguresAsked, centre: str, now: datetime | None = None) -> R
     longest = LONGEST.get(asked.interval, LONGEST_IN_PARTS)
     if last - first > longest:
         raise WrongQuestion(
-            f"to: a report by {asked.interval.value} covers at most {longest.days} days; take `day` or a shorter time"
+            f"to: a report by {asked.interval.value} covers at most {longest.days} days; take a shorter time"
+            + ("" if asked.interval in LONGEST else ", or `day`")
         )
     return Range(first=first, last=last, interval=asked.interval, zone=zone)
 

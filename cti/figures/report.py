@@ -100,6 +100,16 @@ class QueueFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stay:
+    """Not ready for one reason: how often it began, how long it was (seconds), how often and how long beyond its limit."""
+
+    times: int
+    lasted: float
+    over_limit: int
+    over_limit_lasted: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFigures:
     """An agent in an interval, over all queues. Times in seconds; None where nothing was there to divide by."""
 
@@ -124,7 +134,9 @@ class AgentFigures:
     occupancy: float | None
     paid: float
     unpaid: float
-    reasons: dict[str, float] = field(default_factory=dict)
+    over_limit: int
+    over_limit_lasted: float
+    reasons: dict[str, Stay] = field(default_factory=dict)
     first_call_resolution: Resolution = field(
         default_factory=lambda: Resolution(contacts=0, resolved=0, rate=None)
     )
@@ -156,8 +168,32 @@ class TeamFigures:
     occupancy: float | None
     paid: float
     unpaid: float
-    reasons: dict[str, float]
+    over_limit: int
+    over_limit_lasted: float
+    reasons: dict[str, Stay]
     first_call_resolution: Resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkFigures:
+    """Other work of a kind for a queue's agents, brought in an interval. Times in seconds; None where nothing was there to
+    divide by."""
+
+    start: datetime
+    queue: str
+    kind: str
+    brought: int
+    open: int
+    overdue: int
+    done: int
+    done_in_time: int
+    failed: int
+    cancelled: int
+    service_level: float | None
+    average_time_to_begin: float | None
+    average_time_to_end: float | None
+    average_handle_time: float | None
+    oldest_open: float
 
 
 _START = """CASE $3::text WHEN 'total' THEN $1::timestamptz WHEN 'day' THEN greatest(date_trunc('day', slot, $4), $1)
@@ -224,16 +260,22 @@ work AS (
     GROUP BY start, who
 ), open AS (
     -- What is going on counts as far as the time that has passed; a state told a day ago is not taken for still true.
-    SELECT slot, n.agent, n.state, n.reason,
-           figures_us(least($7::timestamptz, slot + interval '15 minutes') - greatest(n.at, slot)) AS lasted
+    SELECT slot, n.agent, n.state, n.reason, o.lasted, 0::bigint AS times,
+           coalesce(n.since + l.lasts >= n.at AND figures_slot(n.since + l.lasts) = slot
+                    AND n.since + l.lasts < least($7::timestamptz, $2::timestamptz), false)::integer AS over_times,
+           coalesce(least(o.lasted, greatest(0, figures_us(o.ends - (n.since + l.lasts)))), 0) AS over_lasted
     FROM figures_agent_now n
+    LEFT JOIN figures_limits l ON n.state = 'not_ready' AND l.reason = n.reason
     CROSS JOIN LATERAL generate_series(figures_slot(greatest(n.at, $1)), least($7, $2) - interval '1 microsecond',
                                        interval '15 minutes') AS slots (slot)
+    CROSS JOIN LATERAL (SELECT e.ends, figures_us(e.ends - greatest(n.at, slot)) AS lasted
+                        FROM (SELECT least($7, slot + interval '15 minutes') AS ends) e) o
     WHERE n.state <> 'logged_off' AND n.at > $7 - interval '1 day' AND ($5::text[] IS NULL OR n.agent = ANY ($5))
 ), spent AS (
-    SELECT start, who, state, reason, sum(lasted) AS lasted
+    SELECT start, who, state, reason, sum(lasted) AS lasted, sum(times) AS times, sum(over_times) AS over_times,
+           sum(over_lasted) AS over_lasted
     FROM (SELECT a.*, {_START} AS start, coalesce(g.who, a.agent) AS who
-          FROM (SELECT slot, agent, state, reason, lasted
+          FROM (SELECT slot, agent, state, reason, lasted, times, over_times, over_lasted
                 FROM {_from("figures_states", "figures_state_days", _OF_AGENTS)} r
                 UNION ALL SELECT * FROM open) a
           LEFT JOIN groups g USING (agent)) s
@@ -247,7 +289,8 @@ work AS (
            sum(lasted) FILTER (WHERE state = 'not_ready') AS not_ready,
            sum(lasted) FILTER (WHERE state = 'unknown') AS unknown,
            array_agg(reason ORDER BY reason) FILTER (WHERE state = 'not_ready') AS reasons,
-           array_agg(lasted::bigint ORDER BY reason) FILTER (WHERE state = 'not_ready') AS reasons_lasted
+           array_agg(ARRAY[lasted, times, over_times, over_lasted]::bigint[] ORDER BY reason)
+               FILTER (WHERE state = 'not_ready') AS reasons_sums
     FROM spent GROUP BY start, who
 ), known AS (
     SELECT start, who, sum(contacts) AS contacts, sum(resolved) AS resolved
@@ -258,6 +301,28 @@ work AS (
 )
 SELECT * FROM work FULL JOIN states USING (start, who) FULL JOIN known USING (start, who)
 ORDER BY start, who LIMIT $8
+"""  # noqa: S608 - a constant in a constant
+
+
+WORK = f"""
+SELECT start, queue, kind, count(*) AS brought,
+       count(*) FILTER (WHERE open) AS open,
+       count(*) FILTER (WHERE open AND due < $6) AS overdue,
+       count(*) FILTER (WHERE state = 'done') AS done,
+       count(*) FILTER (WHERE state = 'done' AND since <= due) AS in_time,
+       count(*) FILTER (WHERE state = 'failed') AS failed,
+       count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+       count(*) FILTER (WHERE state IN ('done', 'failed') AND due IS NOT NULL OR open AND due < $6) AS judged,
+       count(begun) AS begun, sum(figures_us(begun - created)) AS to_begin,
+       sum(figures_us(since - created)) FILTER (WHERE state = 'done') AS to_end,
+       count(*) FILTER (WHERE begun IS NOT NULL AND NOT open) AS handled,
+       sum(worked * 1000000) FILTER (WHERE begun IS NOT NULL AND NOT open) AS worked,
+       max(figures_us($6 - created)) FILTER (WHERE open) AS oldest
+FROM (SELECT w.*, {_START} AS start
+      FROM (SELECT i.*, i.skill AS queue, figures_slot(i.created) AS slot, i.state IN ('waiting', 'accepted') AS open
+            FROM work_items i
+            WHERE i.created >= $1 AND i.created < $2 AND ($5::text[] IS NULL OR i.skill = ANY ($5))) w) s
+GROUP BY start, queue, kind ORDER BY start, queue, kind LIMIT $7
 """  # noqa: S608 - a constant in a constant
 
 
@@ -282,6 +347,15 @@ async def of_queues(
     """The figures of these queues (None: all), by start and queue; queues without any are left out. Raises TooLarge."""
     rows = await _rows(db, most, QUEUES, *_of(range), None if queues is None else sorted(queues), most + 1)
     return await _made(rows, lambda row: _queue(row, range.zone))
+
+
+async def of_work(
+    db: Queryable, range: Range, queues: Collection[str] | None, *, now: datetime, most: int = MOST_ROWS
+) -> list[WorkFigures]:
+    """The figures of other work for these queues' agents (None: all), by start, queue and kind. Raises TooLarge."""
+    who = None if queues is None else sorted(queues)
+    rows = await _rows(db, most, WORK, *_of(range), who, now, most + 1)
+    return await _made(rows, lambda row: _work(row, range.zone))
 
 
 async def of_agents(
@@ -377,12 +451,32 @@ def _queue(row: asyncpg.Record, zone: ZoneInfo) -> QueueFigures:
     )
 
 
+def _work(row: asyncpg.Record, zone: ZoneInfo) -> WorkFigures:
+    return WorkFigures(
+        start=row["start"].astimezone(zone),
+        queue=row["queue"],
+        kind=row["kind"],
+        brought=row["brought"],
+        open=row["open"],
+        overdue=row["overdue"],
+        done=row["done"],
+        done_in_time=row["in_time"],
+        failed=row["failed"],
+        cancelled=row["cancelled"],
+        service_level=_share(row["in_time"], row["judged"]),
+        average_time_to_begin=_mean(row["to_begin"], row["begun"]),
+        average_time_to_end=_mean(row["to_end"], row["done"]),
+        average_handle_time=_mean(row["worked"], row["handled"]),
+        oldest_open=_seconds(row["oldest"]),
+    )
+
+
 def _worked(row: asyncpg.Record, zone: ZoneInfo, unpaid: Collection[str]) -> dict[str, Any]:
     busy, wrapping_up = row["busy"] or 0, row["wrapping_up"] or 0
     at_work = busy + wrapping_up + (row["ready"] or 0) + (row["reserved"] or 0)
     of_queues, wrap_up = row["handled_of_queues"] or 0, row["wrap_up"] or 0
-    reasons = dict(zip(row["reasons"] or (), row["reasons_lasted"] or (), strict=True))
-    not_paid = sum(lasted for reason, lasted in reasons.items() if reason in unpaid)
+    reasons = dict(zip(row["reasons"] or (), row["reasons_sums"] or (), strict=True))
+    not_paid = sum(lasted for reason, (lasted, *_) in reasons.items() if reason in unpaid)
     return {
         "start": row["start"].astimezone(zone),
         "handled": int(row["handled"] or 0),
@@ -404,7 +498,14 @@ def _worked(row: asyncpg.Record, zone: ZoneInfo, unpaid: Collection[str]) -> dic
         "occupancy": _share(busy + wrapping_up, at_work),
         "paid": _seconds((row["logged_on"] or 0) - not_paid),
         "unpaid": _seconds(not_paid),
-        "reasons": {reason or "none given": _seconds(lasted) for reason, lasted in reasons.items()},
+        "over_limit": sum(over for _, _, over, _ in reasons.values()),
+        "over_limit_lasted": _seconds(sum(lasted for *_, lasted in reasons.values())),
+        "reasons": {
+            reason or "none given": Stay(
+                times=times, lasted=_seconds(lasted), over_limit=over, over_limit_lasted=_seconds(over_lasted)
+            )
+            for reason, (lasted, times, over, over_lasted) in reasons.items()
+        },
         "first_call_resolution": _resolution(row),
     }
 

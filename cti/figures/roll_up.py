@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -42,6 +42,18 @@ async def set_targets(db: Queryable, targets: Mapping[str, tuple[float, float]])
         [row[0] for row in rows],
         [row[1] for row in rows],
         [row[2] for row in rows],
+    )
+
+
+async def set_limits(db: Queryable, limits: Mapping[str, timedelta]) -> None:
+    """Sets how long agents may be not ready for a reason, for facts summed up from now on; the others have no limit."""
+    await db.execute(
+        """WITH given AS (SELECT * FROM unnest($1::text[], $2::interval[]) AS t (reason, lasts)),
+                gone AS (DELETE FROM figures_limits WHERE reason NOT IN (SELECT reason FROM given))
+           INSERT INTO figures_limits SELECT reason, lasts FROM given
+           ON CONFLICT (reason) DO UPDATE SET lasts = excluded.lasts""",
+        list(limits),
+        list(limits.values()),
     )
 
 

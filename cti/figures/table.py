@@ -9,9 +9,18 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from cti.figures.report import AgentFigures, QueueFigures, Resolution, TeamFigures
+from cti.figures.report import AgentFigures, QueueFigures, Resolution, Stay, TeamFigures, WorkFigures
 
-Row = QueueFigures | AgentFigures | TeamFigures
+Row = QueueFigures | AgentFigures | TeamFigures | WorkFigures
+
+
+_OF_A_REASON = {
+    "": "lasted",
+    " times": "times",
+    " over_limit": "over_limit",
+    " over_limit_lasted": "over_limit_lasted",
+}
+_NO_STAY = Stay(times=0, lasted=0.0, over_limit=0, over_limit_lasted=0.0)
 
 
 def csv_of(items: Sequence[Row], kind: type[Row]) -> str:
@@ -36,7 +45,20 @@ _IN_SHORT = {
         "average_speed_of_answer",
         "average_handle_time",
     ],
-    AgentFigures: ["agent", "handled", "average_handle_time", "not_answered", "logged_on", "occupancy"],
+    AgentFigures: [
+        "agent",
+        "handled",
+        "average_handle_time",
+        "not_answered",
+        "logged_on",
+        "occupancy",
+        "over_limit",
+        "over_limit_lasted",
+    ],
+    WorkFigures: [
+        *("queue", "kind", "brought", "open", "overdue", "done", "service_level"),
+        *("average_time_to_begin", "average_handle_time"),
+    ],
     TeamFigures: [
         "team",
         "agents",
@@ -45,6 +67,8 @@ _IN_SHORT = {
         "not_answered",
         "logged_on",
         "occupancy",
+        "over_limit",
+        "over_limit_lasted",
     ],
 }
 
@@ -81,7 +105,7 @@ def _names(kind: type[Row], reasons: Iterable[str]) -> list[str]:
     names: list[str] = []
     for each in fields(kind):
         if each.name == "reasons":
-            names += [f"not_ready {reason}" for reason in reasons]
+            names += [f"not_ready {reason}{what}" for reason in reasons for what in _OF_A_REASON]
         elif each.name == "first_call_resolution":
             names += ["first_call_contacts", "first_call_resolved", "first_call_resolution"]
         else:
@@ -94,7 +118,8 @@ def _values(item: Row, reasons: Iterable[str]) -> list[Any]:
     for each in fields(item):
         value = getattr(item, each.name)
         if each.name == "reasons":
-            values += [value.get(reason, 0.0) for reason in reasons]
+            for stay in (value.get(reason, _NO_STAY) for reason in reasons):
+                values += [getattr(stay, name) for name in _OF_A_REASON.values()]
         elif isinstance(value, Resolution):
             values += [value.contacts, value.resolved, value.rate]
         else:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cti.figures import desk
 from cti.figures.desk import NotYours, Report, WrongQuestion
-from cti.figures.report import AgentFigures, QueueFigures, TeamFigures, TooLarge
+from cti.figures.report import AgentFigures, QueueFigures, TeamFigures, TooLarge, WorkFigures
 from cti.figures.table import csv_of
 from cti.openapi import EVERYBODY, Route
 from cti.people import Actor, Role
@@ -52,6 +52,7 @@ class Figures(Protocol):
     async def queues(self, actor: Actor, asked: desk.QueuesAsked) -> Report[QueueFigures]: ...
     async def agents(self, actor: Actor, asked: desk.AgentsAsked) -> Report[AgentFigures]: ...
     async def teams(self, actor: Actor, asked: desk.TeamsAsked) -> Report[TeamFigures]: ...
+    async def work(self, actor: Actor, asked: desk.QueuesAsked) -> Report[WorkFigures]: ...
 
 
 def routes(figures: Figures) -> list[Route]:
@@ -68,6 +69,10 @@ def routes(figures: Figures) -> list[Route]:
     async def of_teams(asked: Asked) -> Report[TeamFigures] | web.Response:
         report = await figures.teams(asked.who, asked.query)
         return await _csv(report, TeamFigures, "teams") if _wants_csv(asked) else report
+
+    async def of_work(asked: Asked) -> Report[WorkFigures] | web.Response:
+        report = await figures.work(asked.who, asked.query)
+        return await _csv(report, WorkFigures, "work") if _wants_csv(asked) else report
 
     def route(
         noun: str,
@@ -115,6 +120,14 @@ def routes(figures: Figures) -> list[Route]:
             LEADERS,
             "The same for all agents of a team together.",
         ),
+        route(
+            "work",
+            of_work,
+            QueuesAsked,
+            Report[WorkFigures],
+            LEADERS,
+            "What other work than calls was brought and what became of it, by interval, queue and kind.",
+        ),
     ]
 
 
@@ -126,7 +139,9 @@ def _wants_csv(asked: Asked) -> bool:
 
 
 async def _csv(
-    report: Report[QueueFigures] | Report[AgentFigures] | Report[TeamFigures], kind: type, noun: str
+    report: Report[QueueFigures] | Report[AgentFigures] | Report[TeamFigures] | Report[WorkFigures],
+    kind: type,
+    noun: str,
 ) -> web.Response:
     name = f"{noun}-{report.first.date()}.csv"  # the first day in the report's zone
     return web.Response(
