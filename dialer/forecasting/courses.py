@@ -17,7 +17,7 @@ from dialer.management.settings import CampaignSettings
 LIVES = 2000
 """Contacts that are played for a course."""
 
-MOST_WAYS = 12
+MOST_WAYS = 6
 """Different waits that are kept after each attempt; rarer ones count as the nearest of them."""
 
 USUAL = {

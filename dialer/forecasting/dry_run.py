@@ -480,7 +480,7 @@ def _needed(question: Question, work: Work, rates: Rates, speed: Speed, most: in
     assert question.finish_by is not None
 
     def enough(agents: int) -> bool:
-        way = work.through(rates, 1.0, speed, agents - most)
+        way = work.through(rates, 1.0, speed, agents - most, until=question.finish_by)
         return way.through is not None and way.through <= cast(datetime, question.finish_by)
 
     high = max(2 * most, 8)

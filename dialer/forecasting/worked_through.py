@@ -159,7 +159,7 @@ class Work:
         for tries in range(course.most):
             for place in range(numbers):
                 ways = [
-                    (way.minutes * 60, base + (tries + 1) * numbers + way.place, way.share)
+                    (-(-way.minutes * 60 // QUARTER), base + (tries + 1) * numbers + way.place, way.share)
                     for way in course.steps[tries][place]
                     if pool.open[way.place] != REFUSED
                 ]
@@ -176,9 +176,18 @@ class Work:
             for at, tries, count in pool.due
         ]
 
-    def through(self, rates: Rates, level: float, speed: Speed, more: int = 0, share: float = 1.0) -> Way:
+    def through(
+        self,
+        rates: Rates,
+        level: float,
+        speed: Speed,
+        more: int = 0,
+        share: float = 1.0,
+        until: datetime | None = None,
+    ) -> Way:
         """Goes through the contacts hour by hour of the rota, each only while its zones are open. `level`: a factor on all
-        rates; `more` agents than the rota says; `share`: a factor on the rates by another ring time."""
+        rates; `more` agents than the rota says; `share`: a factor on the rates by another ring time; `until`: what comes
+        after is not asked."""
         question, stock = self._question, list(self._begin)
         live_share, finish_by = live_share_of(question.history), question.finish_by
         active: dict[tuple[int, int, int], set[int]] = {}
@@ -187,7 +196,8 @@ class Work:
                 active.setdefault(self._place_of[slot], set()).add(slot)
         waiting: dict[int, dict[int, float]] = {}
         for quarter, slot, count in self._due:
-            _wait(waiting, quarter, slot, count)
+            then = waiting.setdefault(quarter, {})
+            then[slot] = then.get(slot, 0.0) + count
         quarters = list(waiting)
         heapq.heapify(quarters)
         left_of = dict(self._contacts_of)
@@ -198,7 +208,7 @@ class Work:
         way = Way()
         for hour in self._hours:
             begin, agents = hour.begin, max(0, hour.agents + more)
-            if left < 0.5:
+            if left < 0.5 or (until is not None and begin > until):
                 break
             while quarters and quarters[0] * QUARTER <= begin.timestamp():
                 for slot, count in waiting.pop(heapq.heappop(quarters)).items():
@@ -210,6 +220,7 @@ class Work:
             mean = rates.overall.mean * share
             crews = [agents * hour.part * crew.share for crew in self._crews]
             lines = question.calls_per_second * 3600 * hour.part
+            this_quarter = -int(-begin.timestamp() // QUARTER)
             over = 0.0
             for priority, whose in self._order:
                 slots = [slot for time in hour.are_open for slot in active.get((priority, whose, time), ())]
@@ -250,11 +261,13 @@ class Work:
                     done += reached
                     left -= gone
                     left_of[whose] -= gone
-                    for seconds, target, part in self._next[slot]:
-                        quarter = int(begin.timestamp() + seconds + QUARTER - 1) // QUARTER
-                        if quarter not in waiting:
+                    for later, target, part in self._next[slot]:
+                        quarter = this_quarter + later
+                        due = waiting.get(quarter)
+                        if due is None:
+                            due = waiting[quarter] = {}
                             heapq.heappush(quarters, quarter)
-                        _wait(waiting, quarter, target, rest * part)
+                        due[target] = due.get(target, 0.0) + rest * part
             end = begin + timedelta(hours=hour.part * over)
             if finish_by is None or end <= finish_by:
                 way.reached_by_then = done / total
@@ -269,11 +282,6 @@ class Work:
         way.reached = done / total if total else 0.0
         way.one_for_one = spent_one_each / spent_all if spent_all else 0.0
         return way
-
-
-def _wait(waiting: dict[int, dict[int, float]], quarter: int, slot: int, count: float) -> None:
-    due = waiting.setdefault(quarter, {})
-    due[slot] = due.get(slot, 0.0) + count
 
 
 def _may(crew: Crew, whose: int) -> bool:
