@@ -51,6 +51,9 @@ BY_HAND = frozenset({"manual", "preview"})
 LARGEST = 400
 """Agents that are played; more are taken to be as busy as so many."""
 
+PLAYING = 0.6
+"""Of the time there is, for playing the pace; the rest is for working through the list."""
+
 LISTS_TOLD = 5
 """Assigned lists of which it is said when they are through, the last ones."""
 
@@ -316,7 +319,7 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     if not question.pools:
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     rates, work = rates_of(question.history), Work(question)
-    until = clock() + question.seconds
+    until = clock() + PLAYING * question.seconds
     wanted: list[tuple[str, int, float]] = [("as planned", most, question.ring_timeout)]
     if question.variants:
         wanted.append((f"{most + 5} agents", most + 5, question.ring_timeout))
@@ -476,7 +479,7 @@ def _expected(
 
 
 def _needed(question: Question, work: Work, rates: Rates, speed: Speed, most: int) -> int | None:
-    """The fewest agents, at the busiest of the rota, with whom the list is through by the wanted time."""
+    """The fewest agents, at the busiest of the rota, with whom the list is through by the wanted time; within 1 %."""
     assert question.finish_by is not None
 
     def enough(agents: int) -> bool:
@@ -489,7 +492,7 @@ def _needed(question: Question, work: Work, rates: Rates, speed: Speed, most: in
         if high > 5000:
             return None
     low = 0
-    while high - low > 1:
+    while high - low > max(1, high // 100):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
