@@ -198,6 +198,8 @@ def go_on(url: str, id: int, json: bool) -> None:
         show_json(as_plain(done))
     else:
         say(f"{done.added:,} contacts added (import {done.id}).")
+        if done.state == "done" and not done.added and not done.bad:
+            say("The file has no rows besides its header.")
         if done.bad:
             twice = f", {done.duplicates:,} of them duplicates" if done.duplicates else ""
             say(f"{done.bad:,} rows were not taken{twice}: cti lists bad-rows {done.id} -o repair.csv")
