@@ -348,7 +348,7 @@ class _Sorting:
         rules = Rules(
             settings=self._of_list[kept].model_dump_json(exclude_defaults=True),
             numbers=numbers,
-            person=person,
+            person=person or numbers > 1,
             per_number=_windows(profile.per_number) if profile is not None else (),
             per_person=_windows(profile.per_person) if profile is not None else (),
             rests=(
