@@ -147,6 +147,12 @@ class Work:
             {(priority, whose) for priority, whose, _ in self._place_of},
             key=lambda one: (-one[0], one[1] == ALL, self._share(one[1])),
         )
+        # First who may call the fewest other lists.
+        crews = sorted(range(len(self._crews)), key=lambda n: len(self._crews[n].may))
+        self._crews_of = {
+            whose: [n for n in crews if whose == ALL or whose in self._crews[n].may]
+            for _, whose in self._order
+        }
         self._contacts_of: dict[int, float] = {}
         for pool in question.pools:
             self._contacts_of[pool.whose] = self._contacts_of.get(pool.whose, 0.0) + pool.contacts
@@ -233,9 +239,8 @@ class Work:
                 an_hour = (speed.paced(agents) if whose == ALL else speed.one_each) * mean / rate
                 if an_hour <= 0:
                     continue
-                there = sum(
-                    hours for hours, crew in zip(crews, self._crews, strict=True) if _may(crew, whose)
-                )
+                theirs = self._crews_of[whose]
+                there = sum(crews[n] for n in theirs)
                 can = min(there * an_hour, lines)
                 taking = min(1.0, can / wanted)
                 if taking <= 0:
@@ -244,7 +249,7 @@ class Work:
                 over = max(over, min(1.0, wanted / can))
                 spent = taking * wanted / an_hour
                 lines -= taking * wanted
-                _take(crews, self._crews, whose, spent)
+                _take(crews, theirs, spent)
                 spent_all += spent
                 spent_one_each += spent if whose != ALL else 0.0
                 for slot in slots:
@@ -284,17 +289,12 @@ class Work:
         return way
 
 
-def _may(crew: Crew, whose: int) -> bool:
-    return whose == ALL or whose in crew.may
-
-
-def _take(hours: list[float], crews: Sequence[Crew], whose: int, spent: float) -> None:
-    """Takes agents' hours from those who may call, first from those who may call the fewest other lists."""
-    for n in sorted(range(len(crews)), key=lambda n: len(crews[n].may)):
-        if _may(crews[n], whose):
-            taken = min(hours[n], spent)
-            hours[n] -= taken
-            spent -= taken
+def _take(hours: list[float], crews: Sequence[int], spent: float) -> None:
+    """Takes agents' hours from these crews, the first first."""
+    for n in crews:
+        taken = min(hours[n], spent)
+        hours[n] -= taken
+        spent -= taken
 
 
 def courses_of(question: Question) -> list[Course]:
