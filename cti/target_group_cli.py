@@ -51,23 +51,15 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from crm import target_groups
-    from cti.terminal_text import columns
-    from dialer.call_lists.terminal import as_plain, run, say
+    from dialer.call_lists.terminal import show_all
 
-    async def work(db: Connection) -> list[TargetGroupView]:
-        found: list[TargetGroupView] = []
-        while part := await target_groups.everyone(db, after=found[-1].name if found else "", limit=500):
-            found += part
-        return found
-
-    found = run(work)
-    if json:
-        show_json([as_plain(view) for view in found])
-    elif not found:
-        say("There are no target groups yet: cti lists groups save NAME --class A --country GB")
-    else:
-        rows = [(str(one.id), one.name, _conditions(one), one.changed_by) for one in found]
-        say("\n".join(columns([("NUMBER", "NAME", "WHO", "CHANGED BY"), *rows])))
+    show_all(
+        lambda db, after: target_groups.everyone(db, after=after, limit=500),
+        json,
+        ("NUMBER", "NAME", "WHO", "CHANGED BY"),
+        lambda one: (str(one.id), one.name, _conditions(one), one.changed_by),
+        "There are no target groups yet: cti lists groups save NAME --class A --country GB",
+    )
 
 
 @groups.command()

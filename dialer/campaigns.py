@@ -137,8 +137,9 @@ class ListNow:
 class Surroundings:
     """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
     `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
-    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say. `missing_sounds`:
-    sounds of its settings that the PBX says it has not."""
+    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say;
+    `wait_from_greeting`: whether its wait for an agent begins at the end of the greeting. `missing_sounds`: sounds of its
+    settings that the PBX says it has not."""
 
     pbxs: frozenset[str]
     queue_known: bool
@@ -151,6 +152,7 @@ class Surroundings:
     unlawful: tuple[str, ...] | None = ()
     message_needed: bool = False
     amd_usual: bool = False
+    wait_from_greeting: bool = True
     missing_sounds: tuple[str, ...] = ()
 
 
@@ -276,7 +278,8 @@ def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
     """What does not keep it from starting, and should be known: lists that nobody calls, or others than they are for."""
     if campaign.mode == "agentless":
         return []
-    told = [] if _for_nobody_at_all(campaign, there) else list(_for_nobody(there))
+    late = list(_detection_counts_late(campaign, there))
+    told = late if _for_nobody_at_all(campaign, there) else [*late, *_for_nobody(there)]
     queue = campaign.settings.queue
     if queue and campaign.mode in DIALED_BY_ITSELF:
         told += [
@@ -289,6 +292,18 @@ def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
             if one.theirs and one.others
         ]
     return [Obstacle(code=code, says=says) for code, says in told[:10]]
+
+
+def _detection_counts_late(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    settings = campaign.settings
+    detects = settings.amd if "amd" in settings.model_fields_set else there.amd_usual
+    if detects and not there.wait_from_greeting and campaign.mode in DIALED_BY_ITSELF:
+        yield (
+            "amd_wait",
+            f"the profile {campaign.profile} counts the wait for an agent from the answer, but with detection of machines "
+            "on it is counted from the end of the greeting: people may wait longer than it allows, and are not counted as "
+            "lost; turn it off (amd=false), or ask your counsel",
+        )
 
 
 def _used(there: Surroundings) -> list[ListNow]:

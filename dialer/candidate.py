@@ -34,6 +34,11 @@ class Candidate:
     attempts: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def several(self) -> bool:
+        """Whether there are other numbers: who it is counts over all of them, also where no customer number says so."""
+        return bool(self.other_numbers)
+
 
 def candidate_of(row: Any, e164: str) -> Candidate:
     """A row of `list_contacts` with `list_version` and its zone group's columns, for a call to that number."""

@@ -123,7 +123,7 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
     _attempts(
         steps, "attempts_per_number", profile.per_number, known.attempts_of_number, "number", source, now
     )
-    if candidate.person:
+    if candidate.person or candidate.several:
         source = profile.source("attempts_per_person")
         _attempts(
             steps, "attempts_per_person", profile.per_person, known.attempts_of_person, "person", source, now

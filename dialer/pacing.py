@@ -463,7 +463,7 @@ class Pacing:
         for call, ident in self._long_enough(now)[:20]:
             if outlook.chance_lost_soon() <= limit:
                 break
-            outlook.answers.add(-1.0, self._forecast.chances(call.stage, now - call.since))
+            outlook.without(self._forecast.chances(call.stage, now - call.since))
             gone.append(ident)
         self._giving_up = set(gone)
         return gone

@@ -237,6 +237,10 @@ def test_other_numbers_are_tried_next_then_the_first_again_later() -> None:
 def test_a_dead_number_leaves_the_round() -> None:
     dead = follows(Outcome.INVALID_NUMBER, numbers=("+1", "+2"))
     assert (dead.state, dead.dead, dead.turn) == ("open", "+1", 0)
+    assert dead.not_before == NOON + timedelta(minutes=10)  # the other has not had its turn yet
+    all_had_theirs = follows(Outcome.INVALID_NUMBER, numbers=("+1", "+2"), dialed="+2", turn=1)
+    assert (all_had_theirs.dead, all_had_theirs.turn) == ("+2", 0)
+    assert all_had_theirs.not_before == NOON + timedelta(days=1)
     assert number_of_turn("+1", ["+2"], ["+1"], 0) == "+2"
     last = follows(Outcome.INVALID_NUMBER)
     assert (last.state, last.why) == ("exhausted", "no number left: no such number")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from dialer.compliance import judge
 from dialer.law import do_not_call
 from dialer.law.consents import Word, WrongConsent, record, words_of
 from dialer.law.do_not_call import NoSuchEntry, WrongEntry
 from dialer.law.known import KNOWN, NEVER_ENDING, NoSuchCampaign, check_all, known_for
+from dialer.law.profiles import Attempts
 from dialer.law.registers import Lines, WrongRegister
 from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
 
@@ -296,6 +299,15 @@ async def test_attempts_are_counted_for_number_and_person(desk: LawDesk) -> None
     assert number.last_machine == NOON - timedelta(hours=5) + timedelta(seconds=20)
     person = (await known_for(desk.pool, [candidate(person="c-7")], of, NOON))[1]
     assert len(person.attempts_of_person) == 1
+    # Whose several numbers stand in one row of a list is one person, customer number or not.
+    await desk.attempt(6, of, NOON - timedelta(hours=2), "machine", e164="+442079460888", contact_id=9)
+    both = candidate(9, other_numbers=("+442079460888",))
+    row = (await known_for(desk.pool, [both], of, NOON))[9]
+    assert [NOON - at for at in row.attempts_of_person] == [timedelta(hours=2)]
+    assert row.last_machine == NOON - timedelta(hours=2) + timedelta(seconds=20)
+    once = replace(GB, per_person=Attempts(day=1), rest_after_machine_h=0.0)
+    refused = [step.rule for step in judge(once, both, row, NOON).steps if not step.ok]
+    assert "attempts_per_person" in refused
     then = (await known_for(desk.pool, [candidate()], of, NOON - timedelta(hours=6), as_of=True))[1]
     assert (len(then.attempts_of_number), then.last_machine) == (2, None)  # it was 30 days ago then
 
@@ -356,7 +368,9 @@ async def test_a_claim_reads_by_indexes_alone(desk: LawDesk) -> None:
     numbers = [f"+44207{1000000 + n}" for n in range(100)]
     # A prepared statement's plan as a claim gets it, with values in place of parameters.
     async with desk.pool.acquire() as db:
-        rows = await db.fetch("EXPLAIN " + KNOWN, numbers, ["p2"] * 100, of, NOON, NEVER_ENDING)
+        rows = await db.fetch(
+            "EXPLAIN " + KNOWN, numbers, ["p2"] * 100, of, NOON, NEVER_ENDING, [0, *range(1, 100)]
+        )
     plan = "\n".join(row[0] for row in rows)
     assert not {"attempts", "do_not_call", "do_not_call_blocks", "consents"} & {
         line.split("Seq Scan on ")[1].split()[0] for line in plan.splitlines() if "Seq Scan on" in line
@@ -364,6 +378,7 @@ async def test_a_claim_reads_by_indexes_alone(desk: LawDesk) -> None:
     for index in (
         "attempts_of_number",
         "attempts_of_person",
+        "attempts_of_contact",
         "do_not_call_blocks_pkey",
         "do_not_call_of_number",
         "consents_once",

@@ -13,30 +13,33 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
+from cti.people import Agent
 from dialer.attempts import LOST, Attempt, CountsAs, Told
-from dialer.candidate import candidate_of
+from dialer.calling.claims import Claims
+from dialer.calling.outcomes import alive
 from dialer.compliance import judge
+from dialer.forecasting.courses import Rules, course_of
 from dialer.forecasting.dry_run import (
+    Impossible,
+    between,
+    plan,
+)
+from dialer.forecasting.dry_run_contacts import contacts_of
+from dialer.forecasting.question import Assignment, Crew, Dropped, History, Pool, Question, Shift
+from dialer.forecasting.worked_through import (
     USUAL_ANSWER,
     Between,
-    Dropped,
-    History,
-    Impossible,
-    Pool,
-    Question,
     Rates,
-    Shift,
-    between,
+    Speed,
+    Way,
+    Work,
     open_hours,
-    plan,
     rates_of,
-    work_through,
 )
-from dialer.forecasting.dry_run_contacts import contacts_of, lawful_pauses
 from dialer.law import do_not_call
 from dialer.law.consents import Word, record
 from dialer.law.known import known_for
-from dialer.law.profiles import Attempts
+from dialer.management.settings import Campaign, CampaignSettings, Retried, RetryRule
 from dialer.simulation import Simulation, Traffic
 from tests.law_desk import GB, NOON, law_desk
 
@@ -63,13 +66,33 @@ def question(**more: Any) -> Question:
         "rota": (OFFICE,),
         "contacts": (1000,),
         "history": KNOWN,
-        "max_attempts": 1,
         "seconds": 0.0,
         "variants": False,
     }
     values |= more
     contacts = values.pop("contacts")
-    return Question(**({"pools": (Pool(ready=contacts),)} | values))
+    rules = Rules(settings=called_again(values.get("max_attempts", 1), values.pop("retry_minutes", (180,))))
+    return Question(**({"pools": (Pool(ready=contacts),), "rules": (rules,)} | values))
+
+
+def called_again(most: int, minutes: tuple[int, ...]) -> str:
+    """Settings by which whoever is not reached is called again after so long, however the attempt ended."""
+    rule = RetryRule(after_minutes=minutes, at_most=30)
+    kinds: tuple[Retried, ...] = (
+        "no_answer",
+        "busy",
+        "congestion",
+        "invalid_number",
+        "rejected",
+        "cancelled",
+    )
+    settings = CampaignSettings(max_attempts=most, retries=dict.fromkeys(kinds, rule))
+    return settings.model_dump_json(exclude_defaults=True)
+
+
+def worked(asked: Question, rates: Rates, calls: float, more: int = 0, one_each: float = 0.0) -> Way:
+    """The list worked through at so many calls an agent an hour."""
+    return Work(asked).through(rates, 1.0, Speed(paced=lambda _: calls, one_each=one_each), more)
 
 
 def flat(rate: float) -> Rates:
@@ -110,21 +133,19 @@ def test_the_interval_of_runs_is_students() -> None:
 
 def test_a_list_is_through_when_the_calls_of_the_rota_are_enough() -> None:
     """4 agents with 50 calls an hour each: 1000 contacts called once take 5 hours."""
-    way = work_through(question(), flat(0.25), 1.0, lambda agents: 50.0)
+    way = worked(question(), flat(0.25), 50.0)
     assert way.once == way.through == MONDAY + timedelta(hours=5)
     assert way.reached == pytest.approx(0.25 * (1200 + 17) / (1200 + 20))
 
 
 def test_nights_and_weekends_are_not_worked() -> None:
-    way = work_through(
-        question(now=MONDAY + timedelta(days=4)), flat(0.25), 1.0, lambda agents: 25.0
-    )  # a Friday
+    way = worked(question(now=MONDAY + timedelta(days=4)), flat(0.25), 25.0)  # a Friday
     assert way.through == MONDAY + timedelta(days=7, hours=2)
 
 
 def test_who_is_not_reached_is_called_again_after_the_pause_and_at_most_so_often() -> None:
     asked = question(max_attempts=3, retry_minutes=(60, 1440), contacts=(100,))
-    way = work_through(asked, flat(0.5), 1.0, lambda agents: 1000.0)
+    way = worked(asked, flat(0.5), 1000.0)
     assert way.once is not None
     assert way.once < MONDAY + timedelta(minutes=10)
     assert way.through is not None
@@ -134,9 +155,7 @@ def test_who_is_not_reached_is_called_again_after_the_pause_and_at_most_so_often
 
 
 def test_the_clocks_change_within_the_rota() -> None:
-    way = work_through(
-        question(now=datetime(2026, 3, 27, 16, 0, tzinfo=UTC)), flat(0.25), 1.0, lambda agents: 50.0
-    )
+    way = worked(question(now=datetime(2026, 3, 27, 16, 0, tzinfo=UTC)), flat(0.25), 50.0)
     assert way.through == datetime(2026, 3, 30, 7, 0, tzinfo=UTC) + timedelta(
         hours=5
     )  # nine is seven in UTC by then
@@ -152,28 +171,150 @@ def at(hour: float, day: int = 0) -> int:
 
 def test_contacts_wait_until_their_zones_are_open() -> None:
     """200 calls an hour; 500 may be called at any time, 500 from three o'clock on: they take two days."""
-    late = Pool(ready=(500,), open=tuple((at(15, day), at(22, day)) for day in range(7)))
-    asked = question(pools=(Pool(ready=(500,)), late))
-    way = work_through(asked, flat(0.25), 1.0, lambda agents: 50.0)
+    evening = tuple((at(15, day), at(22, day)) for day in range(7))
+    asked = question(times=(None, evening), pools=(Pool(ready=(500,)), Pool(ready=(500,), open=(1,))))
+    way = worked(asked, flat(0.25), 50.0)
     assert way.once == way.through == MONDAY + timedelta(days=1, hours=6.5)
     hours = {hour.begin.astimezone(ZoneInfo("Europe/Berlin")): hour.share for hour in open_hours(asked)}
     assert [share for hour, share in hours.items() if hour.day == 2] == [0.5] * 6 + [1.0] * 2
-    half = question(pools=(Pool(ready=(1000,), open=((at(9.5), at(10.25)),)),))
+    half = question(times=(((at(9.5), at(10.25)),),), contacts=(1000,))
     assert [hour.share for hour in open_hours(half)][:3] == [0.5, 0.25, 0.0]
-    assert work_through(half, flat(0.25), 1.0, lambda agents: 50.0).through is None
+    assert worked(half, flat(0.25), 50.0).through is None
 
 
 def test_who_is_due_later_is_not_called_before() -> None:
     asked = question(pools=(Pool(ready=(100,), due=((at(14), 0, 100),)),))
-    way = work_through(asked, flat(0.25), 1.0, lambda agents: 50.0)
+    way = worked(asked, flat(0.25), 50.0)
     assert way.once == MONDAY + timedelta(hours=5.5)
 
 
+# ------------------------------------------------------------------------------------------ whose lists, which numbers
+
+
+def test_an_assigned_list_takes_only_those_whom_it_is_for_and_one_for_one() -> None:
+    """4 agents; 300 contacts are for one of them, who makes 25 calls an hour one for one, 600 for everybody at 50."""
+    asked = question(
+        pools=(Pool(ready=(300,), whose=0, priority=9), Pool(ready=(600,))),
+        assignments=(Assignment(told="anna", agents=1),),
+        crews=(Crew(share=0.25, may=(0,)), Crew(share=0.75)),
+    )
+    way = worked(asked, flat(0.25), 50.0, one_each=25.0)
+    assert way.through_of == {0: MONDAY + timedelta(days=1, hours=4), -1: MONDAY + timedelta(hours=4)}
+    assert way.through == way.through_of[0]
+    assert way.one_for_one == pytest.approx(12 / (12 + 12))
+    # Three times as many agents, three of whom may call it.
+    assert worked(asked, flat(0.25), 50.0, 8, one_each=25.0).through == MONDAY + timedelta(hours=4)
+    # Were it for everybody, it would be through with the others.
+    free = question(pools=(Pool(ready=(900,)),))
+    assert worked(free, flat(0.25), 50.0).through == MONDAY + timedelta(hours=4.5)
+
+
+def test_who_may_call_few_lists_is_left_to_them() -> None:
+    """Two lists for overlapping crews: who may call only one of them calls that one."""
+    both = question(
+        pools=(Pool(ready=(100,), whose=0), Pool(ready=(100,), whose=1)),
+        assignments=(Assignment(told="ben", agents=2), Assignment(told="anna", agents=4)),
+        crews=(Crew(share=0.5, may=(0, 1)), Crew(share=0.5, may=(1,))),
+    )
+    way = worked(both, flat(0.25), 0.0, one_each=25.0)
+    assert way.through_of == {0: MONDAY + timedelta(hours=2), 1: MONDAY + timedelta(hours=2)}
+
+
+def test_lists_of_high_priority_come_first() -> None:
+    asked = question(
+        pools=(Pool(ready=(400,)), Pool(ready=(200,), priority=5, open=(1,))),
+        times=(None, ((at(10), at(22)),)),
+    )
+    way = worked(asked, flat(0.25), 50.0)
+    # 200 from nine to ten, then the other list from ten to eleven, then the rest.
+    assert way.through == MONDAY + timedelta(hours=3)
+
+
+def test_a_plan_says_which_lists_are_for_whom_and_loses_nobody_on_them() -> None:
+    crews = (Crew(share=0.25, may=(0,)), Crew(share=0.75))
+    anna = (Assignment(told="anna", agents=1),)
+    rota = (Shift(days=(0, 1, 2, 3, 4), start=540, end=1020, agents=12),)
+    only = plan(
+        question(mode="power", rota=rota, pools=(Pool(ready=(300,), whose=0),), assignments=anna, crews=crews)
+    )
+    assert only.expected[0].abandonment.mean == 0.0
+    assert [(one.told, one.agents, one.contacts) for one in only.assigned] == [("anna", 1, 300)]
+    assert any(
+        line.startswith("300 contacts for anna (1 of the campaign's people), one for one: ")
+        for line in only.says
+    )
+    assert "9 of the agents may call none of its lists" in only.says
+    pools = Pool(ready=(300,), whose=0), Pool(ready=(3000,))
+    mixed = plan(question(mode="power", rota=rota, pools=pools, assignments=anna, crews=crews))
+    free = plan(question(mode="power", rota=rota, contacts=(3300,)))
+    assert mixed.expected[0].calls_per_hour < free.expected[0].calls_per_hour
+    assert mixed.expected[0].through is not None
+    assert free.expected[0].through is not None
+    assert mixed.expected[0].through > free.expected[0].through
+
+
+def test_another_number_is_next_and_soon_until_the_round_is_complete() -> None:
+    """As the usual rule for no answer has it: the second number after ten minutes, then a day."""
+    always = {"no_answer": 10**9}
+    course = course_of(Rules(settings="{}", numbers=2), always)
+    first, second, third = course.steps[0][0], course.steps[1][1], course.steps[2][0]
+    assert [(way.minutes, way.place, round(way.share, 2)) for way in first] == [(10, 1, 1.0)]
+    assert [(way.minutes, way.place, round(way.share, 2)) for way in second] == [(1440, 0, 1.0)]
+    assert [(way.minutes, way.place) for way in third] == [(10, 1)]
+    assert course.most == 6
+    assert course.steps[5] == ((), ())
+
+
+def test_a_course_keeps_the_attempts_that_the_law_allows() -> None:
+    settings = called_again(4, (10, 180, 1440))
+
+    def waits(**law: Any) -> list[int]:
+        course = course_of(Rules(settings=settings, **law), {"no_answer": 10**9}, lives=20)
+        return [way.minutes for step in course.steps for ways in step for way in ways]
+
+    assert waits() == [10, 180, 1440]
+    assert waits(per_number=((24, 2),)) == [10, 1430, 1440]
+    assert waits(per_number=((24, 1), (720, 3))) == [1440, 1440, 43200 - 2 * 1440]
+    # A person is counted over all numbers, if it is known who they are.
+    course = course_of(
+        Rules(settings="{}", numbers=2, per_number=((24, 1),), per_person=((24, 1),), person=True),
+        {"no_answer": 10**9},
+    )
+    assert [way.minutes for way in course.steps[0][0]] == [1440]
+
+
+def test_outcomes_of_the_history_decide_what_follows() -> None:
+    """Half are busy (the same number again), half no number (never again): half are gone after each attempt."""
+    settings = CampaignSettings().model_dump_json(exclude_defaults=True)
+    course = course_of(Rules(settings=settings, numbers=1), {"busy": 10**9, "invalid_number": 10**9})
+    ((way,),) = course.steps[0]
+    assert (way.minutes, way.place) == (15, 0)
+    assert way.share == pytest.approx(0.5, abs=0.04)
+    both = course_of(Rules(settings=settings, numbers=2), {"busy": 10**9, "invalid_number": 10**9})
+    assert sorted((way.minutes, way.place) for way in both.steps[0][0]) == [(10, 1), (15, 0)]
+    # The second number may be refused by law: then the contact ends there.
+    asked = question(rules=(Rules(settings=settings, numbers=2),), pools=(Pool(ready=(100,), open=(0, -1)),))
+    way_on = worked(asked, flat(0.25), 1000.0)
+    assert way_on.through is not None
+
+
+def test_later_attempts_are_answered_as_the_history_says() -> None:
+    history = msgspec.structs.replace(KNOWN, tried_of=(2000, 2000), answered_of=(900, 300))
+    rates = rates_of(history)
+    assert rates.of_attempt(0) == pytest.approx(1.5, abs=0.05)
+    assert rates.of_attempt(1) == rates.of_attempt(7) == pytest.approx(0.5, abs=0.05)
+    asked = question(history=history, contacts=(0, 1000), max_attempts=2)
+    assert worked(asked, rates, 50.0).reached == pytest.approx(0.15 * 0.98, abs=0.02)
+
+
 def test_zones_that_the_rota_never_meets_drop_out_and_it_says_so() -> None:
-    never = Pool(ready=(30,), open=((at(3), at(5)),))
+    times = None, ((at(3), at(5)),)
+    never = Pool(ready=(30,), open=(1,))
     told = plan(
         question(
-            pools=(Pool(ready=(70,)), never), dropped=(Dropped(code="done", says="was reached", count=5),)
+            times=times,
+            pools=(Pool(ready=(70,)), never),
+            dropped=(Dropped(code="done", says="was reached", count=5),),
         )
     )
     assert told.callable == 70
@@ -181,26 +322,17 @@ def test_zones_that_the_rota_never_meets_drop_out_and_it_says_so() -> None:
     assert "35 are not called: 5 was reached; 30 calling hours there and the rota never meet" in told.basis
     assert told.expected[0].through is not None
     with pytest.raises(Impossible, match="never meet"):
-        plan(question(pools=(never,)))
+        plan(question(times=times, pools=(never,)))
 
 
-def test_pauses_keep_the_attempts_that_the_law_allows() -> None:
-    retry = (10, 180, 1440)
-    assert lawful_pauses(retry, 4, []) == (10, 180, 1440)
-    assert lawful_pauses(retry, 4, [Attempts(day=2)]) == (10, 1430, 1440)
-    assert lawful_pauses(retry, 6, [Attempts(day=1), Attempts(days_30=4)]) == (
-        1440,
-        1440,
-        1440,
-        43200 - 3 * 1440,
-        1440,
-    )
-    assert lawful_pauses(retry, 1, []) == (1440,)
+async def nobody_asks(*_: Any) -> Any:
+    raise AssertionError
 
 
 async def test_who_drops_out_is_whom_compliance_refuses_one_by_one(tables: str) -> None:
-    """400 contacts of all kinds, counted by one query, and each asked of the law by itself."""
+    """500 contacts of all kinds, counted by one query, and each number of each asked of the law by itself."""
     chance = random.Random(11)
+    many = 500
     async with law_desk(tables) as desk:
         of = await desk.campaign(company="acme")
         groups = [
@@ -218,24 +350,33 @@ async def test_who_drops_out_is_whom_compliance_refuses_one_by_one(tables: str) 
             await desk.pool.fetchval(
                 """INSERT INTO call_lists (name, campaign_id, active, settings, created_by, changed_by)
                    VALUES ($1, $2, $3, $4, 'sara', 'sara') RETURNING id""",
-                *(name, of, name != "off", '{"max_attempts": 2}' if name == "short" else "{}"),
+                *(name, of, name != "off", settings),
             )
-            for name in ("long", "short", "off")
+            for name, settings in (
+                ("long", "{}"),
+                ("short", '{"max_attempts": 2}'),
+                ("off", "{}"),
+                ("ours", '{"assigned": {"agents": ["anna"]}}'),
+                ("theirs", '{"assigned": {"teams": ["nowhere"]}}'),
+            )
         ]
         await desk.pool.executemany(
-            """INSERT INTO list_contacts (list_id, e164, person, zone_group, state, why, attempts, not_before)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            """INSERT INTO list_contacts (list_id, e164, person, zone_group, state, why, attempts, not_before, turn,
+                                         other_numbers, dead_numbers)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
             [
                 (
                     chance.choice(lists), f"+44207946{n:04}", chance.choice(("", f"p{n % 90}")), chance.choice(groups),
                     chance.choice(("open", "open", "open", "open", "done")), "",
-                    chance.choice((0, 0, 1, 3)), NOON + timedelta(hours=chance.choice((-5, -5, 7))),
+                    chance.choice((0, 0, 1, 3)), NOON + timedelta(hours=chance.choice((-5, -5, 7))), chance.randrange(3),
+                    chance.choice(([], [f"+44207946{n + 77:04}"], [f"+1312555{n:04}", f"+44207946{n:04}", "+88213123456"])),
+                    chance.choice(([], [], [f"+44207946{n:04}"])),
                 )
-                for n in range(400)
+                for n in range(many)
             ],
         )  # fmt: skip
-        await desk.register("".join(f"020 7946 {n:04}\n" for n in range(0, 400, 7)))
-        for n in range(0, 400, 11):
+        await desk.register("".join(f"020 7946 {n:04}\n" for n in range(0, many, 7)))
+        for n in range(0, many, 11):
             scope = chance.choice((("everywhere", ""), ("company", "acme"), ("company", "other")))
             await do_not_call.add(
                 desk.pool, number=f"+44207946{n:04}", scope=scope[0], company=scope[1], by="anna"
@@ -246,7 +387,7 @@ async def test_who_drops_out_is_whom_compliance_refuses_one_by_one(tables: str) 
                 given=chance.random() < 0.6, source="form", purpose="marketing",
                 at=datetime(2025, 1, 1 + chance.randrange(28), tzinfo=UTC),
             )
-            for n in range(0, 400, 5)
+            for n in range(0, many, 5)
         ]  # fmt: skip
         # What was blocked before is looked at again when there is news of do-not-call lists or consents.
         await record(desk.pool, [word for word in words if word.number or word.person], by="anna")
@@ -254,40 +395,82 @@ async def test_who_drops_out_is_whom_compliance_refuses_one_by_one(tables: str) 
             "UPDATE list_contacts SET state = 'blocked', why = 'asked to' WHERE id % 9 = 0 AND state = 'open'"
         )
         profile = replace(GB, countries=("GB", "JE"))
-        pools, dropped = await contacts_of(desk.pool, of, "predictive", 3, profile, NOON)
+        anna, ben = (Agent(login=login, name=login) for login in ("anna", "ben"))
+        campaign = Campaign(
+            id=of, name="c", mode="predictive", state="draft", profile="GB", priority=0, version=1,
+            settings=CampaignSettings(max_attempts=3),
+        )  # fmt: skip
+        asked = await contacts_of(desk.pool, campaign, "predictive", profile, (anna, ben), NOON)
         rows = await desk.pool.fetch(
             """SELECT c.*, g.country, g.region, g.zones, l.name AS list, 1 AS list_version, l.settings
                  FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group JOIN call_lists l ON l.id = c.list_id
                 WHERE l.active"""
         )
-        candidates = [candidate_of(row, row["e164"]) for row in rows]
+        claims = Claims(lambda: desk.pool, check_all=nobody_asks, open_groups=nobody_asks, clock=lambda: 0.0)
+        candidates = [claims.next_number(row) for row in rows]
         known = await known_for(desk.pool, candidates, of, NOON)
-    expected: Counter[str] = Counter()
-    for row, one in zip(rows, candidates, strict=True):
-        steps = judge(profile, one, known[one.contact], NOON).steps
-        refused = [
-            step.rule for step in steps if not step.ok and step.rule not in ("calling_hours", "holidays")
+        # What a claim would do when it is the turn of each of the others' numbers.
+        numbers = [
+            alive(row["e164"], row["other_numbers"], row["dead_numbers"]) or [row["e164"]] for row in rows
         ]
+        turns = [
+            [claims.next_number({**row, "turn": turn}) for turn in range(len(all_of))]
+            for row, all_of in zip(rows, numbers, strict=True)
+        ]
+        flat_turns = [replace(one, contact=n) for n, one in enumerate(one for each in turns for one in each)]
+        known_then = await known_for(desk.pool, flat_turns, of, NOON)
+
+    def refused(candidate: Any, known: Any) -> list[str]:
+        steps = judge(profile, candidate, known, NOON).steps
+        rules = [step.rule for step in steps if not step.ok]
+        if not candidate.zones:
+            return ["no_zone"]
+        return [rule for rule in rules if rule not in ("calling_hours", "holidays")]
+
+    verdicts = iter([bool(refused(one, known_then[one.contact])) for one in flat_turns])
+    expected: Counter[str] = Counter()
+    courses: Counter[Any] = Counter()
+    for row, one, each in zip(rows, candidates, turns, strict=True):
+        no = refused(one, known[one.contact])
+        barred = tuple(next(verdicts) for _ in each)
         if row["state"] in ("done", "blocked"):
             expected[row["state"]] += 1
         elif row["attempts"] >= (2 if row["list"] == "short" else 3):
             expected["attempts_used_up"] += 1
-        elif not row["zones"]:
+        elif not row["zones"] or no == ["no_zone"]:
             expected["no_zone"] += 1
+        elif no:
+            expected[f"law:{no[0]}"] += 1
+        elif row["list"] == "theirs":
+            expected["not_theirs"] += 1
         else:
-            expected[f"law:{refused[0]}" if refused else "due" if row["not_before"] > NOON else "ready"] += 1
-    counted = Counter({one.code: one.count for one in dropped if one.code != "law:consent"})
-    counted["law:consent"] = sum(one.count for one in dropped if one.code == "law:consent")
-    counted["ready"] = sum(sum(pool.ready) for pool in pools)
-    counted["due"] = sum(count for pool in pools for _, _, count in pool.due)
-    assert +counted == expected
+            expected["due" if row["not_before"] > NOON else "ready"] += 1
+            whose = "anna" if row["list"] == "ours" else "all"
+            courses[barred, row["turn"] % len(barred), whose, row["list"] == "short"] += 1
+    counted: Counter[str] = Counter()
+    for dropped in asked.dropped:
+        counted[dropped.code] += dropped.count
+    counted["ready"] = sum(sum(pool.ready) for pool in asked.pools)
+    counted["due"] = sum(count for pool in asked.pools for _, _, count in pool.due)
+    assert +counted == +expected
     assert expected.keys() == {
-        *("ready", "due", "done", "blocked", "attempts_used_up", "no_zone"),
+        *("ready", "due", "done", "blocked", "attempts_used_up", "no_zone", "not_theirs"),
         *("law:country", "law:do_not_call", "law:register_gb-tps", "law:consent"),
     }
-    (pool,) = pools  # Jersey has London's time
-    assert pool.open is not None
-    assert pool.open[0] == (int(NOON.timestamp()), int((NOON + timedelta(hours=9)).timestamp()))
+    found: Counter[Any] = Counter()
+    for pool in asked.pools:
+        rules = asked.rules[pool.rules]
+        short = CampaignSettings.model_validate_json(rules.settings).max_attempts == 2
+        whose = "all" if pool.whose < 0 else asked.assignments[pool.whose].told
+        found[tuple(one < 0 for one in pool.open), pool.place, whose, short] += pool.contacts
+        assert rules.numbers == len(pool.open)
+    assert found == courses
+    assert {crew.may: crew.share for crew in asked.crews} == {(): 0.5, (0,): 0.5}
+    # Jersey has London's time; who has a number in Chicago too is called on it while both are open.
+    lawful = {times[0] for times in asked.times if times is not None}
+    noon, six = int(NOON.timestamp()), int((NOON + timedelta(hours=9)).timestamp())
+    assert (noon, six) in lawful
+    assert any(begin > noon and end == six for begin, end in lawful)
 
 
 def test_a_played_call_counts_as_the_law_counts_it() -> None:
@@ -338,7 +521,7 @@ def test_agents_who_are_needed_for_a_goal_are_enough_and_one_less_is_not() -> No
     rates = rates_of(KNOWN)
 
     def through(agents: int) -> datetime | None:
-        return work_through(question(contacts=(3000,)), rates, 1.0, lambda _: calls, agents - 4).through
+        return worked(question(contacts=(3000,)), rates, calls, agents - 4).through
 
     enough, too_few = through(needed), through(needed - 1)
     assert enough is not None

@@ -22,7 +22,7 @@ from dialer import lists
 from dialer.call_lists import imports
 from dialer.call_lists.import_desk import ImportDesk
 from dialer.call_lists.imports import ImportView
-from dialer.call_lists.rows import ImportSettings
+from dialer.call_lists.rows import ImportSettings, whole
 from dialer.call_lists.sheets import csv_line
 from dialer.call_lists.zones import Group, Places, ZoneGroups
 from dialer.lists import NewList, NotPossible
@@ -105,6 +105,31 @@ def test_numbers_lie_wherever_they_may_ring() -> None:
     assert places.of("+80012345678") == ("", (), True, False)  # of no country: nobody knows where it rings
     assert places.of("+449098790000").dear
     assert not places.of("+44123").valid
+
+
+async def test_what_goes_wrong_when_files_are_written_loses_nobody(pool: Pool, migrated: str) -> None:
+    """Cells beyond the header, zeros between, UTF-16 as Excel saves it, numbers that a spreadsheet has made floats of."""
+
+    async def taken(content: bytes) -> list[Any]:
+        view = await imports.run(migrated, (await started(pool, content)).id)
+        assert (view.state, view.bad) == ("done", 0)
+        return [(one["name"], one["e164"], one["data"]) for one in await contacts(pool, view.list)]
+
+    wide = f"name;phone\nAnn;{gb(1)}\nBob;{gb(2)};x;y;z\nCleo;{gb(3)}\n".encode()
+    more = {"column_3": "x", "column_4": "y", "column_5": "z"}
+    assert await taken(wide) == [("Ann", gb(1), {}), ("Bob", gb(2), more), ("Cleo", gb(3), {})]
+    zeros = f"name;phone\nA\0nn;{gb(4)}\nBob;{gb(5)[:6]}\0{gb(5)[6:]}\n".encode()
+    assert [one[:2] for one in (await taken(zeros))[3:]] == [("Ann", gb(4)), ("Bob", gb(5))]
+    wide_letters = f"Nom;Téléphone\nZoë;{gb(6)}\n".encode("utf-16")
+    assert [one[:2] for one in (await taken(wide_letters))[5:]] == [("Zoë", gb(6))]
+    fine = f"{gb(8)[1]}.{gb(8)[2:]}E+11"
+    floats = f"name,phone,customer number\nDan,{gb(7)[1:]}.0,1001.0\nEve,{fine},1002\n".encode()
+    assert [one[:2] for one in (await taken(floats))[6:]] == [("Dan", gb(7)), ("Eve", gb(8))]
+    people = await pool.fetch("SELECT person FROM list_contacts ORDER BY id DESC LIMIT 2")
+    assert [row["person"] for row in people] == ["1002", "1001"]
+    assert whole("030.0") == "030"
+    assert whole("493012345.0") == "493012345"  # a zero more would be somebody else's number
+    assert whole("4.4791E+11") == "4.4791E+11"
 
 
 async def test_rows_that_cannot_be_taken_are_kept_with_the_reason(pool: Pool, migrated: str) -> None:

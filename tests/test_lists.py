@@ -30,7 +30,7 @@ from dialer.call_lists.contacts import ContactFilter
 from dialer.call_lists.import_desk import ImportDesk
 from dialer.call_lists.quotas import KEPT, NEAR, Quotas
 from dialer.calling.claims import Claims
-from dialer.calling.picking import Place, Wanted, judged, search
+from dialer.calling.picking import BY_INDEX, WHOLE, Place, Wanted, judged, search
 from dialer.candidate import Candidate
 from dialer.law import do_not_call
 from dialer.law.desk import LawDesk
@@ -604,14 +604,37 @@ async def test_contacts_to_pick_are_looked_through_part_by_part(house: House, fi
     everybody = await found()
     assert [number for part in everybody for number in part] == [gb(n) for n in range(60)]
     assert max(map(len, everybody)) == 10
-    assert [part for part in await found(q="lee") if part] == [[gb(3)], [gb(40)]]
-    assert len(await found(q="lee")) == 6  # twelve contacts at a time, however few fit
+    assert [part for part in await found(q="le") if part] == [[gb(3)], [gb(40)]]
+    assert len(await found(q="le")) == 6  # twelve contacts at a time, however few fit
+    assert await found(q="lee") == [[gb(3), gb(40)]]  # of three letters on the index has them
+    assert await found(q="lee", limit=1) == [[gb(3)], [gb(40)], []]
     assert await found(most=1000, q="ann", callable=True) == [[gb(40)]]
     assert await found(most=1000, q="nn") == [[]]
     assert await found(most=1000, q="%") == [[]]
     assert await found(most=1000, q="+44 7911 0000 5") == [[gb(n) for n in range(50, 60)], []]
     assert await found(most=1000, limit=99, data={"city": "lee"}) == [[gb(n) for n in range(60)]]
     assert await found(most=1000, data={"city": "eeds"}) == await found(most=1000, data={"no": "x"}) == [[]]
+
+
+async def test_a_name_is_found_by_the_index_in_a_long_list(house: House, fill: Fill) -> None:
+    one = await fill("one", 0, 1)
+    await house.pool.execute(
+        """INSERT INTO list_contacts (list_id, e164, zone_group, name)
+           SELECT list_id, '+4420' || (70000000 + n), zone_group, md5(n::text) || ' ' || md5((n + 1)::text)
+             FROM list_contacts, generate_series(1, 20000) n WHERE list_id = $1""",
+        one,
+    )
+    await house.pool.execute("VACUUM ANALYZE list_contacts")
+    wanted, now = ContactFilter(q="abcde"), datetime.now(UTC)
+    values = one, None, "%abcde%", None, None, None, None, None, None, "{}", None, 0, 100
+    plans = [
+        await house.pool.fetch(f"EXPLAIN {contacts.page_query(wanted)}", *values),
+        await house.pool.fetch(f"EXPLAIN {BY_INDEX}", one, 0, WHOLE, "abcde", None, [], [], False, now, 10),
+    ]
+    for plan in plans:
+        told = "\n".join(row[0] for row in plan)
+        assert "list_contacts_by_part_of_name" in told, told
+        assert "Seq Scan on list_contacts" not in told, told
 
 
 async def test_contacts_to_pick_are_shown_with_what_holds_of_each_now(house: House, fill: Fill) -> None:

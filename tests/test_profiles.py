@@ -59,6 +59,7 @@ def test_the_numbers_of_the_law() -> None:
     )
     assert (us.scrub_days, us.registers, us.keep_days) == (31, ("us-national",), 1826)
     assert set(us.week) == {((480, 1260),)}
+    assert [name for name, one in PROFILES.items() if one.wait_from_greeting] == ["US"]
     assert (gb.rest_after_abandoned_h, gb.rest_after_machine_h, gb.amd_usual, gb.amd_errors_count) == (
         72,
         24,

@@ -19,6 +19,7 @@ from dialer.call_lists.terminal import (
     in_trail,
     run,
     say,
+    show_all,
     sure,
     tell,
     us,
@@ -53,30 +54,22 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from cti.terminal_text import columns
     from dialer.lists import all_lists
 
-    async def work(db: Connection) -> list[ListView]:
-        found: list[ListView] = []
-        while part := await all_lists(db, after=found[-1].name if found else "", limit=500):
-            found += part
-        return found
+    def row(one: ListView) -> tuple[str, ...]:
+        active, waiting = "active" if one.active else "inactive", one.contacts.get("open", 0)
+        return (
+            *(str(one.id), one.name, active, f"{one.total:,}", f"{waiting:,}"),
+            *(str(one.campaign or "-"), str(one.priority)),
+        )
 
-    found = run(work)
-    if json:
-        show_json([as_plain(view) for view in found])
-    elif not found:
-        say("There are no lists yet: cti lists import FILE --list NAME")
-    else:
-        table = [("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY")]
-        table += [
-            (
-                *(str(one.id), one.name, "active" if one.active else "inactive", f"{one.total:,}"),
-                *(f"{one.contacts.get('open', 0):,}", str(one.campaign or "-"), str(one.priority)),
-            )
-            for one in found
-        ]
-        say("\n".join(columns(table)))
+    show_all(
+        lambda db, after: all_lists(db, after=after, limit=500),
+        json,
+        ("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY"),
+        row,
+        "There are no lists yet: cti lists import FILE --list NAME",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ importing

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 MOST_LISTS = 50
 MOST_PARTS = 50
 
+INDEXED = 3
+"""Letters from which on the index of parts of names finds whose name has them."""
+
 State = Literal["open", "in_hand", "done", "exhausted", "blocked", "skipped"]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
@@ -87,7 +90,10 @@ class ContactView(Frozen, frozen=True, kw_only=True):
     created: datetime
 
 
-_FITS = """($2::text IS NULL OR c.state = $2) AND ($3::text IS NULL OR lower(c.name) LIKE $3)
+NAMED = "c.name <> '' AND lower(c.name) LIKE $3"
+"""Apart from the rest, so that the index of parts of names can be used."""
+
+_FITS = """($2::text IS NULL OR c.state = $2)
     AND ($4::text IS NULL OR c.e164 LIKE $4 OR EXISTS (SELECT FROM unnest(c.other_numbers) o WHERE o LIKE $4))
     AND ($5::text IS NULL OR g.country = $5) AND ($6::text IS NULL OR c.language = $6)
     AND ($7::text IS NULL OR $7 = ANY(g.zones)) AND ($8::boolean IS NULL OR (c.attempts > 0) = $8)
@@ -107,6 +113,11 @@ def as_number(q: str) -> str | None:
 def literal(text: str) -> str:
     """A text as a pattern that means just itself."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _fits(wanted: ContactFilter) -> str:
+    """The condition for `_values`."""
+    return f"{_FITS} AND {NAMED if wanted.q and as_number(wanted.q) is None else '$3::text IS NULL'}"
 
 
 def _values(wanted: ContactFilter) -> list[Any]:
@@ -139,11 +150,16 @@ async def page(
     db: Queryable, list_id: int, wanted: ContactFilter, *, after: int = 0, limit: int = 100
 ) -> list[ContactView]:
     """Contacts of a list that fit, in the order in which they came, those with an id above `after`."""
-    rows = await db.fetch(
-        _SELECT + f"WHERE c.list_id = $1 AND {_FITS} AND c.id > $12 ORDER BY c.list_id, c.id LIMIT $13",
-        *(list_id, *_values(wanted), after, limit),
-    )
+    rows = await db.fetch(page_query(wanted), list_id, *_values(wanted), after, limit)
     return [_view(row) for row in rows]
+
+
+def page_query(wanted: ContactFilter) -> str:
+    """What `page` asks."""
+    fits, named = _fits(wanted), wanted.q and as_number(wanted.q) is None
+    # Where names are indexed no other index may give the order: what is found by name is sorted.
+    order = "c.id + 0" if named and len(wanted.q) >= INDEXED else "c.list_id, c.id"
+    return f"{_SELECT}WHERE c.list_id = $1 AND {fits} AND c.id > $12 ORDER BY {order} LIMIT $13"
 
 
 async def of_ids(db: Queryable, ids: Sequence[int]) -> list[ContactView]:
@@ -237,7 +253,7 @@ async def split_off(db: Held, id: int, wanted: ContactFilter, name: str, *, vers
         db,
         f"""UPDATE list_contacts SET list_id = $12 WHERE id IN (
                 SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
-                WHERE c.list_id = $1 AND c.state <> 'in_hand' AND {_FITS}) AND state <> 'in_hand'""",  # noqa: S608
+                WHERE c.list_id = $1 AND c.state <> 'in_hand' AND {_fits(wanted)}) AND state <> 'in_hand'""",  # noqa: S608
         *(id, *_values(wanted), new),
     )
     if not moved:

@@ -127,6 +127,7 @@ class Bad(NamedTuple):
 _encode = msgspec.json.Encoder().encode
 
 _SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+?[0-9]+")
+_FLOAT = re.compile(r"(\+?[0-9]+)[.,]0+|([0-9])[.,]([0-9]+)[eE]\+?([0-9]{1,2})")
 _DROPPED = str.maketrans("", "", " ()-./\xa0\u2011\u2010\u2013\u202f")
 _SIGNS = re.compile(r"[;,|\n]")
 _OR = re.compile(r"\s(?:or|oder|ou|o|lub|of)\s")
@@ -143,7 +144,7 @@ class NumberReader:
 
     def valid(self, text: str) -> bool:
         """Whether it is a number that exists."""
-        return self.read(unsafe(text), self._region) is not None
+        return self.read(whole(unsafe(text)), self._region) is not None
 
     def read(self, text: str, region: str) -> tuple[str, Place] | None:
         """The E.164 number and where it may ring, or None. The same as `read_caller`, and faster for plain ones."""
@@ -185,6 +186,17 @@ class NumberReader:
         if not found and (one := self.read(text, region)) is not None:
             return [one]
         return found
+
+
+def whole(text: str) -> str:
+    """A whole number that a program has written as a fraction (447911123456.0, 4.47911123456E+11) as it was; any other text,
+    and one whose last digits are gone, as it is."""
+    if (found := _FLOAT.fullmatch(text)) is None:
+        return text
+    digits, first, more, power = found.groups()
+    if digits is not None:
+        return str(digits)
+    return f"{first}{more}" if len(more) == int(power) else text
 
 
 def _home(region: str) -> tuple[str, str | None]:
@@ -241,7 +253,7 @@ class RowReader:
         numbers: list[tuple[str, Place]] = []
         seen = ""
         for n in self._phones:
-            if n < len(cells) and (text := unsafe(cells[n].strip())):
+            if n < len(cells) and (text := whole(unsafe(cells[n].strip()))):
                 seen = seen or text
                 numbers += self._numbers.read_all(text, region)
         if not numbers:
@@ -263,7 +275,7 @@ class RowReader:
         where, state = place.country or region, ""
         if (n := self._region) >= 0 and (text := _cell(cells, n)):
             state = words.state(text, where)
-        account = _cell(cells, self._account) if self._account >= 0 else ""
+        account = whole(_cell(cells, self._account)) if self._account >= 0 else ""
         data = {}
         for n, key in self._data:
             if n < len(cells) and (text := cells[n]) and (value := _plain(unsafe(text), LONGEST_VALUE)):
@@ -273,7 +285,7 @@ class RowReader:
             _plain(name, 200),
             e164,
             others,
-            _plain(_cell(cells, self._person), 80) if self._person >= 0 else "",
+            _plain(whole(_cell(cells, self._person)), 80) if self._person >= 0 else "",
             int(account) if account and account.isdecimal() and len(account) < 19 and int(account) else None,
             language,
             Group(where, state, (zone,) if zone else place.zones),

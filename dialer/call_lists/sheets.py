@@ -39,6 +39,9 @@ _LETTERS = frozenset("äöüßÄÖÜéèêëàâçîïôûùœÉÈÀÇáíóúñ
 _SIGNS = frozenset("€’‘–“”„…«»°§ \xa0ºª¿¡£")
 _EIGHT_BIT = ("cp1252", "cp1250", "iso8859-2", "mac_roman", "cp850")
 
+STRAY = 4
+"""Control characters that even a short table may have by mistake."""
+
 
 class NotASheet(ValueError):
     """The file is no table that can be read; the message says what to do."""
@@ -108,14 +111,14 @@ class Sniffer:
         """How the file is written; raises NotASheet. For a workbook, see `open_workbook`."""
         head = bytes(self._head)
         if not head.strip(b"\x00\xff\xfe\xef\xbb\xbf \r\n\t"):
-            raise NotASheet("the file is empty")
+            raise NotASheet("the file is empty: save or export it once more and send that")
         if self.is_workbook:
             return Format(kind="excel")
         encoding = self._encoding(head)
         text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head)
         text = text[:-1] if text.endswith("\r") else text
         controls = sum(text.count(c) for c in "\x00\x01\x02\x03\x04\x05\x06\x07\x0e\x0f\x10\x11\x12")
-        if controls > len(text) // 100:
+        if controls > STRAY + len(text) // 100:
             raise NotASheet("this is neither CSV nor Excel: save it as .csv or .xlsx and send that")
         backslash = '\\"' in text and '""' not in text.replace('\\"', "")
         declared = re.match(r'\ufeff?"?sep=(.)"?\r?\n?', text)
@@ -327,7 +330,7 @@ def open_workbook(path: Path, sheet: str = "") -> tuple[Format, Iterator[list[st
         raise NotASheet("the workbook has a password: save it without one") from None
     except (calamine.CalamineError, calamine.XmlError, calamine.ZipError, OSError) as error:
         raise NotASheet("the workbook is damaged: open it, save it anew and send that") from error
-    raise NotASheet("all sheets of the workbook are empty")
+    raise NotASheet("all sheets of the workbook are empty: is it the right file?")
 
 
 def _refuse_bomb(path: Path) -> None:

@@ -126,6 +126,29 @@ def as_plain(value: Any) -> Any:
     return msgspec.json.decode(pack(value))
 
 
+def show_all(
+    part: Callable[[Connection, str], Coroutine[Any, Any, list[T]]],
+    json: bool,
+    head: tuple[str, ...],
+    row: Callable[[T], tuple[str, ...]],
+    none: str,
+) -> None:
+    """Shows all there are of something that has a name, as a table. `part`: some of them, those after a name."""
+    from cti.terminal_text import columns
+
+    async def work(db: Connection) -> list[Any]:
+        found: list[Any] = []
+        while more := await part(db, found[-1].name if found else ""):
+            found += more
+        return found
+
+    found = run(work)
+    if json:
+        show_json([as_plain(one) for one in found])
+    else:
+        say("\n".join(columns([head, *map(row, found)])) if found else none)
+
+
 def tell(value: Any, json: bool, sentence: str) -> None:
     if json:
         show_json(as_plain(value))
@@ -175,6 +198,8 @@ def go_on(url: str, id: int, json: bool) -> None:
         show_json(as_plain(done))
     else:
         say(f"{done.added:,} contacts added (import {done.id}).")
+        if done.state == "done" and not done.added and not done.bad:
+            say("The file has no rows besides its header.")
         if done.bad:
             twice = f", {done.duplicates:,} of them duplicates" if done.duplicates else ""
             say(f"{done.bad:,} rows were not taken{twice}: cti lists bad-rows {done.id} -o repair.csv")

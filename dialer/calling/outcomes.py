@@ -95,7 +95,7 @@ def after(
     # A dead number leaves the round: the one after it has its place.
     onward = turn if is_dead else turn + (1 if rule.other_number and len(left) > 1 else 0)
     wait = rule.after_minutes[min(times, len(rule.after_minutes)) - 1]
-    if (is_dead or onward != turn) and onward % len(left) != 0:
+    if (is_dead or onward != turn) and onward < len(left):
         wait = min(wait, OTHER_NUMBER_MINUTES)
     return Next(
         state="open", not_before=now + timedelta(minutes=wait), turn=onward % max(len(left), 1), dead=dead

@@ -12,7 +12,7 @@ from cti.campaigns import ContactToCall
 from cti.people import Agent
 from cti.plain_text import Plain
 from dialer.call_lists.before_launch import Judge
-from dialer.call_lists.contacts import Key, as_number, literal
+from dialer.call_lists.contacts import INDEXED, Key, as_number, literal
 from dialer.calling.claims import COLUMNS
 from dialer.calling.standing import stands, waits
 from dialer.candidate import Candidate
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from cti.database import Queryable
 
 AT_ONCE = 50_000
-"""Contacts looked through for one page at most, whatever is searched for."""
+"""Contacts looked through for one page at most, where no index finds them."""
+
+WHOLE = 1 << 62
+"""Above every contact's id."""
 
 
 class Wanted(BaseModel):
@@ -75,13 +78,19 @@ FITTING = f"""
            l.quota_until
       FROM list_contacts c JOIN call_lists l ON l.id = c.list_id JOIN zone_groups z ON z.id = c.zone_group
      WHERE c.list_id = $1 AND c.id > $2 AND c.id <= $3
-       AND ($4::text IS NULL OR lower(c.name) LIKE $4 || '%' OR lower(c.name) LIKE '% ' || $4 || '%')
+       AND {{named}}
        AND ($5::text IS NULL OR c.e164 LIKE $5 OR EXISTS (SELECT FROM unnest(c.other_numbers) o WHERE o LIKE $5))
        AND NOT EXISTS (SELECT FROM unnest($6::text[], $7::text[]) AS f (key, start)
                         WHERE NOT coalesce(lower(c.data ->> f.key) LIKE f.start || '%', false))
        AND (NOT $8 OR (c.state = 'open' AND c.not_before <= $9))
-     ORDER BY c.list_id, c.id LIMIT $10
+     ORDER BY {{order}} LIMIT $10
 """  # noqa: S608
+
+_NAME = "c.name <> '' AND (lower(c.name) LIKE $4 || '%' OR lower(c.name) LIKE '% ' || $4 || '%')"
+WHOEVER = FITTING.format(named="$4::text IS NULL", order="c.list_id, c.id")
+NAMED = FITTING.format(named=_NAME, order="c.list_id, c.id")
+BY_INDEX = FITTING.format(named=_NAME, order="c.id + 0")
+"""No index gives its order: so the one of parts of names finds, and what it finds is sorted."""
 
 
 async def search(
@@ -94,29 +103,33 @@ async def search(
     *,
     most: int = AT_ONCE,
 ) -> tuple[list[Any], Place | None]:
-    """Rows that fit, `limit` at most, and where to go on; None if that is all. Looks through `most` contacts."""
+    """Rows that fit, `limit` at most, and where to go on; None if that is all. Looks through `most` contacts; through all
+    for a name that the index finds."""
     number = as_number(wanted.q) if wanted.q else None
     name = literal(wanted.q.lower()) if wanted.q and number is None else None
     starts = {key: literal(value.lower()) for key, value in wanted.data.items()}
+    by_index = name is not None and len(wanted.q) >= INDEXED
     found: list[Any] = []
     left = most
     for id in lists:
         if id < after.list:
             continue
-        begun = after.contact if id == after.list else 0
-        part = await db.fetchrow(PART, id, begun, left)
-        assert part is not None
-        if not part["many"]:
-            continue
+        begun, last = after.contact if id == after.list else 0, WHOLE
+        if not by_index:
+            part = await db.fetchrow(PART, id, begun, left)
+            assert part is not None
+            if not part["many"]:
+                continue
+            last, left = part["last"], left - part["many"]
+        query = BY_INDEX if by_index else WHOEVER if name is None else NAMED
         found += await db.fetch(
-            FITTING, id, begun, part["last"], name, number, list(starts), list(starts.values()), wanted.callable,
-            now, limit - len(found),
+            query, id, begun, last, name, number, list(starts), list(starts.values()),
+            wanted.callable, now, limit - len(found),
         )  # fmt: skip
-        left -= part["many"]
         if len(found) >= limit:
             return found, Place(id, found[-1]["id"])
         if left <= 0:
-            return found, Place(id, part["last"])
+            return found, Place(id, last)
     return found, None
 
 

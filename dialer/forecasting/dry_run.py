@@ -9,15 +9,13 @@ for it.
 
 from __future__ import annotations
 
-import heapq
 import math
 import os
 import sys
 import time
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any, cast
@@ -27,129 +25,42 @@ import msgspec
 
 from cti.frozen import Frozen
 from dialer.attempts import left_to_connect
+from dialer.forecasting.question import ALL, LONGEST_DAYS, NEVER_OPEN, Dropped, OpenHour, Question, Shift
+from dialer.forecasting.worked_through import (
+    HOUR_WEIGHT,
+    USUAL_WEIGHT,
+    Between,
+    Rates,
+    Speed,
+    Way,
+    Work,
+    open_hours,
+    pulled,
+    rates_of,
+    within_rota,
+)
 from dialer.law.abandoned import lost_share
 from dialer.pacing import Mode, Pacing, PacingConfig
 from dialer.simulation import Duration, Simulation, Traffic
 
-USUAL_ANSWER = 0.2
-USUAL_WEIGHT = 60.0
-"""The share of calls answered that is assumed where nothing is known, and as how many attempts that counts."""
-
-HOUR_WEIGHT = 40.0
-"""As how many attempts of its own an hour is taken to be like all hours."""
-
 LOOKING = 25.0
 """Seconds that an agent looks at a contact in mode preview or manual before the call."""
 
-LONGEST_DAYS = 60
-"""Days of the rota that are looked ahead."""
+BY_HAND = frozenset({"manual", "preview"})
 
 LARGEST = 400
 """Agents that are played; more are taken to be as busy as so many."""
 
+PLAYING = 0.6
+"""Of the time there is, for playing the pace; the rest is for working through the list."""
+
+LISTS_TOLD = 5
+"""Assigned lists of which it is said when they are through, the last ones."""
+
 RUNS, RUNS_OF_CHANGES = 5, 2
 """Times that the plan, and each change of it, is played, if there is time."""
 
-NEVER_OPEN = "calling hours there and the rota never meet"
-
 STUDENT = (12.71, 4.3, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-
-
-class Shift(Frozen, frozen=True, gc=False, kw_only=True):
-    """So many agents on these weekdays (0 is Monday), from and to minutes after midnight, in the question's zone."""
-
-    days: tuple[int, ...]
-    start: int
-    end: int
-    agents: int
-
-
-class History(Frozen, frozen=True, gc=False, kw_only=True):
-    """What is known of the list. `tried`, `answered`: attempts that are over and those somebody or a machine answered, by
-    hour of the day in the question's zone (24 each); `machines`: the share of answers that were machines; seconds with how
-    many calls each mean is of."""
-
-    tried: tuple[int, ...] = (0,) * 24
-    answered: tuple[int, ...] = (0,) * 24
-    live: int = 0
-    to_answer: float = 9.0
-    to_answer_of: int = 0
-    talk: float = 90.0
-    talk_spread: float = 0.9
-    talk_of: int = 0
-    wrap: float = 20.0
-    wrap_of: int = 0
-
-
-class Pool(Frozen, frozen=True, gc=False, kw_only=True):
-    """Contacts whose zones are open at the same times: from, to before, in seconds since 1970, in order; None: always.
-    `ready`: how many have had 0, 1, 2… attempts and may be called at once; `due`: (when, attempts so far, how many) of the
-    others."""
-
-    open: tuple[tuple[int, int], ...] | None = None
-    ready: tuple[int, ...] = ()
-    due: tuple[tuple[int, int, int], ...] = ()
-
-    @property
-    def contacts(self) -> int:
-        """How many there are."""
-        return sum(self.ready) + sum(count for _, _, count in self.due)
-
-
-class Dropped(Frozen, frozen=True, gc=False, kw_only=True):
-    """So many contacts are not called, and why. `code`: done, skipped, blocked, attempts_used_up, no_zone, never_open, or
-    `law:` and the rule that refuses."""
-
-    code: str
-    says: str
-    count: int
-
-
-class OpenHour(Frozen, frozen=True, gc=False, kw_only=True):
-    """An hour of the rota, or the part of one: how many of the contacts are in zones that are open then, a share of 1."""
-
-    begin: datetime
-    share: float
-
-
-class Question(Frozen, frozen=True, gc=False, kw_only=True):
-    """What is asked. `pools`: the contacts that may be called; `dropped`: the others. `retry_minutes`: until the
-    next attempt after the first that reached nobody, the second… `finish_by`, `abandonment`: the goal, if there is one; the
-    `cap` is what the law or the settings allow; `error_share` of the detected machines are people who count as lost.
-    `seconds`: that the answer may take."""
-
-    mode: str
-    now: datetime
-    zone: str
-    rota: tuple[Shift, ...]
-    pools: tuple[Pool, ...]
-    history: History
-    dropped: tuple[Dropped, ...] = ()
-    max_attempts: int = 6
-    retry_minutes: tuple[int, ...] = (180, 1440, 1440, 2880)
-    cap: float = 0.03
-    window_h: float = 24.0
-    error_share: float = 0.0
-    answer_wait: float = 2.0
-    min_ring: float = 15.0
-    ring_timeout: float = 24.0
-    calls_per_second: float = 10.0
-    max_lines: int = 1000
-    ratio: float = 1.5
-    few_agents: int = 3
-    amd: bool = False
-    finish_by: datetime | None = None
-    abandonment: float | None = None
-    seconds: float = 30.0
-    variants: bool = True
-
-
-class Between(Frozen, frozen=True, gc=False, kw_only=True):
-    """A value and where it lies in 19 of 20 cases, as far as can be told."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Expected(Frozen, frozen=True, gc=False, kw_only=True):
@@ -181,12 +92,22 @@ class Expected(Frozen, frozen=True, gc=False, kw_only=True):
     through_late: datetime | None
 
 
+class Assigned(Frozen, frozen=True, gc=False, kw_only=True):
+    """What comes of the lists that only some may call: `told` who; so many `agents` of the campaign's people, of whom each
+    has one call at a time."""
+
+    told: str
+    agents: int
+    contacts: int
+    through: datetime | None
+
+
 class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
     """The answer. `says`: in words, the goal first; `basis`: what it rests on, and what is thin. `callable` contacts are
     called, `dropped` are not; `open_hours`: of how many the zones are open, by the hours of the rota's first week.
-    `expected`: as planned,
-    then what a change would make of it. `agents_needed`: to be through by the wanted time, None if no number of them is
-    enough or no time was wanted. `complete`: whether there was time for all of it."""
+    `expected`: as planned, then what a change would make of it; `assigned`: lists that are for some of the agents, as
+    planned. `agents_needed`: to be through by the wanted time, None if no number of them is enough or no time was wanted.
+    `complete`: whether there was time for all of it."""
 
     says: tuple[str, ...]
     basis: tuple[str, ...]
@@ -195,6 +116,7 @@ class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
     open_hours: tuple[OpenHour, ...]
     answer_rate: Between
     expected: tuple[Expected, ...]
+    assigned: tuple[Assigned, ...]
     agents_needed: int | None
     holds: bool | None
     complete: bool
@@ -202,36 +124,6 @@ class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
 
 class Impossible(ValueError):
     """There is nothing to plan; the message says why and what to do."""
-
-
-# ------------------------------------------------------------------------------------------------ what is known
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """The share of attempts answered by hour of the day, and over all with what is known of it."""
-
-    by_hour: tuple[float, ...]
-    overall: Between
-
-
-def rates_of(history: History) -> Rates:
-    """Answer rates with careful usual values: an hour of which little is known is like all hours, all hours like usual."""
-    tried, answered = sum(history.tried), sum(history.answered)
-    weight = tried + USUAL_WEIGHT
-    mean = (answered + USUAL_ANSWER * USUAL_WEIGHT) / weight
-    # Contacts differ and days differ: known less well than so many throws of one coin.
-    half = 1.96 * math.sqrt(mean * (1 - mean) / (min(tried, 2000) * 0.5 + USUAL_WEIGHT * 0.25))
-    by_hour = tuple(
-        (a + mean * HOUR_WEIGHT) / (t + HOUR_WEIGHT)
-        for t, a in zip(history.tried, history.answered, strict=True)
-    )
-    return Rates(by_hour, Between(mean=mean, low=max(0.005, mean - half), high=min(0.98, mean + half)))
-
-
-def pulled(mean: float, of: int, usual: float, weight: float) -> float:
-    """A mean of so many, pulled towards the usual where they are few."""
-    return (mean * of + usual * weight) / (of + weight)
 
 
 # ------------------------------------------------------------------------------------------------ the pace, played
@@ -284,11 +176,11 @@ class _Played:
 
 
 def play(
-    question: Question, agents: int, ring_timeout: float, rate: float, seconds: float, seed: int
+    question: Question, mode: str, agents: int, ring_timeout: float, rate: float, seconds: float, seed: int
 ) -> _Played:
-    """Plays some time of the pace with so many agents."""
+    """Plays some time of the pace in this mode with so many agents."""
     history = question.history
-    by_hand = question.mode in ("manual", "preview")
+    by_hand = mode in BY_HAND
     talk = pulled(history.talk, history.talk_of, 90.0, 20.0)
     wrap = pulled(history.wrap, history.wrap_of, 20.0, 20.0) + (LOOKING if by_hand else 0.0)
     to_answer = pulled(history.to_answer, history.to_answer_of, 9.0, 20.0)
@@ -312,12 +204,11 @@ def play(
         calls_per_second=question.calls_per_second,
         lines=question.max_lines,
     )
-    mode = cast(Mode, "progressive" if by_hand else question.mode)
     cap = question.cap if question.abandonment is None else min(question.cap, question.abandonment)
     pace = _Watched(
         Pacing(
             PacingConfig(
-                mode=mode,
+                mode=cast(Mode, "progressive" if by_hand else mode),
                 abandonment_cap=cap,
                 window_s=question.window_h * 3600,
                 answer_wait_s=wait,
@@ -346,6 +237,26 @@ def play(
         calls_per_second=float(_high(pace.dialed)),
         lost=outcome.abandoned + errors,
         live=outcome.answered + errors,
+    )
+
+
+def _mixed(paced: _Played, one_each: _Played, part: float) -> _Played:
+    """Agents who spend this part of their time on lists that are called one for one."""
+
+    def of(a: float, b: float) -> float:
+        return (1 - part) * a + part * b
+
+    live = of(paced.live, one_each.live)
+    return _Played(
+        busy=of(paced.busy, one_each.busy),
+        abandonment=of(paced.lost, one_each.lost) / live if live else 0.0,
+        calls_per_agent_hour=of(paced.calls_per_agent_hour, one_each.calls_per_agent_hour),
+        connected_per_agent_hour=of(paced.connected_per_agent_hour, one_each.connected_per_agent_hour),
+        waited=of(paced.waited, one_each.waited),
+        lines=max(paced.lines, one_each.lines),
+        calls_per_second=max(paced.calls_per_second, one_each.calls_per_second),
+        lost=of(paced.lost, one_each.lost),
+        live=live,
     )
 
 
@@ -388,161 +299,6 @@ def _abandoned(runs: Sequence[_Played]) -> Between:
     return Between(mean=share, low=max(0.0, low), high=min(1.0, high))
 
 
-# ------------------------------------------------------------------------------------------------ the list, worked through
-
-
-@dataclass(slots=True)
-class _Way:
-    once: datetime | None = None
-    through: datetime | None = None
-    reached: float = 0.0
-    reached_by_then: float = 0.0
-
-
-def work_through(
-    question: Question,
-    rates: Rates,
-    level: float,
-    calls: Callable[[int], float],
-    more: int = 0,
-    share: float = 1.0,
-) -> _Way:
-    """Goes through the list hour by hour of the rota, each contact only while its zones are open. `calls(agents)`: an
-    agent's calls an hour at the overall answer rate; `level`: a factor on all rates; `more` agents than the rota says;
-    `share`: a factor on the rates by another ring time."""
-    live_share = _live_share(question.history)
-    most = question.max_attempts
-    ready = [[0.0] * most for _ in question.pools]
-    waiting: list[tuple[float, int, int, float]] = []  # when, pool, attempts so far, how many
-    for number, pool in enumerate(question.pools):
-        for tried_before, so_many in enumerate(pool.ready):
-            ready[number][min(tried_before, most - 1)] += so_many
-        waiting += [(at, number, min(tries, most - 1), float(count)) for at, tries, count in pool.due]
-    heapq.heapify(waiting)
-    total = left = float(sum(pool.contacts for pool in question.pools))
-    untried = sum(pool[0] for pool in ready) + sum(count for _, _, tries, count in waiting if not tries)
-    done, way = 0.0, _Way()
-    zone = ZoneInfo(question.zone)
-    for begin, part, agents, are_open in _hours(question, zone):
-        agents = max(0, agents + more)
-        if left < 0.5:
-            way.through = begin
-            break
-        while waiting and waiting[0][0] <= begin.timestamp():
-            _, number, tries, count = heapq.heappop(waiting)
-            ready[number][tries] += count
-        if not agents and question.mode != "agentless":
-            continue
-        open_now = sum(sum(ready[number]) for number in are_open)
-        rate = min(0.95, rates.by_hour[begin.astimezone(zone).hour] * level * share)
-        # Agents are as busy as at the rate that was played: with more answers they need fewer calls.
-        can = calls(agents) * agents * part * rates.overall.mean * share / max(rate, 0.01)
-        can = min(can, question.calls_per_second * 3600 * part)
-        taking = min(1.0, can / open_now) if open_now > 0 else 0.0
-        end = begin + timedelta(hours=part * min(1.0, open_now / can if can > 0 else 1.0))
-        for number in are_open:
-            for tries, count in enumerate(ready[number]):
-                tried = count * taking
-                if tried <= 0:
-                    continue
-                ready[number][tries] -= tried
-                untried -= tried if not tries else 0.0
-                reached = tried * rate * live_share
-                done += reached
-                left -= reached if tries + 1 < most else tried
-                if tries + 1 < most:
-                    minutes = question.retry_minutes[min(tries, len(question.retry_minutes) - 1)]
-                    due = begin.timestamp() + minutes * 60
-                    heapq.heappush(waiting, (due, number, tries + 1, tried - reached))
-        if question.finish_by is None or end <= question.finish_by:
-            way.reached_by_then = done / total
-        if way.once is None and untried < 0.5:
-            way.once = end
-        if left < 0.5:
-            way.through = end
-            break
-    way.reached = done / total if total else 0.0
-    return way
-
-
-def _live_share(history: History) -> float:
-    answers = sum(history.answered)
-    return (history.live + 17.0) / (answers + 20.0) if answers else 0.85
-
-
-def _hours(question: Question, zone: ZoneInfo) -> Iterable[tuple[datetime, float, int, list[int]]]:
-    """(begin in UTC, part of an hour, agents, the pools that are open) of the rota, from now on; pools open and close
-    between, not within."""
-    edges = sorted({edge for pool in question.pools for span in pool.open or () for edge in span})
-    for begin, over, agents in _shifts(question, zone):
-        first, last = begin.timestamp(), over.timestamp()
-        cuts = edges[bisect_right(edges, first) : bisect_left(edges, last)]
-        for start, end in pairwise((first, *cuts, last)):
-            are_open = [number for number, pool in enumerate(question.pools) if _open(pool, start)]
-            yield datetime.fromtimestamp(start, UTC), (end - start) / 3600, agents, are_open
-
-
-def _open(pool: Pool, at: float) -> bool:
-    if pool.open is None:
-        return True
-    place = bisect_right(pool.open, (at, math.inf)) - 1
-    return place >= 0 and at < pool.open[place][1]
-
-
-def _shifts(question: Question, zone: ZoneInfo) -> Iterable[tuple[datetime, datetime, int]]:
-    """(begin, end, agents) of the rota, hour by hour, in UTC."""
-    first = question.now.astimezone(zone).date()
-    for ahead in range(LONGEST_DAYS):
-        day = first + timedelta(days=ahead)
-        shifts = [shift for shift in question.rota if day.weekday() in shift.days]
-        edges = {edge for shift in shifts for edge in (shift.start, shift.end)}
-        edges |= {m for shift in shifts for m in range(shift.start - shift.start % 60 + 60, shift.end, 60)}
-        for start, end in pairwise(sorted(edges)):
-            agents = sum(shift.agents for shift in shifts if shift.start <= start and end <= shift.end)
-            begin, over = _moment(day, start, zone), _moment(day, end, zone)
-            begin = max(begin, question.now)
-            if over > begin:
-                yield begin, over, agents
-
-
-def open_hours(question: Question) -> tuple[OpenHour, ...]:
-    """Of how many contacts the zones are open, by the hours of the rota's first week."""
-    total = sum(pool.contacts for pool in question.pools)
-    found: dict[datetime, float] = {}
-    for begin, part, agents, are_open in _hours(question, ZoneInfo(question.zone)):
-        if begin >= question.now + timedelta(days=7):
-            break
-        if agents and total:
-            hour = begin.replace(minute=0, second=0, microsecond=0)
-            now_open = sum(question.pools[number].contacts for number in are_open)
-            found[hour] = found.get(hour, 0.0) + part * now_open / total
-    return tuple(OpenHour(begin=hour, share=round(min(1.0, share), 4)) for hour, share in found.items())
-
-
-def within_rota(question: Question) -> Question:
-    """The question without the contacts whose zones are never open while somebody works."""
-    met = {
-        number
-        for _, _, agents, are_open in _hours(question, ZoneInfo(question.zone))
-        if agents or question.mode == "agentless"
-        for number in are_open
-    }
-    never = sum(pool.contacts for number, pool in enumerate(question.pools) if number not in met)
-    if not never:
-        return question
-    pools = tuple(pool for number, pool in enumerate(question.pools) if number in met)
-    known = [one for one in question.dropped if one.code != "never_open"]
-    never += sum(one.count for one in question.dropped if one.code == "never_open")
-    told = Dropped(code="never_open", says=NEVER_OPEN, count=never)
-    return msgspec.structs.replace(question, pools=pools, dropped=(*known, told))
-
-
-def _moment(day: date, minutes: int, zone: ZoneInfo) -> datetime:
-    later, minutes = divmod(minutes, 1440)
-    naive = datetime(day.year, day.month, day.day, *divmod(minutes, 60)) + timedelta(days=later)  # noqa: DTZ001
-    return naive.replace(tzinfo=zone).astimezone(UTC)
-
-
 # ------------------------------------------------------------------------------------------------ the answer
 
 
@@ -562,8 +318,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     question = within_rota(question)
     if not question.pools:
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
-    rates = rates_of(question.history)
-    until = clock() + question.seconds
+    rates, work = rates_of(question.history), Work(question)
+    until = clock() + PLAYING * question.seconds
     wanted: list[tuple[str, int, float]] = [("as planned", most, question.ring_timeout)]
     if question.variants:
         wanted.append((f"{most + 5} agents", most + 5, question.ring_timeout))
@@ -573,7 +329,7 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         for ring in (shorter, round(question.ring_timeout * 1.25)):
             if abs(ring - question.ring_timeout) >= 1:
                 wanted.append((f"ringing {ring:g} s", most, ring))
-    runs: dict[str, list[_Played]] = {title: [] for title, _, _ in wanted}
+    runs: dict[str, list[_Pair]] = {title: [] for title, _, _ in wanted}
     complete = True
     for seed in range(1, RUNS + 1):
         for title, agents, ring in wanted:
@@ -582,31 +338,65 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
             if runs[title] and clock() > until:
                 complete = False
                 continue
-            agents = min(agents, LARGEST)
             runs[title].append(
-                play(question, agents, ring, rates.overall.mean, _long_enough(agents, question.seconds), seed)
+                _played_in_pairs(question, min(agents, LARGEST), ring, rates.overall.mean, seed)
             )
-    calls = _calls_of(
+    speed = _speed_of(
         {agents: runs[title] for title, agents, ring in wanted if ring == question.ring_timeout}
     )
-    expected = tuple(
-        _expected(question, rates, title, agents, ring, runs[title], calls, agents - most)
-        for title, agents, ring in wanted
-        if runs[title]
-    )
-    needed = _needed(question, rates, calls, most) if question.finish_by is not None else None
-    holds = _holds(question, expected[0])
+    expected, planned = [], None
+    for title, agents, ring in wanted:
+        if runs[title]:
+            own = speed if ring == question.ring_timeout else _speed_of({agents: runs[title]})
+            found, way = _expected(
+                question, work, rates, title, agents, ring, runs[title], own, agents - most
+            )
+            expected.append(found)
+            planned = planned or way
+    assert planned is not None
+    needed = _needed(question, work, rates, speed, most) if question.finish_by is not None else None
+    assigned = _assigned(question, planned)
     return DryRun(
-        says=tuple(_says(question, expected, needed, most)),
+        says=tuple(_says(question, expected, assigned, needed, most)),
         basis=tuple(_basis(question, rates)),
         callable=_callable(question),
         dropped=question.dropped,
         open_hours=open_hours(question),
         answer_rate=rates.overall,
-        expected=expected,
+        expected=tuple(expected),
+        assigned=assigned,
         agents_needed=needed,
-        holds=holds,
+        holds=_holds(question, expected[0]),
         complete=complete and len(expected) == len(wanted),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The same time played as the campaign paces, and one for one as lists are that only some may call."""
+
+    paced: _Played
+    one_each: _Played
+
+
+def _played_in_pairs(question: Question, agents: int, ring: float, rate: float, seed: int) -> _Pair:
+    """Each played only where there are such lists."""
+    whose = {pool.whose == ALL for pool in question.pools}
+    alike = question.mode in BY_HAND or question.mode == "progressive"
+    modes = [question.mode if all_may or alike else "progressive" for all_may in sorted(whose, reverse=True)]
+    seconds = _long_enough(agents, question.seconds)
+    played = {mode: play(question, mode, agents, ring, rate, seconds, seed) for mode in dict.fromkeys(modes)}
+    return _Pair(played[modes[0]], played[modes[-1]])
+
+
+def _assigned(question: Question, way: Way) -> tuple[Assigned, ...]:
+    contacts: dict[int, int] = {}
+    for pool in question.pools:
+        contacts[pool.whose] = contacts.get(pool.whose, 0) + pool.contacts
+    return tuple(
+        Assigned(told=one.told, agents=one.agents, contacts=contacts[n], through=way.through_of.get(n))
+        for n, one in enumerate(question.assignments)
+        if n in contacts
     )
 
 
@@ -620,13 +410,15 @@ def _long_enough(agents: int, seconds: float) -> float:
     return min(5400.0, max(900.0, 45_000.0 / agents)) * min(max(seconds / 15.0, 0.25), 1.0)
 
 
-def _calls_of(runs: dict[int, list[_Played]]) -> Callable[[int], float]:
+def _speed_of(runs: dict[int, list[_Pair]]) -> Speed:
     """Calls an agent an hour by the number of agents: straight lines between what was played."""
     known = sorted(
-        (agents, fmean(r.calls_per_agent_hour for r in played)) for agents, played in runs.items() if played
+        (agents, fmean(run.paced.calls_per_agent_hour for run in played))
+        for agents, played in runs.items()
+        if played
     )
 
-    def calls(agents: int) -> float:
+    def paced(agents: int) -> float:
         if agents <= known[0][0]:
             return known[0][1]
         for (a, low), (b, high) in pairwise(known):
@@ -634,33 +426,35 @@ def _calls_of(runs: dict[int, list[_Played]]) -> Callable[[int], float]:
                 return low + (high - low) * (agents - a) / (b - a)
         return known[-1][1]
 
-    return calls
+    one_each = fmean(run.one_each.calls_per_agent_hour for played in runs.values() for run in played)
+    return Speed(paced=paced, one_each=one_each)
 
 
 def _expected(
     question: Question,
+    work: Work,
     rates: Rates,
     title: str,
     agents: int,
     ring: float,
-    runs: Sequence[_Played],
-    calls: Callable[[int], float],
+    pairs: Sequence[_Pair],
+    speed: Speed,
     more: int,
-) -> Expected:
+) -> tuple[Expected, Way]:
     share = _in_time_share(question, ring)
-    if ring != question.ring_timeout:
-        calls = _calls_of({agents: list(runs)})
+    way = work.through(rates, 1.0, speed, more, share)
+    level = rates.overall
+    early = work.through(rates, level.high / level.mean, speed, more, share)
+    late = work.through(rates, level.low / level.mean, speed, more, share)
+    runs = [_mixed(pair.paced, pair.one_each, way.one_for_one) for pair in pairs]
     busy = between([run.busy for run in runs], 0.0, 1.0)
     talk = pulled(question.history.talk, question.history.talk_of, 90.0, 20.0)
     wrap = pulled(question.history.wrap, question.history.wrap_of, 20.0, 20.0)
     of_talk = talk / (talk + wrap)
     connected = fmean(run.connected_per_agent_hour for run in runs)
-    way = work_through(question, rates, 1.0, calls, more, share)
-    level = rates.overall
-    early = work_through(question, rates, level.high / level.mean, calls, more, share)
-    late = work_through(question, rates, level.low / level.mean, calls, more, share)
+    part = way.one_for_one
     ends = sorted(one for one in (early.through, way.through, late.through) if one is not None)
-    return Expected(
+    expected = Expected(
         title=title,
         agents=agents,
         ring_timeout=ring,
@@ -671,7 +465,7 @@ def _expected(
         idle=3600 * (1 - busy.mean) / connected if connected else 3600.0,
         customer_wait=fmean(run.waited for run in runs),
         abandonment=_abandoned(runs),
-        calls_per_hour=calls(agents) * agents,
+        calls_per_hour=((1 - part) * speed.paced(agents) + part * speed.one_each) * agents,
         lines=max(run.lines for run in runs),
         calls_per_second=max(run.calls_per_second for run in runs),
         reached=way.reached,
@@ -681,14 +475,15 @@ def _expected(
         through_early=ends[0] if ends else None,
         through_late=None if None in (early.through, late.through) else ends[-1],
     )
+    return expected, way
 
 
-def _needed(question: Question, rates: Rates, calls: Callable[[int], float], most: int) -> int | None:
-    """The fewest agents, at the busiest of the rota, with whom the list is through by the wanted time."""
+def _needed(question: Question, work: Work, rates: Rates, speed: Speed, most: int) -> int | None:
+    """The fewest agents, at the busiest of the rota, with whom the list is through by the wanted time; within 1 %."""
     assert question.finish_by is not None
 
     def enough(agents: int) -> bool:
-        way = work_through(question, rates, 1.0, calls, agents - most)
+        way = work.through(rates, 1.0, speed, agents - most, until=question.finish_by)
         return way.through is not None and way.through <= cast(datetime, question.finish_by)
 
     high = max(2 * most, 8)
@@ -697,7 +492,7 @@ def _needed(question: Question, rates: Rates, calls: Callable[[int], float], mos
         if high > 5000:
             return None
     low = 0
-    while high - low > 1:
+    while high - low > max(1, high // 100):
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -729,7 +524,7 @@ def _agentless(question: Question) -> DryRun:
     if not one.pools:
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     nobody = Between(mean=0.0, low=0.0, high=0.0)
-    way = work_through(one, rates, 1.0, lambda _: per_hour)
+    way = Work(one).through(rates, 1.0, Speed(paced=lambda _: per_hour))
     expected = Expected(
         title="as planned",
         agents=0,
@@ -750,13 +545,14 @@ def _agentless(question: Question) -> DryRun:
         through_late=way.through,
     )
     return DryRun(
-        says=tuple(_says(question, (expected,), None, 0)),
+        says=tuple(_says(question, (expected,), (), None, 0)),
         basis=tuple(_basis(one, rates)),
         callable=_callable(one),
         dropped=one.dropped,
         open_hours=open_hours(one),
         answer_rate=rates.overall,
         expected=(expected,),
+        assigned=(),
         agents_needed=None,
         holds=_holds(question, expected),
         complete=True,
@@ -766,7 +562,13 @@ def _agentless(question: Question) -> DryRun:
 # ------------------------------------------------------------------------------------------------ in words
 
 
-def _says(question: Question, expected: Sequence[Expected], needed: int | None, most: int) -> Iterable[str]:
+def _says(
+    question: Question,
+    expected: Sequence[Expected],
+    assigned: Sequence[Assigned],
+    needed: int | None,
+    most: int,
+) -> Iterable[str]:
     zone, first = ZoneInfo(question.zone), expected[0]
 
     def when(moment: datetime | None) -> str:
@@ -776,13 +578,14 @@ def _says(question: Question, expected: Sequence[Expected], needed: int | None, 
             else f"not within {LONGEST_DAYS} days"
         )
 
+    alike = ", as many of each who may call assigned lists" if assigned else ""
     if question.finish_by is not None:
         in_time = first.through is not None and first.through <= question.finish_by
         told = "in time" if in_time else "NOT in time"
         yield f"{told}: through {when(first.through)}, wanted by {when(question.finish_by)}"
         if not in_time:
             yield (
-                f"{needed} agents would be through by then"
+                f"{needed} agents would be through by then{alike}"
                 if needed is not None
                 else "no number of agents is through by then: contacts are called again only after a while, at most "
                 f"{question.max_attempts} times; ask for fewer attempts or shorter pauses"
@@ -807,6 +610,18 @@ def _says(question: Question, expected: Sequence[Expected], needed: int | None, 
         " busiest"
     )
     yield f"everybody called once {when(first.called_once)}; {first.reached:.0%} reached in the end"
+    for one in sorted(
+        assigned, key=lambda one: one.through or datetime.max.replace(tzinfo=zone), reverse=True
+    )[:LISTS_TOLD]:
+        yield (
+            f"{one.contacts} contacts for {one.told} ({one.agents} of the campaign's people), one for one:"
+            f" through {when(one.through)}"
+        )
+    if len(assigned) > LISTS_TOLD:
+        yield f"and {len(assigned) - LISTS_TOLD} more such lists, through before"
+    nothing = sum(crew.share for crew in question.crews if not crew.may)
+    if nothing > 0.005 and all(pool.whose != ALL for pool in question.pools):
+        yield f"{nothing * most:.0f} of the agents may call none of its lists"
     for other in expected[1:]:
         yield (
             f"{other.title}: through {when(other.through)}, {other.talk_minutes.mean:.0f} minutes of talk,"
@@ -829,9 +644,15 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
     never = sum(pool.ready[0] for pool in question.pools if pool.ready)
     never += sum(count for pool in question.pools for _, tries, count in pool.due if not tries)
     later = sum(count for pool in question.pools for _, _, count in pool.due)
-    yield f"{_callable(question)} contacts may be called, {never} never tried" + (
-        f", {later} not before later" if later else ""
+    several = sum(pool.contacts for pool in question.pools if len(pool.open) > 1)
+    yield (
+        f"{_callable(question)} contacts may be called, {never} never tried"
+        + (f", {later} not before later" if later else "")
+        + (f", {several} on more than one number" if several else "")
     )
+    if len(history.tried_of) > 1 and sum(history.tried_of[1:]) >= HOUR_WEIGHT:
+        shares = (f"{rate.mean * rates.of_attempt(n):.0%}" for n in range(min(len(history.tried_of), 5)))
+        yield f"answered by attempt, the first to the fifth: {', '.join(shares)}"
     if question.dropped:
         yield f"{sum(one.count for one in question.dropped)} are not called: " + "; ".join(_dropped(question))
     hours = open_hours(question)

@@ -8,16 +8,30 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from cti.people import Agent
+from dialer.call_lists.zones import Places
 from dialer.candidate import Candidate
-from dialer.compliance import ConsentState, Known, Listed, judge
-from dialer.forecasting.dry_run import LONGEST_DAYS, NEVER_OPEN, Dropped, Pool
+from dialer.compliance import AGENT_WAITS, ConsentState, Known, Listed, judge
+from dialer.forecasting.courses import Rules
+from dialer.forecasting.question import (
+    ALL,
+    LONGEST_DAYS,
+    NEVER_OPEN,
+    REFUSED,
+    Assignment,
+    Crew,
+    Dropped,
+    Pool,
+    Span,
+)
 from dialer.law.calling_hours import UnknownZone, open_times
 from dialer.law.profiles import Attempts, Profile
+from dialer.lists import assigned_of, list_settings, may_call
+from dialer.management.settings import Campaign, CampaignSettings
 
 if TYPE_CHECKING:
     from cti.database import Pool as Database
@@ -34,7 +48,22 @@ SAYS = {
     "attempts_used_up": "all attempts are used up",
     "no_zone": "nobody knows in which time zone the number rings: not called automatically",
     "never_open": NEVER_OPEN,
+    "not_theirs": "on lists that are assigned to nobody who works for the campaign",
 }
+
+NOBODY = -2
+"""In place of an assignment: nobody of the campaign's people may call it."""
+
+ALIKE = 9
+"""Characters of a number, its + included: those that begin alike are taken to lie in the same zones."""
+
+OTHERS = """
+SELECT left(o, $2) AS beginning, min(o) AS number
+  FROM list_contacts c JOIN call_lists l ON l.id = c.list_id CROSS JOIN unnest(c.other_numbers) o
+ WHERE l.campaign_id = $1 AND l.active AND c.state = 'open' AND c.other_numbers <> '{}'
+ GROUP BY 1
+"""
+"""A number of each beginning of contacts' other numbers."""
 
 COUNTED = """
 WITH campaign AS (
@@ -42,7 +71,11 @@ WITH campaign AS (
            coalesce(settings ->> 'company', '') AS company
       FROM campaigns WHERE id = $1
 ), listed AS MATERIALIZED (
-    SELECT c.id, c.zone_group, c.attempts, c.person, substr(c.e164, 2)::bigint AS number, c.why,
+    SELECT c.id, c.list_id, c.zone_group, c.attempts, c.person, substr(c.e164, 2)::bigint AS number, c.why, c.turn, c.e164,
+           CASE WHEN c.other_numbers <> '{}' THEN (
+               SELECT array_agg(n ORDER BY first) FROM (
+                   SELECT n, min(o) AS first FROM unnest(c.e164 || c.other_numbers) WITH ORDINALITY AS u (n, o)
+                    WHERE n <> ALL (c.dead_numbers) GROUP BY n) AS numbers) END AS several,
            CASE WHEN greatest(c.not_before, l.quota_until) > $3
                 THEN date_bin('1 hour', greatest(c.not_before, l.quota_until), timestamptz '2020-01-01 00:00:00+00')
            END AS due,
@@ -53,133 +86,338 @@ WITH campaign AS (
       FROM list_contacts c JOIN call_lists l ON l.id = c.list_id JOIN zone_groups g ON g.id = c.zone_group
      WHERE l.campaign_id = $1 AND l.active
 ), open AS MATERIALIZED (
-    SELECT id, number, person FROM listed WHERE gone = ''
+    SELECT id, 0 AS place, number, person, '' AS beginning FROM listed WHERE gone = '' AND several IS NULL
+    UNION ALL
+    SELECT l.id, (s.o - 1)::integer, substr(s.n, 2)::bigint, l.person, CASE WHEN s.n <> l.e164 THEN left(s.n, $5) ELSE '' END
+      FROM listed l CROSS JOIN LATERAL unnest(l.several) WITH ORDINALITY AS s (n, o) WHERE l.gone = ''
 ), own AS (
-    SELECT o.id, min(d.scope) AS scope
+    SELECT o.id, o.place, min(d.scope) AS scope
       FROM open o CROSS JOIN campaign c JOIN do_not_call d ON d.number = o.number
      WHERE d.removed IS NULL AND (d.expires IS NULL OR d.expires > $3)
        AND (d.scope = 'everywhere' OR (d.scope = 'company' AND d.company = c.company)
             OR (d.scope = 'campaign' AND d.campaign_id = c.id))
-     GROUP BY 1
+     GROUP BY 1, 2
 ), blocks AS (
-    SELECT number / 10000 AS block, array_agg(id) AS ids, array_agg((number % 10000)::integer) AS lasts
+    SELECT number / 10000 AS block, array_agg(id) AS ids, array_agg(place) AS places,
+           array_agg((number % 10000)::integer) AS lasts
       FROM open GROUP BY 1
 ), national AS (
-    SELECT u.id, array_agg(DISTINCT e.register) AS registers
+    SELECT u.id, u.place, string_agg(DISTINCT e.register, ',') AS registers
       FROM blocks w
       JOIN do_not_call_editions e ON e.state = 'active'
       JOIN do_not_call_blocks b ON b.edition = e.id AND b.block = w.block
-     CROSS JOIN LATERAL unnest(w.ids, w.lasts) AS u (id, last)
+     CROSS JOIN LATERAL unnest(w.ids, w.places, w.lasts) AS u (id, place, last)
      WHERE CASE WHEN b.bits IS NULL THEN u.last::smallint = ANY (b.few) ELSE get_bit(b.bits, u.last) = 1 END
-     GROUP BY 1
+     GROUP BY 1, 2
 ), words AS (
     SELECT s.* FROM consents s CROSS JOIN campaign c
      WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given))
 ), said AS (
-    SELECT DISTINCT ON (contact) contact, given FROM (
-        SELECT o.id AS contact, s.given, s.at, s.id FROM open o JOIN words s ON s.number = o.number
+    SELECT DISTINCT ON (contact, place) contact, place, given FROM (
+        SELECT o.id AS contact, o.place, s.given, s.at, s.id FROM open o JOIN words s ON s.number = o.number
          WHERE NOT s.given OR s.person = '' OR o.person = '' OR s.person = o.person
         UNION ALL
-        SELECT o.id, s.given, s.at, s.id FROM open o JOIN words s ON s.person = o.person AND s.person <> ''
+        SELECT o.id, o.place, s.given, s.at, s.id FROM open o JOIN words s ON s.person = o.person AND s.person <> ''
          WHERE NOT s.given OR s.number IS NULL) all_words
-     ORDER BY contact, at DESC, given, id DESC
+     ORDER BY contact, place, at DESC, given, id DESC
+), of_one AS (
+    SELECT l.list_id, l.zone_group AS grouped, l.attempts, l.due, l.gone, l.person <> '' AS person, 0 AS turn,
+           CASE WHEN l.gone = 'blocked' THEN l.why ELSE '' END AS why,
+           own.scope, national.registers, said.given, count(*) AS n
+      FROM listed l LEFT JOIN own ON own.id = l.id LEFT JOIN national ON national.id = l.id
+      LEFT JOIN said ON said.contact = l.id
+     WHERE l.several IS NULL OR l.gone <> ''
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+), of_several AS (
+    SELECT l.list_id, l.zone_group, l.attempts, l.due, l.person <> '', l.turn % cardinality(l.several), law.told
+      FROM listed l JOIN (
+           SELECT o.id, array_agg(concat_ws('|', coalesce(own.scope, ''), coalesce(national.registers, ''),
+                                            coalesce(said.given::text, ''), coalesce(z.zones, -1)) ORDER BY o.place) AS told
+             FROM open o JOIN listed a ON a.id = o.id AND a.several IS NOT NULL
+             LEFT JOIN own ON own.id = o.id AND own.place = o.place
+             LEFT JOIN national ON national.id = o.id AND national.place = o.place
+             LEFT JOIN said ON said.contact = o.id AND said.place = o.place
+             LEFT JOIN unnest($6::text[], $7::integer[]) AS z (beginning, zones) ON z.beginning = o.beginning
+            GROUP BY 1) law ON law.id = l.id
+), alike AS (
+    SELECT list_id, grouped, attempts, due, gone, person, turn, why,
+           ARRAY[concat_ws('|', coalesce(scope, ''), coalesce(registers, ''), coalesce(given::text, ''), -1)] AS told, n
+      FROM of_one
+    UNION ALL
+    SELECT s.list_id, s.zone_group, s.attempts, s.due, '', s.person, s.turn, '', s.told, count(*)
+      FROM of_several s (list_id, zone_group, attempts, due, person, turn, told) GROUP BY 1, 2, 3, 4, 6, 7, 9
 )
-SELECT g.id AS zone_group, g.country, g.region, g.zones, a.*,
+SELECT a.*, g.id AS zone_group, g.country, g.region, g.zones, l.priority, (l.settings -> 'assigned')::text AS assigned,
+       (l.settings - 'assigned' - 'quota')::text AS settings,
        (SELECT coalesce(jsonb_object_agg(register, edition), '{}') FROM do_not_call_editions
          WHERE state = 'active')::text AS editions
-  FROM (SELECT l.zone_group AS grouped, l.attempts, l.due, l.gone,
-               CASE WHEN l.gone = 'blocked' THEN l.why ELSE '' END AS why,
-               own.scope, national.registers, said.given, count(*) AS n
-          FROM listed l LEFT JOIN own ON own.id = l.id LEFT JOIN national ON national.id = l.id
-          LEFT JOIN said ON said.contact = l.id
-         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8) a
-  JOIN zone_groups g ON g.id = a.grouped
+  FROM alike a JOIN zone_groups g ON g.id = a.grouped JOIN call_lists l ON l.id = a.list_id
 """
-"""$1 campaign, $2 the most attempts, $3 now, $4 whether agents dial by hand."""
+"""$1 campaign, $2 the most attempts, $3 now, $4 whether agents dial by hand, $5 as many characters of numbers as $6 has, $6
+beginnings of other numbers, $7 the places of their zones. `told`: of each number in turn: our own list, registers, consent,
+place of its zones (-1: those of the contact)."""
+
+
+class Contacts(NamedTuple):
+    """Whom a dry run calls: for the question's fields of the same names."""
+
+    pools: tuple[Pool, ...]
+    dropped: tuple[Dropped, ...]
+    times: tuple[tuple[Span, ...] | None, ...]
+    rules: tuple[Rules, ...]
+    assignments: tuple[Assignment, ...]
+    crews: tuple[Crew, ...]
 
 
 async def contacts_of(
-    database: Database, campaign: int, mode: str, most: int, profile: Profile | None, now: datetime
-) -> tuple[tuple[Pool, ...], tuple[Dropped, ...]]:
+    database: Database,
+    campaign: Campaign,
+    mode: str,
+    profile: Profile | None,
+    people: Sequence[Agent],
+    now: datetime,
+) -> Contacts:
     """Returns who may be called, and who drops out, on the active lists of a campaign; without a `profile` no law is
-    asked."""
+    asked. `people`: who is meant to work for it."""
+    most = campaign.settings.max_attempts
     async with database.acquire() as db, db.transaction(readonly=True):
         await db.execute(f"SET LOCAL statement_timeout = {WITHIN * 1000:.0f}")  # a long list takes its time
-        rows: list[Any] = await db.fetch(COUNTED, campaign, most, now, mode == "manual", timeout=WITHIN + 5.0)
-    return await asyncio.to_thread(sorted_out, rows, mode, most, profile, now)
+        others: list[Any] = await db.fetch(OTHERS, campaign.id, ALIKE, timeout=WITHIN + 5.0)
+        zones, places = await asyncio.to_thread(_zones_of, others)
+        rows: list[Any] = await db.fetch(
+            COUNTED, campaign.id, most, now, mode == "manual", ALIKE, list(places), list(places.values()),
+            timeout=WITHIN + 5.0,
+        )  # fmt: skip
+    sorting = _Sorting(campaign.settings, mode, profile, people, zones, now)
+    return await asyncio.to_thread(sorting.of, rows)
 
 
-def sorted_out(
-    rows: Sequence[Mapping[str, Any]], mode: str, most: int, profile: Profile | None, now: datetime
-) -> tuple[tuple[Pool, ...], tuple[Dropped, ...]]:
-    """The rows of the query as pools of contacts whose zones are open at the same times, and who drops out. Pure."""
-    dropped: Counter[tuple[str, str]] = Counter()
-    refusals: dict[Any, tuple[str, str]] = {}
-    times: dict[int, tuple[tuple[int, int], ...] | None] = {}
-    ready: dict[tuple[tuple[int, int], ...] | None, list[int]] = {}
-    due: dict[tuple[tuple[int, int], ...] | None, Counter[tuple[int, int]]] = {}
-    for row in rows:
-        if row["gone"]:
-            code, why = row["gone"], row["why"] or SAYS.get(row["gone"], "must not be called")
-            dropped[code, why] += row["n"]
-            continue
-        if profile is not None:
-            alike = row["zone_group"], row["scope"], tuple(row["registers"] or ()), row["given"]
-            if alike not in refusals:
-                refusals[alike] = _refused(row, mode, profile, now)
-            if refusals[alike][0]:
-                dropped[refusals[alike]] += row["n"]
-                continue
-        group = row["zone_group"]
-        if group not in times:
-            times[group] = _times(row, profile, now)
-        open_at = times[group]
-        if open_at == ():
-            dropped["never_open", SAYS["never_open"]] += row["n"]
-        elif row["due"] is not None:
-            due.setdefault(open_at, Counter())[int(row["due"].timestamp()), row["attempts"]] += row["n"]
-        else:
-            ready.setdefault(open_at, [0] * most)[row["attempts"]] += row["n"]
-    pools = [
-        Pool(
-            open=open_at,
-            ready=tuple(ready.get(open_at, ())),
-            due=tuple((at, tries, n) for (at, tries), n in sorted(due.get(open_at, {}).items())),
+def _zones_of(others: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, ...]], dict[str, int]]:
+    """The sets of zones that there are of other numbers, and the place among them of each beginning."""
+    known, found = Places(), {row["beginning"]: row["number"] for row in others}
+    zones: dict[tuple[str, ...], int] = {}
+    places = {
+        beginning: zones.setdefault(known.of(number).zones, len(zones)) for beginning, number in found.items()
+    }
+    return list(zones), places
+
+
+class _Number(NamedTuple):
+    """What is told of a number: on which list of ours, on which registers, consent; its zones if not the contact's."""
+
+    scope: str
+    registers: tuple[str, ...]
+    given: bool | None
+    zones: int
+
+    @classmethod
+    def of(cls, told: str) -> _Number:
+        scope, registers, given, zones = told.split("|")
+        return cls(
+            scope,
+            tuple(registers.split(",")) if registers else (),
+            given in ("t", "true") if given else None,
+            int(zones),
         )
-        for open_at in {**ready, **due}
-    ]
-    told = [Dropped(code=code, says=says, count=n) for (code, says), n in dropped.most_common()]
-    return tuple(pools), tuple(told)
 
 
-def lawful_pauses(minutes: Sequence[int], most: int, limits: Sequence[Attempts]) -> tuple[int, ...]:
-    """Minutes until the next attempt after the first, the second…, that also keep the law's attempts a day, week and 30
-    days."""
-    at = [0]
-    for tries in range(1, most):
-        due = at[-1] + minutes[min(tries, len(minutes)) - 1]
-        for limit in limits:
-            for _, hours, allowed in limit.windows():
-                if tries >= allowed:
-                    due = max(due, at[tries - allowed] + int(hours * 60))
-        at.append(due)
-    return tuple(later - earlier for earlier, later in pairwise(at)) or (1440,)
+class _Sorting:
+    """Makes pools of the rows of the query: contacts who are called by the same agents, at the same times, in the same
+    course; and says who drops out. Pure."""
+
+    def __init__(
+        self,
+        settings: CampaignSettings,
+        mode: str,
+        profile: Profile | None,
+        people: Sequence[Agent],
+        zones: Sequence[tuple[str, ...]],
+        now: datetime,
+    ) -> None:
+        self._settings, self._mode, self._profile = settings, mode, profile
+        self._people, self._zones, self._now = people, zones, now
+        self._dropped: Counter[tuple[str, str]] = Counter()
+        self._times: dict[tuple[Span, ...] | None, int] = {}
+        self._rules: dict[Rules, int] = {}
+        self._of_list: dict[str, CampaignSettings] = {}
+        self._opens: dict[tuple[int, int], int] = {}
+        self._refusals: dict[tuple[int, _Number], tuple[str, str]] = {}
+        self._assigned: dict[str | None, int] = {}
+        self._assignments: list[tuple[Assignment, frozenset[str]]] = []
+
+    def of(self, rows: Sequence[Mapping[str, Any]]) -> Contacts:
+        ready: dict[tuple[Any, ...], Counter[int]] = {}
+        due: dict[tuple[Any, ...], Counter[tuple[int, int]]] = {}
+        for row in rows:
+            if row["gone"]:
+                why = row["why"] or SAYS.get(row["gone"], "must not be called")
+                self._dropped[row["gone"], why] += row["n"]
+                continue
+            alike = self._alike(row)
+            if alike is None:
+                continue
+            if row["due"] is not None:
+                due.setdefault(alike, Counter())[int(row["due"].timestamp()), row["attempts"]] += row["n"]
+            else:
+                ready.setdefault(alike, Counter())[row["attempts"]] += row["n"]
+        pools = []
+        for alike in {**ready, **due}:
+            opens, place, rules, whose, priority = alike
+            many = ready.get(alike, Counter())
+            pools.append(
+                Pool(
+                    open=opens,
+                    place=place,
+                    rules=rules,
+                    whose=whose,
+                    priority=priority,
+                    ready=tuple(many[tries] for tries in range(max(many) + 1)) if many else (),
+                    due=tuple((at, tries, n) for (at, tries), n in sorted(due.get(alike, {}).items())),
+                )
+            )
+        told = [Dropped(code=code, says=says, count=n) for (code, says), n in self._dropped.most_common()]
+        return Contacts(
+            tuple(pools),
+            tuple(told),
+            tuple(self._times) or (None,),
+            tuple(self._rules),
+            tuple(one for one, _ in self._assignments),
+            self._crews(),
+        )
+
+    def _alike(self, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """What its pool is known by; None: it drops out."""
+        numbers = [_Number.of(told) for told in row["told"]]
+        current = numbers[row["turn"]]
+        if (refusal := self._refused(row, current))[0]:
+            self._dropped[refusal] += row["n"]
+            return None
+        whose = self._whose(row["assigned"])
+        if whose is None:
+            self._dropped["not_theirs", SAYS["not_theirs"]] += row["n"]
+            return None
+        opens = tuple(REFUSED if self._refused(row, one)[0] else self._open(row, one) for one in numbers)
+        if opens[row["turn"]] == REFUSED:
+            self._dropped["never_open", SAYS["never_open"]] += row["n"]
+            return None
+        rules = self._rules_of(row["settings"], len(numbers), row["person"])
+        return opens, row["turn"], rules, whose, row["priority"]
+
+    # ------------------------------------------------------------------------------------------ the law
+
+    def _zones_there(self, row: Mapping[str, Any], number: _Number) -> tuple[str, ...]:
+        """As a claim sees it: of another number than its own the zones are both numbers' together."""
+        if number.zones < 0:
+            return tuple(row["zones"])
+        found = self._zones[number.zones]
+        return tuple(sorted({*row["zones"], *found})) if found else ()
+
+    def _refused(self, row: Mapping[str, Any], number: _Number) -> tuple[str, str]:
+        if self._profile is None:
+            return "", ""
+        alike = row["zone_group"], number
+        if alike not in self._refusals:
+            zones = self._zones_there(row, number)
+            if not zones and self._mode != "manual":
+                self._refusals[alike] = "no_zone", SAYS["no_zone"]
+            else:
+                region = row["region"] if number.zones < 0 else ""
+                self._refusals[alike] = _refused(
+                    row, number, zones, region, self._mode, self._profile, self._now
+                )
+        return self._refusals[alike]
+
+    def _open(self, row: Mapping[str, Any], number: _Number) -> int:
+        """The place of the times at which this number may be called; REFUSED: never."""
+        alike = row["zone_group"], number.zones
+        if alike not in self._opens:
+            spans = _times(
+                self._zones_there(row, number),
+                row["country"],
+                row["region"] if number.zones < 0 else "",
+                self._profile,
+                self._now,
+            )
+            self._opens[alike] = REFUSED if spans == () else self._times.setdefault(spans, len(self._times))
+        return self._opens[alike]
+
+    def _rules_of(self, kept: str, numbers: int, person: bool) -> int:
+        if kept not in self._of_list:
+            self._of_list[kept] = list_settings(kept).over(self._settings)
+        profile = self._profile
+        rules = Rules(
+            settings=self._of_list[kept].model_dump_json(exclude_defaults=True),
+            numbers=numbers,
+            person=person or numbers > 1,
+            per_number=_windows(profile.per_number) if profile is not None else (),
+            per_person=_windows(profile.per_person) if profile is not None else (),
+            rests=(
+                (0.0, 0.0)
+                if profile is None or self._mode in AGENT_WAITS
+                else (profile.rest_after_abandoned_h, profile.rest_after_machine_h)
+            ),
+            alone=self._mode == "agentless",
+        )
+        return self._rules.setdefault(rules, len(self._rules))
+
+    # ------------------------------------------------------------------------------------------ whose
+
+    def _whose(self, kept: str | None) -> int | None:
+        """The place of an assignment; ALL where everybody may call it, None where nobody may."""
+        if kept not in self._assigned:
+            assigned = assigned_of(kept)
+            may = frozenset(agent.login for agent in self._people if may_call(assigned, agent))
+            everybody = assigned.to_all or len(may) == len(self._people)
+            if self._mode == "agentless" or (everybody and (may or assigned.to_all)):
+                self._assigned[kept] = ALL
+            elif not may:
+                self._assigned[kept] = NOBODY
+            else:
+                same = next((n for n, (_, logins) in enumerate(self._assignments) if logins == may), None)
+                if same is None:
+                    same = len(self._assignments)
+                    self._assignments.append((Assignment(told=assigned.told(), agents=len(may)), may))
+                self._assigned[kept] = same
+        found = self._assigned[kept]
+        return None if found == NOBODY else found
+
+    def _crews(self) -> tuple[Crew, ...]:
+        """The campaign's people by which of the assigned lists they may call."""
+        if not self._assignments:
+            return ()
+        many = Counter(
+            tuple(n for n, (_, logins) in enumerate(self._assignments) if agent.login in logins)
+            for agent in self._people
+        )
+        return tuple(Crew(share=n / len(self._people), may=may) for may, n in many.items())
 
 
-def _refused(row: Mapping[str, Any], mode: str, profile: Profile, now: datetime) -> tuple[str, str]:
+def _windows(limit: Attempts) -> tuple[tuple[int, int], ...]:
+    return tuple((hours, most) for _, hours, most in limit.windows())
+
+
+def _refused(
+    row: Mapping[str, Any],
+    number: _Number,
+    zones: tuple[str, ...],
+    region: str,
+    mode: str,
+    profile: Profile,
+    now: datetime,
+) -> tuple[str, str]:
     """What the law says of contacts that are alike: the rule that refuses, and in words; "" if none but time does."""
     editions = {
         register: date.fromisoformat(day) for register, day in msgspec.json.decode(row["editions"]).items()
     }
     today = now.astimezone(UTC).date()
-    lists = [(row["scope"], today)] if row["scope"] else []
-    lists += [(register, editions.get(register, today)) for register in row["registers"] or ()]
+    lists = [(number.scope, today)] if number.scope else []
+    lists += [(register, editions.get(register, today)) for register in number.registers]
     known = Known(
         mode=mode,
         listed=tuple(Listed(list=name, since=since) for name, since in lists),
         editions=editions,
-        consent=ConsentState(id=0, given=row["given"], purpose="", at=now, source="")
-        if row["given"] is not None
+        consent=ConsentState(id=0, given=number.given, purpose="", at=now, source="")
+        if number.given is not None
         else None,
     )
     candidate = Candidate(
@@ -189,8 +427,8 @@ def _refused(row: Mapping[str, Any], mode: str, profile: Profile, now: datetime)
         e164="",
         zone_group=row["zone_group"],
         country=row["country"],
-        region=row["region"],
-        zones=tuple(row["zones"]),
+        region=region,
+        zones=zones,
     )
     step = next(
         (
@@ -201,7 +439,7 @@ def _refused(row: Mapping[str, Any], mode: str, profile: Profile, now: datetime)
         None,
     )
     return (
-        (f"law:{step.rule}", _plainly(step.rule, step.says, row["given"])) if step is not None else ("", "")
+        (f"law:{step.rule}", _plainly(step.rule, step.says, number.given)) if step is not None else ("", "")
     )
 
 
@@ -215,13 +453,13 @@ def _plainly(rule: str, says: str, given: bool | None) -> str:
 
 
 def _times(
-    row: Mapping[str, Any], profile: Profile | None, now: datetime
-) -> tuple[tuple[int, int], ...] | None:
-    """When a zone group is open, in seconds since 1970; None: always (no law, or dialed by hand to who knows where)."""
-    if profile is None or not row["zones"]:
+    zones: tuple[str, ...], country: str, region: str, profile: Profile | None, now: datetime
+) -> tuple[Span, ...] | None:
+    """When these zones are open together; None: always (no law, or dialed by hand to who knows where)."""
+    if profile is None or not zones:
         return None
     try:
-        found = open_times(profile, row["country"], row["region"], row["zones"], now, LONGEST_DAYS + 1)
+        found = open_times(profile, country, region, zones, now, LONGEST_DAYS + 1)
     except UnknownZone:
         return ()
     return tuple((int(a.timestamp()), int(b.timestamp())) for a, b in found)

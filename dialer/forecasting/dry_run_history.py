@@ -3,14 +3,22 @@ up."""
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from dialer.forecasting.dry_run import History
+from dialer.attempts import Outcome
+from dialer.forecasting.question import History
 
 if TYPE_CHECKING:
     from cti.database import Queryable
+
+MOST_TOLD = 10
+"""Sums of attempts tell the first to the ninth to a contact, and the tenth and later together."""
+
+REACHED = frozenset({"", Outcome.CONNECTED, Outcome.ANSWERED, Outcome.ABANDONED, Outcome.AGENT_ERROR})
+"""Outcomes of attempts that reached somebody, and of those that are not over."""
 
 LOOKS_BACK = timedelta(days=90)
 
@@ -33,20 +41,28 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
         ),
     ]
     rows = await db.fetch(
-        """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour,
+        """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour, s.number_of, s.outcome,
                   sum(s.attempts) FILTER (WHERE s.outcome <> '')::bigint AS tried, sum(s.answered)::bigint AS answered,
                   sum(s.live)::bigint AS live, sum(s.connected)::bigint AS connected, sum(s.answer_ms) AS answer_ms,
                   sum(s.talk_ms) AS talk_ms, sum(s.talk_squares) AS squares
              FROM campaign_read($1, $2, $3) s
             WHERE s.campaign_id = $4 OR s.list_id = ANY ($6::bigint[])
-            GROUP BY 1""",
+            GROUP BY 1, 2, 3""",
         *(campaigns, now - LOOKS_BACK, now + timedelta(days=1), campaign, zone, lists),
     )
     tried, answered = [0] * 24, [0] * 24
+    tried_of, answered_of = [0] * MOST_TOLD, [0] * MOST_TOLD
+    unreached: Counter[str] = Counter()
     live = connected = answer_ms = talk_ms = 0
     squares = 0.0
     for row in rows:
-        tried[row["hour"]], answered[row["hour"]] = row["tried"] or 0, row["answered"]
+        tried[row["hour"]] += row["tried"] or 0
+        answered[row["hour"]] += row["answered"]
+        which = min(max(row["number_of"], 1), MOST_TOLD) - 1
+        tried_of[which] += row["tried"] or 0
+        answered_of[which] += row["answered"]
+        if row["outcome"] not in REACHED:
+            unreached[row["outcome"]] += row["tried"]
         live, connected = live + row["live"], connected + row["connected"]
         answer_ms, talk_ms = answer_ms + row["answer_ms"], talk_ms + row["talk_ms"]
         squares += row["squares"]
@@ -76,4 +92,7 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
         talk_of=connected,
         wrap=max(0.5, wrap["wrap_up"] / 1e6 / handled) if handled else 20.0,
         wrap_of=handled,
+        unreached=tuple(sorted(unreached.items())),
+        tried_of=tuple(tried_of),
+        answered_of=tuple(answered_of),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from math import exp, sqrt
+from itertools import accumulate, islice
+from math import exp, floor, sqrt
 from operator import itemgetter, mul, sub
 from typing import Protocol
 
@@ -62,8 +62,10 @@ class _Ages:
     def by_second(self, now: float, size: int) -> list[int]:
         """How many are of each whole age; the last number is of all that are older."""
         found, last = [0] * size, size - 1
+        whole = floor(2.0 * now - 0.5)  # a quarter of a second less: calls came somewhere within their half
         for half, count in self.came.items():
-            found[min(max(int(now - 0.5 * half - 0.25), 0), last)] += count
+            age = (whole - half) >> 1
+            found[last if age > last else age if age > 0 else 0] += count
         return found
 
 
@@ -94,8 +96,8 @@ class Forecast:
         self._squares_of: list[tuple[float, ...]] = []
         self._cubes_of: list[tuple[float, ...]] = []
         self._at_level = 1.0
-        self._talk_rates: list[float] = []
-        self._wrap_rates: list[float] = []
+        self._talk_stays: list[float] = []
+        self._wrap_stays: list[float] = []
         self._free_rows: list[list[float]] = []
         self._free_columns: list[tuple[float, ...]] = []
         self._stale: set[int] = set()
@@ -191,7 +193,7 @@ class Forecast:
             elif state == "wrap":
                 wrapping[bisect_right(WRAP_BINS, now - agent.since) - 1] += 1
         counts = talking + wrapping
-        if not self._talk_rates:
+        if not self._talk_stays:
             self._learn_agents(now, talking, wrapping)
             self._renew_rows(range(len(counts)))
         else:
@@ -220,10 +222,10 @@ class Forecast:
     def _add_judged(self, now: float, answers: Moments) -> None:
         rates = self._judging.rates([0] * len(JUDGED_BINS))
         person = self._people
-        ended = [h + e for h, e in zip(rates["human"], rates["end"], strict=True)]
+        stays = _stays([h + e for h, e in zip(rates["human"], rates["end"], strict=True)])
         for half, count in self._ages["amd"].came.items():
             n = self._judging.bin_of(now - 0.5 * half - 0.25)
-            answers.add(count, [person * p for p in _over(JUDGED_BINS, ended, n, 0.0)])
+            answers.add(count, [person * p for p in _over(JUDGED_PATHS[n], stays, 0.0)])
 
     def _learn_on(self) -> bool:
         """Does the next part of what is learnt of calls, every other time; whether it did. The first time all of it."""
@@ -302,14 +304,14 @@ class Forecast:
 
     def _learn_agents(self, now: float, talking: list[int], wrapping: list[int]) -> None:
         self._agents_at = now
-        self._talk_rates = self._talking.rates(talking)["end"]
-        self._wrap_rates = self._wrapping.rates(wrapping)["end"]
+        self._talk_stays = _stays(self._talking.rates(talking)["end"])
+        self._wrap_stays = _stays(self._wrapping.rates(wrapping)["end"])
         self._stale = set(range(len(talking) + len(wrapping)))
         # Turned round, for sums of talk and wrap-up; half a second less, as talks end somewhere within their second.
-        ended = _by_second(WRAP_BINS, self._wrap_rates, 0)
+        ended = _by_second(WRAP_PATHS[0], self._wrap_stays)
         after = int(self._wait + 0.5)
         self._wrapped = [self._stays * _at(ended, k + self._wait - 0.5) for k in range(LAST, -after - 1, -1)]
-        talks = _ends(_by_second(TALK_BINS, self._talk_rates, 0))
+        talks = _ends(_by_second(TALK_PATHS[0], self._talk_stays))
         free = [self._free_by(talks, k) for k in range(LAST + 1)]
         middle = [0.5 * (begin + end) for begin, end in zip((0, *AHEAD[:-1]), AHEAD, strict=True)]
         self._back = [[_at(free, k - m) if k > m else 0.0 for m in middle] for k in AHEAD]
@@ -334,9 +336,9 @@ class Forecast:
     def _free_row(self, n: int) -> list[float]:
         """Of an agent in the n-th bin, of those who talk and then those who write up; `weighed`."""
         if n >= len(TALK_BINS):
-            over = _over(WRAP_BINS, self._wrap_rates, n - len(TALK_BINS), self._wait)
+            over = _over(WRAP_PATHS[n - len(TALK_BINS)], self._wrap_stays, self._wait)
             return weighed([self._stays * p for p in over])
-        ends = _ends(_by_second(TALK_BINS, self._talk_rates, n))
+        ends = _ends(_by_second(TALK_PATHS[n], self._talk_stays))
         return weighed([self._free_by(ends, k) for k in AHEAD])
 
 
@@ -344,18 +346,31 @@ SPAN = LAST + 10
 """Seconds for which the ends of talks and wrap-ups are worked out."""
 
 
-def _by_second(edges: Sequence[float], rates: Sequence[float], n: int) -> list[float]:
-    """The chance that what is in the n-th bin of age is over after 0, 1, 2... seconds."""
-    found, left, age, last = [], 1.0, edges[n], len(edges) - 1
-    stays = exp(-rates[n])
-    for second in range(SPAN):
-        found.append(1.0 - left)
-        if n < last and edges[n + 1] <= age + second + 0.5:
+def _paths(edges: Sequence[float]) -> list[tuple[int, ...]]:
+    """For each bin of age: in which bins what is at its beginning now will be in the coming seconds."""
+    found, last = [], len(edges) - 1
+    for begun, age in enumerate(edges):
+        n, path = begun, []
+        for second in range(SPAN - 1):
             while n < last and edges[n + 1] <= age + second + 0.5:
                 n += 1
-            stays = exp(-rates[n])
-        left *= stays
+            path.append(n)
+        found.append(tuple(path))
     return found
+
+
+TALK_PATHS, WRAP_PATHS, JUDGED_PATHS = _paths(TALK_BINS), _paths(WRAP_BINS), _paths(JUDGED_BINS)
+
+
+def _stays(rates: Sequence[float]) -> list[float]:
+    """The chance of not being over after a second, by bins."""
+    return [exp(-rate) for rate in rates]
+
+
+def _by_second(path: Sequence[int], stays: Sequence[float]) -> list[float]:
+    """The chance that what is on this path is over after 0, 1, 2... seconds."""
+    left = accumulate(map(stays.__getitem__, path), mul, initial=1.0)
+    return [1.0 - one for one in left]
 
 
 def _ends(over: Sequence[float]) -> list[float]:
@@ -371,7 +386,7 @@ def _at(over: Sequence[float], at: float) -> float:
     return over[whole] + min(at - whole, 1.0) * (over[whole + 1] - over[whole])
 
 
-def _over(edges: Sequence[float], rates: Sequence[float], n: int, later: float) -> list[float]:
+def _over(path: Sequence[int], stays: Sequence[float], later: float) -> list[float]:
     """Such chances at the seconds `AHEAD` and so much later."""
-    found = _by_second(edges, rates, n)
+    found = _by_second(path, stays)
     return [_at(found, k + later) for k in AHEAD]

@@ -21,7 +21,7 @@ def tail(z: float, skew: float) -> float:
         return 0.0
     density = 0.3989422804014327 * exp(-0.5 * z * z)
     chance = 0.5 - 0.5 * erf(z * 0.7071067811865476) + density * skew * (z * z - 1.0) / 6.0
-    return min(max(chance, 0.0), 1.0)
+    return 1.0 if chance > 1.0 else chance if chance > 0.0 else 0.0
 
 
 class Moments:
@@ -80,40 +80,60 @@ class Outlook:
         self._freed_variance = [
             v + (freed_error * m) ** 2 + 0.01 for v, m in zip(freed.variance, freed.mean, strict=True)
         ]
-        self._at_risk: float | None = None
         self.room = [spare + f + b for f, b in zip(freed.mean, back, strict=True)]
+        self._full_now: list[float | None] = [None] * len(AHEAD)
 
-    def _full(self, k: int, more: float) -> float:
-        """The chance that whoever answers then, beyond those expected and `more` new calls, finds nobody free in time."""
-        p = self._new[k]
-        answers = self.answers
-        odds = more * p * (1.0 - p)
-        mean = answers.mean[k] + more * p
-        variance = answers.variance[k] + odds
-        shared = (self._error * mean) ** 2
-        all_variance = variance + shared + self._freed_variance[k]
-        deviation = sqrt(all_variance) if all_variance > 0.01 else 0.1
-        z = (self.room[k] - mean - 0.5) / deviation
-        if z > 6.0:
-            return 0.0
-        # A number whose mean is itself uncertain has a longer tail: as of a Poisson mean that is gamma distributed.
-        third = answers.third[k] + odds * (1.0 - 2.0 * p) - self.freed.third[k]
-        third += shared * (3.0 * variance + 2.0 * shared) / (mean + 0.1)
-        return tail(z, min(max(third / (deviation * deviation * deviation), -1.2), 1.2))
+    def without(self, chances: Sequence[float]) -> None:
+        """Takes out a call that will not be answered any more, which would have been with these chances."""
+        self.answers.add(-1.0, chances)
+        self._full_now = [None] * len(AHEAD)
+
+    def _full(self, k: int) -> float:
+        """The chance that whoever answers then, beyond those expected, finds nobody free in time."""
+        known = self._full_now[k]
+        if known is None:
+            known = self._full_now[k] = self._lost([(k, 1.0)], 0.0)
+        return known
 
     def chance_lost(self, more: int) -> float:
         """The chance that the answer to one more call after `more` new ones finds no agent in time."""
-        full = self._full
-        return sum([part * full(k, more) for k, part in self._seen_at])
+        if not more:
+            return sum([part * self._full(k) for k, part in self._seen_at])
+        return self._lost(self._seen_at, more)
+
+    def _lost(self, parts: Sequence[tuple[int, float]], more: float) -> float:
+        """The chance that whoever answers at these times, with these weights, beyond those expected and `more` new calls,
+        finds nobody free in time. Asked a hundred times a decision, so in one piece."""
+        new, room, error, freed_variance = self._new, self.room, self._error, self._freed_variance
+        means, variances, thirds = self.answers.mean, self.answers.variance, self.answers.third
+        freed_third = self.freed.third
+        lost = 0.0
+        for k, part in parts:
+            p = new[k]
+            odds = more * p * (1.0 - p)
+            mean = means[k] + more * p
+            variance = variances[k] + odds
+            shared = (error * mean) ** 2
+            all_variance = variance + shared + freed_variance[k]
+            deviation = sqrt(all_variance) if all_variance > 0.01 else 0.1
+            z = (room[k] - mean - 0.5) / deviation
+            if z > 6.0:
+                continue
+            # A number whose mean is itself uncertain has a longer tail: as of a Poisson mean that is gamma distributed.
+            third = thirds[k] + odds * (1.0 - 2.0 * p) - freed_third[k]
+            third += shared * (3.0 * variance + 2.0 * shared) / (mean + 0.1)
+            skew = third / (deviation * deviation * deviation)
+            lost += part * tail(z, 1.2 if skew > 1.2 else skew if skew > -1.2 else -1.2)
+        return lost
 
     def chance_lost_soon(self) -> float:
         """The chance that an answer in the next seconds finds no agent in time."""
-        return sum(self._full(k, 0.0) for k in range(SOON)) / SOON
+        return sum(self._full(k) for k in range(SOON)) / SOON
 
     def at_risk(self) -> float:
         """How many of the answers to come will find nobody, roughly."""
         return sum(
-            part * self._full(k, 0.0) for k, part in enumerate(arrivals(self.answers.mean)) if part > 0.01
+            [part * self._full(k) for k, part in enumerate(arrivals(self.answers.mean)) if part > 0.01]
         )
 
 

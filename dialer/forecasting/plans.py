@@ -16,7 +16,8 @@ import structlog
 from cti.database import AWAY
 from cti.frozen import Frozen
 from dialer.campaigns import NotPossible
-from dialer.forecasting.dry_run import DryRun, Question
+from dialer.forecasting.dry_run import DryRun
+from dialer.forecasting.question import Question
 
 log = structlog.get_logger(__name__)
 

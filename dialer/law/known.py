@@ -38,8 +38,8 @@ def _made(whose: str) -> str:
 
 KNOWN = f"""
 WITH asked AS (
-    SELECT a.ord, a.e164, a.person, substr(a.e164, 2)::bigint AS number
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS a (e164, person, ord)
+    SELECT a.ord, a.e164, a.person, a.contact, substr(a.e164, 2)::bigint AS number
+    FROM unnest($1::text[], $2::text[], $6::bigint[]) WITH ORDINALITY AS a (e164, person, contact, ord)
 ), campaign AS (
     SELECT id, mode, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
            coalesce(settings ->> 'company', '') AS company
@@ -51,6 +51,8 @@ SELECT a.ord, c.mode, c.purpose, promised.told AS promised, own.listed, national
        n.made AS number_made, n.abandoned AS number_abandoned, n.machine AS number_machine, n.under_way AS number_under_way,
        p.made AS person_made, p.abandoned AS person_abandoned, p.machine AS person_machine,
        p.under_way AS person_under_way,
+       s.made AS contact_made, s.abandoned AS contact_abandoned, s.machine AS contact_machine,
+       s.under_way AS contact_under_way,
        (SELECT coalesce(jsonb_object_agg(register, edition), '{{}}') FROM editions) AS editions
 FROM asked a CROSS JOIN campaign c
 CROSS JOIN LATERAL (
@@ -87,9 +89,11 @@ LEFT JOIN LATERAL (
 ) promised ON true
 {_made("e164 = a.e164")} n
 {_made("person = a.person AND person <> ''")} p
+{_made("contact_id = a.contact")} s
 ORDER BY a.ord
 """  # noqa: S608
-"""$1 numbers, $2 persons, $3 campaign, $4 the moment, $5 up to when records are looked at."""
+"""$1 numbers, $2 persons, $3 campaign, $4 the moment, $5 up to when records are looked at, $6 contacts whose numbers
+are all that tells that they are one person; 0 for others."""
 
 NEVER_ENDING = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -120,6 +124,7 @@ async def known_for(
         campaign_id,
         now,
         now if as_of else NEVER_ENDING,
+        [one.contact if one.several and not one.person else 0 for one in candidates],
     )
     if not rows:
         raise NoSuchCampaign(f"there is no campaign {campaign_id}")
@@ -158,10 +163,10 @@ def _known(row: Any, editions: dict[str, date], now: datetime) -> Known:
         if said
         else None,
         attempts_of_number=tuple(at for at in row["number_made"] or () if at > month),
-        attempts_of_person=tuple(at for at in row["person_made"] or () if at > month),
-        last_abandoned=_last(row["number_abandoned"], row["person_abandoned"]),
-        last_machine=_last(row["number_machine"], row["person_machine"]),
-        under_way=row["number_under_way"] or row["person_under_way"],
+        attempts_of_person=tuple(at for at in row["person_made"] or row["contact_made"] or () if at > month),
+        last_abandoned=_last(row["number_abandoned"], row["person_abandoned"], row["contact_abandoned"]),
+        last_machine=_last(row["number_machine"], row["person_machine"], row["contact_machine"]),
+        under_way=row["number_under_way"] or row["person_under_way"] or row["contact_under_way"],
         promised=_promised(row["promised"]),
     )
 

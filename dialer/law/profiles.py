@@ -78,7 +78,8 @@ class Profile:
 
     `countries`: ISO 3166-1 codes it is for; empty: any. `week`: calling hours by weekday, Monday first, in the local time
     of who is called. `amd_errors_count`: people taken for machines count as abandoned, `amd_error_share` of the machines
-    where nothing was measured. `amd_usual`: whether answering machines are detected if the campaign does not say.
+    where nothing was measured. `wait_from_greeting`: the wait for an agent begins when the person's greeting is over, not
+    with the answer. `amd_usual`: whether answering machines are detected if the campaign does not say.
     `machine_message`: whose machines may be left a message.
     `rest_after_*`: not called again by itself for so long. `registers`: national do-not-call registers of which an edition
     no older than `scrub_days` must be loaded. `rules`: the source of each limit by its section in the file.
@@ -96,6 +97,7 @@ class Profile:
     amd_errors_count: bool
     amd_error_share: float
     answer_wait_s: float
+    wait_from_greeting: bool
     min_ring_s: float
     message_required: bool
     per_number: Attempts
@@ -160,6 +162,7 @@ class _Abandonment(_Section):
 
 class _AnswerWait(_Section):
     seconds: float = Field(gt=0, le=60)
+    from_greeting: bool = False
 
 
 class _MinRing(_Section):
@@ -266,6 +269,7 @@ def read(path: Path) -> Profile:
         amd_errors_count=file.abandonment.amd_errors_count,
         amd_error_share=file.abandonment.amd_error_share,
         answer_wait_s=file.answer_wait.seconds,
+        wait_from_greeting=file.answer_wait.from_greeting,
         min_ring_s=file.min_ring.seconds,
         message_required=file.message.required,
         per_number=_attempts(file.attempts_per_number),
@@ -441,7 +445,8 @@ def rules_told(profile: Profile) -> Iterator[tuple[str, str, Rule]]:
         if p.closed_on_holidays
         else "holidays are as other days",
         "abandonment": f"at most {p.abandonment_cap:.2%} of live answers in {p.abandonment_window_h:g} hours{counted}",
-        "answer_wait": f"an agent within {p.answer_wait_s:g} s of the answer, else the call is abandoned",
+        "answer_wait": f"an agent within {p.answer_wait_s:g} s of the "
+        f"{'end of the greeting' if p.wait_from_greeting else 'answer'}, else the call is abandoned",
         "min_ring": f"calls ring at least {p.min_ring_s:g} s",
         "message": "who is abandoned hears who called" if p.message_required else "no message is required",
         "attempts_per_number": _attempts_told(p.per_number, "number"),

@@ -234,6 +234,7 @@ class CampaignDesk:
             lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
             amd_usual=law.profile is not None and law.profile.amd_usual,
+            wait_from_greeting=law.profile is None or law.profile.wait_from_greeting,
             missing_sounds=missing_sounds,
         )
 

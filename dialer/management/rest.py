@@ -28,11 +28,12 @@ from cti.problems import Problem
 from cti.rest.pages import Page, Paging, page
 from cti.rest.serving import Asked, Reply, Translate
 from dialer.campaigns import NotPossible, Record, Schedule, Step, told
-from dialer.forecasting.dry_run import History, Question, Shift
-from dialer.forecasting.dry_run_contacts import contacts_of, lawful_pauses
+from dialer.forecasting.dry_run_contacts import contacts_of
 from dialer.forecasting.dry_run_history import history_of
 from dialer.forecasting.plans import Plan, Plans
+from dialer.forecasting.question import History, Question, Shift
 from dialer.law.abandoned import error_share
+from dialer.lists import works_for
 from dialer.management.charts import chart
 from dialer.management.desk import CampaignDesk, Law
 from dialer.management.detection import Detection, detection
@@ -343,7 +344,10 @@ def routes(
         settings, rules = campaign.settings, law(campaign)
         where = wanted.zone or (schedule.zone if schedule is not None else zone)
         _known_zone(where)
-        people = wanted.agents if wanted.agents is not None else _people(settings)
+        workers = [agent for agent in directory.agents.values() if works_for(agent, settings)]
+        if not (settings.team or settings.queue):
+            workers = []
+        people = wanted.agents if wanted.agents is not None else len(workers)
         rota: tuple[Shift, ...]
         if wanted.rota is not None:
             rota = tuple(
@@ -354,9 +358,7 @@ def routes(
             rota = tuple(_shift(sorted(schedule.days), span, people) for span in schedule.spans)
         else:
             rota = (_shift(range(5), Span(start=9 * 60, end=17 * 60), people),)
-        retry = settings.retry("no_answer")
         mode, profile, given = wanted.mode or campaign.mode, rules.profile, settings.model_fields_set
-        most = min(settings.max_attempts, retry.at_most) if retry is not None else settings.max_attempts
         question = Question(
             mode=mode,
             now=now(),
@@ -364,12 +366,8 @@ def routes(
             rota=rota,
             pools=(),
             history=History(),
-            max_attempts=most,
-            retry_minutes=lawful_pauses(
-                retry.after_minutes if retry is not None else (1440,),
-                most,
-                [profile.per_number, profile.per_person] if profile is not None else [],
-            ),
+            rules=(),
+            max_attempts=settings.max_attempts,
             cap=min(rules.cap, settings.abandonment_cap),
             window_h=rules.window_h,
             error_share=error_share(profile) if profile is not None else 0.0,
@@ -388,21 +386,11 @@ def routes(
         )
 
         async def whole() -> Question:
-            pools, dropped = await contacts_of(
-                pool(), campaign.id, mode, settings.max_attempts, profile, question.now
-            )
+            contacts = await contacts_of(pool(), campaign, mode, profile, workers, question.now)
             history = await history_of(pool(), campaign.id, settings.queue, where, question.now)
-            return msgspec.structs.replace(question, pools=pools, dropped=dropped, history=history)
+            return msgspec.structs.replace(question, history=history, **contacts._asdict())
 
         return whole
-
-    def _people(settings: CampaignSettings) -> int:
-        return sum(
-            (not settings.team or agent.team == settings.team)
-            and (not settings.queue or any(one.queue == settings.queue for one in agent.queues))
-            for agent in directory.agents.values()
-            if settings.team or settings.queue
-        )
 
     async def found_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
