@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dialer.attempts import Outcome
-from dialer.calling.outcomes import HEARD, MESSAGE_LEFT, Next, after, alive, kind_of
+from dialer.calling.outcomes import HEARD, MESSAGE_LEFT, Next, after, alive, kind_of, said
 from dialer.law import do_not_call
 from dialer.lists import list_settings
 from dialer.management.settings import CampaignSettings
@@ -102,7 +102,7 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
                      outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail)
          WHERE a.id = n.id AND a.state <> 'ended'
-        RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail
+        RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail, a.disposition
         """,
         *(list(column) for column in columns),
     )
@@ -136,6 +136,8 @@ async def _let_go(
     contacts = await db.fetch(
         """
         SELECT c.id, c.e164, c.other_numbers, c.dead_numbers, c.turn, c.attempts, l.settings::text AS list_settings,
+               EXISTS (SELECT FROM promised_numbers p JOIN attempts a ON a.e164 = p.key
+                        WHERE a.contact_id = c.id AND a.id = ANY ($4::text[])) AS promised,
                (SELECT jsonb_object_agg(kind, n) FROM
                   (SELECT CASE WHEN detail = ANY ($2::text[]) THEN $3::text ELSE outcome END AS kind, count(*) AS n
                      FROM attempts
@@ -148,6 +150,7 @@ async def _let_go(
         list(of_contact),
         list(HEARD),
         MESSAGE_LEFT,
+        [row.id for row in of_contact.values()],
     )
     following = [
         (contact["id"], of_contact[contact["id"]], _follows(contact, of_contact, ended, settings, now))
@@ -182,8 +185,19 @@ def _follows(
 ) -> Next:
     row = of_contact[contact["id"]]
     ours, alone = settings[row.campaign]
+    rules = list_settings(contact["list_settings"]).over(ours)
+    disposition = ours.disposition(ended[row.id]["disposition"])
+    if disposition is not None and not row.opted_out:
+        return said(
+            rules,
+            disposition,
+            turn=contact["turn"],
+            attempts=contact["attempts"],
+            promised=contact["promised"],
+            now=now,
+        )
     return after(
-        list_settings(contact["list_settings"]).over(ours),
+        rules,
         Outcome(ended[row.id]["outcome"]),
         detail=ended[row.id]["detail"],
         dialed=ended[row.id]["e164"],
@@ -257,8 +271,3 @@ async def messages_on_machines(db: Queryable, campaign: int, contacts: Sequence[
         campaign,
     )
     return {row["contact_id"]: row["n"] for row in rows}
-
-
-async def dispose(pool: Pool, attempt: str, disposition: str) -> None:
-    """Notes how an agent says that the call ended."""
-    await pool.execute("UPDATE attempts SET disposition = $2 WHERE id = $1", attempt, disposition[:100])

@@ -274,14 +274,15 @@ def told_by(record: Record) -> Sequence[tuple[Told, str]]:
 
 def call_data(campaign: Campaign, one: Claimed) -> dict[str, str]:
     """What the agent's screen gets with the call: who it is, from which list, what to say. At most 512 characters each."""
-    return data_of(campaign.name, one)
+    return data_of(campaign.name, campaign.id, one)
 
 
-def data_of(campaign: str, one: Claimed) -> dict[str, str]:
-    """The same, by the campaign's name."""
+def data_of(campaign: str, id: int, one: Claimed) -> dict[str, str]:
+    """The same, by the campaign's name and id."""
     c = one.candidate
     data = {
         "campaign": campaign,
+        "campaign_id": str(id),
         "list": one.list_name,
         "contact": str(c.contact),
         "attempt": one.id,

@@ -569,12 +569,6 @@ class Dialer:
                     self.calls.match()
                     self._kick.set()
 
-    async def disposed(self, call: str, disposition: str) -> None:
-        """An agent has said how a call ended; nothing for a call that no campaign placed."""
-        id = call.partition(":")[2]
-        if id.startswith("at-"):
-            await attempt_store.dispose(self._pool(), id, disposition)
-
     # ------------------------------------------------------------------------------------------ agents
 
     def _all_agents(self) -> None:
