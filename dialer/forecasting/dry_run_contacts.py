@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cti.database import patiently
 from dialer.candidate import Candidate
 from dialer.compliance import ConsentState, Known, Listed, judge
 from dialer.forecasting.dry_run import LONGEST_DAYS, NEVER_OPEN, Dropped, Pool
@@ -103,8 +104,7 @@ async def contacts_of(
 ) -> tuple[tuple[Pool, ...], tuple[Dropped, ...]]:
     """Returns who may be called, and who drops out, on the active lists of a campaign; without a `profile` no law is
     asked."""
-    async with database.acquire() as db, db.transaction(readonly=True):
-        await db.execute(f"SET LOCAL statement_timeout = {WITHIN * 1000:.0f}")  # a long list takes its time
+    async with patiently(database, WITHIN) as db:  # a long list takes its time
         rows: list[Any] = await db.fetch(COUNTED, campaign, most, now, mode == "manual", timeout=WITHIN + 5.0)
     return await asyncio.to_thread(sorted_out, rows, mode, most, profile, now)
 
