@@ -39,7 +39,8 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     """What attempts came to; times in seconds. `answered`: somebody or a machine picked up; `live`: people did; `connected`
     to an agent; `abandoned`: people for whom no agent was there in time, as the law counts them: `late`, an agent came after
     the wait, and `nobody`, none did. `amd_errors`: people taken for machines, as estimated, where the law counts them: lost
-    too, and live answers. `in_flight`: not over yet."""
+    too, and live answers. `in_flight`: not over yet. `talk_seconds` are of `talks`: calls that are over and whose end was
+    seen."""
 
     attempts: int = 0
     in_flight: int = 0
@@ -53,6 +54,7 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     machines: int = 0
     opted_out: int = 0
     conversions: int = 0
+    talks: int = 0
     ring_seconds: float = 0.0
     wait_seconds: float = 0.0
     talk_seconds: float = 0.0

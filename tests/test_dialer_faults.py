@@ -359,6 +359,10 @@ async def test_the_server_is_killed(centre: Centre) -> None:
     (left,) = await ended(centre, drop, 1, within=60)
     await as_asterisk_says(centre, [*rows, left])
     assert {row["outcome"] for row in rows if row["id"] in talking} <= {"connected"}
+    unseen = {
+        row["id"] for row in rows if row["why"] in ("ended while no server watched", "its end was not seen")
+    }
+    assert {row["id"] for row in rows if row["end_unseen"]} == unseen
     # Greeting, a second of silence, and a message of 5.6 s; how much of it the new server saw depends on its start.
     assert seconds_of(centre, left["id"]) >= 9
     if left["outcome"] == "machine":

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """An attempt as it stands. Of one that has ended `outcome` is set; `settings` and `alone` then say what follows."""
+    """An attempt as it stands. Of one that has ended `outcome` is set; `settings` and `alone` then say what follows.
+    `end_unseen`: it was found gone, `ended` is when."""
 
     id: str
     campaign: int
@@ -46,6 +47,7 @@ class AttemptRow:
     message_played: datetime | None = None
     opted_out: bool = False
     why: str = ""
+    end_unseen: bool = False
 
 
 async def write(
@@ -73,7 +75,7 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                 *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
                 *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
                 *(row.amd, row.message_played, row.opted_out, row.why[:200], row.counts_as),
-                *(row.amd_cause, row.amd_s, row.detail),
+                *(row.amd_cause, row.amd_s, row.detail, row.end_unseen),
             )
             for row in rows
         ),
@@ -94,13 +96,14 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
                                 ELSE coalesce(n.counts_as, a.counts_as) END,
                amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
-               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END
+               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END, end_unseen = n.end_unseen
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                       $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
                       $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[],
-                      $19::text[], $20::text[], $21::real[], $22::text[])
+                      $19::text[], $20::text[], $21::real[], $22::text[], $23::boolean[])
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
-                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail)
+                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail,
+                     end_unseen)
          WHERE a.id = n.id AND a.state <> 'ended'
         RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail, a.disposition
         """,
@@ -243,7 +246,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
                        extract(epoch FROM now() - ringing)::float8 AS ringing,
                        extract(epoch FROM now() - answered)::float8 AS answered,
                        extract(epoch FROM now() - connected)::float8 AS connected,
-                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s
+                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s,
+                       CASE WHEN NOT end_unseen THEN extract(epoch FROM ended - connected) END::float8 AS talked
                   FROM attempts
                  WHERE campaign_id = $1 AND state = 'ended' AND ended > now() - make_interval(secs => $2)
                  ORDER BY ended DESC LIMIT $3) AS last

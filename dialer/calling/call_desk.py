@@ -153,7 +153,7 @@ class CallDesk:
             live.why = "ended while no server watched"
             self._tell(live, Told.LOST)
             return
-        live.slot = True
+        live.slot = live.taken_up = True
         self._trunks.take_up(live.trunk)
         self._see(live, view)
         log.info("an attempt is taken up", campaign=live.campaign, attempt=live.attempt.id)

@@ -25,6 +25,7 @@ from cti.facts import (
     AgentLineChanged,
     AgentOffHookChanged,
     AgentReachabilityChanged,
+    AgentState,
     AgentStateChanged,
     CallEstablished,
     ConnectionCleared,
@@ -626,4 +627,6 @@ class Dialer:
         else:
             mine = self._hands.lend(agent, self._may(agent), self._hungry_for(agent))
         for run in self.running.values():
+            if view is not None and view.state is AgentState.UNKNOWN:
+                run.pace.out_of_sight(agent)
             run.pace.agent(agent, view if run.id == mine else None, run.pbx, live, now)

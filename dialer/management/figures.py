@@ -102,7 +102,7 @@ async def read(
                   sum(g.attempts)::bigint AS attempts, sum(g.answered)::bigint AS answered, sum(g.live)::bigint AS live,
                   sum(g.connected)::bigint AS connected, sum(g.machines)::bigint AS machines,
                   sum(g.opted_out)::bigint AS opted_out, sum(g.abandoned)::bigint AS abandoned,
-                  sum(g.late)::bigint AS late,
+                  sum(g.late)::bigint AS late, sum(g.talks)::bigint AS talks,
                   sum(g.ring_ms) AS ring_ms, sum(g.wait_ms) AS wait_ms, sum(g.talk_ms) AS talk_ms
              FROM (SELECT s.campaign_id, s.outcome, s.disposition,
                           CASE WHEN $4 IN ('hour', 'day', 'clock') THEN s.slot END AS slot,
@@ -110,7 +110,8 @@ async def read(
                                   WHEN 'agent' THEN s.agent ELSE '' END AS part,
                           sum(s.attempts) AS attempts, sum(s.answered) AS answered, sum(s.live) AS live,
                           sum(s.connected) AS connected, sum(s.machines) AS machines, sum(s.opted_out) AS opted_out,
-                          sum(s.abandoned) AS abandoned, sum(s.late) AS late, sum(s.ring_ms) AS ring_ms,
+                          sum(s.abandoned) AS abandoned, sum(s.late) AS late, sum(s.talks) AS talks,
+                          sum(s.ring_ms) AS ring_ms,
                           sum(s.wait_ms) AS wait_ms, sum(s.talk_ms) AS talk_ms
                      FROM campaign_read($1, $2, $3, $4 = 'agent') s GROUP BY 1, 2, 3, 4, 5) g
              LEFT JOIN (SELECT * FROM campaign_successes WHERE campaign_id = ANY ($1)) v
@@ -160,7 +161,8 @@ async def totals(
 
 def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], error: float) -> CampaignFigures:
     total = dict.fromkeys(
-        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned", "late"), 0
+        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned", "late", "talks"),
+        0,
     )
     ring = wait = talk = in_flight = pending = conversions = 0
     outcomes: dict[str, int] = {}
@@ -208,7 +210,7 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], erro
         abandonment=None if lost is None else round(lost, 6),
         conversion=_share(told.conversions, told.connected),
         mean_wait=_share(told.wait_seconds, told.connected),
-        mean_talk=_share(told.talk_seconds, told.connected),
+        mean_talk=_share(told.talk_seconds, told.talks),
         outcomes=dict(sorted(outcomes.items())),
         **{name: dict(sorted(counts.items())) for name, counts in said.items()},
         labels=labels,
