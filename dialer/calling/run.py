@@ -386,7 +386,7 @@ class Dialer:
         checks = (
             (run.campaign.state, run.campaign.state != "running"),
             ("database", not self._healthy()),
-            ("not_here", run.lease is None or not run.ready or now >= run.leased_until),
+            ("not_here", not run.ready or not run.holds(now)),
             ("pbx_down", not port.up()),
             ("late", not port.usable()),
             ("clock", self._clocks_apart),
