@@ -527,14 +527,27 @@ async def test_wrap_up_and_dispositions_are_the_campaigns_own_and_conversions_ar
     assert by["disposition"] == {"Sold": (3, 3), "Trial": (2, 2), "Call again": (4, 0), "never": (1, 0)}
     assert by["category"] == {
         "none": (2, 2),
-        "call_back": (4, 0),
+        "call back": (4, 0),
         "conversion": (3, 3),
-        "do_not_call": (1, 0),
+        "do not call": (1, 0),
     }
     (row,) = csv.DictReader(io.StringIO((await here.cli("report", "Spring", "--csv"))[1]))
     assert (row["converted Sale"], row["disposition later"], row["category conversion"]) == ("3", "4", "3")
     out = (await here.cli("report", "Spring"))[1]
     assert "Spring: converted 3 Sold, 2 Trial; 4 Call again, 1 never" in out
+    for what, head, row in (
+        (
+            "said",
+            "campaign  hour              calls  Call again  Sold  Trial  never",
+            ("10", "4", "3", "2", "1"),
+        ),
+        ("outcomes", "campaign  hour              calls  answered", ("10", "10")),
+    ):
+        lines = (await here.cli("report", "Spring", "--by", "hour", "--count", what))[1].splitlines()
+        assert (lines[0], tuple(lines[1].split()[3:])) == (head, row)
+    assert "--count is one of: outcomes, said" in (await here.cli("report", "--count", "x"))[2]
+    out = (await here.cli("show", "Spring"))[1]
+    assert "success: Trial, and those of the category conversion: Sale" in out
     await here.cli("wrap-up", "Spring", "--as-queue")
     assert (await here.ask("GET", f"/campaigns/{id}"))[1]["view"]["wrap_up"]["seconds"] == 30.0
 

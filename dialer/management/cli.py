@@ -109,20 +109,25 @@ def list_all(url: Url = HERE, login: Who = None, json: Json = False) -> None:
 @campaigns.command()
 def show(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Show a campaign: its settings, its schedule, how it stands."""
+    import msgspec
+
     found = run(url, login, lambda server: server.one(campaign))
     if json:
         show_json(found)
         return
     from dialer.management.screen import dispositions_told, wrap_up_told
 
-    view = found["view"]
+    view, said = found["view"], found["settings"]["dispositions"]
+    own = [one["code"] for one in said if one["category"] == "conversion"]
+    since = view["since"][:19].replace("T", " ")
     lines = [
-        f"{view['name']} ({view['id']}): {view['state']} since {view['since']}, {view['why'] or 'never started'}",
+        f"{view['name']} ({view['id']}): {view['state']} since {since} UTC, {view['why'] or 'never started'}",
         f"mode {view['mode']}, profile {view['profile']}, priority {view['priority']}, version {view['version']}",
         f"schedule: {found['schedule_told']}",
-        f"success: {', '.join(found['conversions']) or 'no disposition counts as one'}",
+        f"success: {', '.join(found['conversions']) or 'no disposition'}"
+        + ("" if not own else f", and those of the category conversion: {', '.join(own)}"),
         *(
-            f"{name} = {value}"
+            f"{name} = {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
             for name, value in sorted(found["settings"].items())
             if value not in (None, "", [], {}) and name not in ("wrap_up", "dispositions")
         ),
@@ -464,12 +469,25 @@ def report(
     last: Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")] = None,
     tz: Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Write a chart (SVG) to this file.")] = None,
+    count: Annotated[
+        str,
+        typer.Option(
+            help="In place of the sums, how often each of these was: outcomes, or said (dispositions)."
+        ),
+    ] = "",
     url: Url = HERE,
     login: Who = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show what campaigns came to, beside one another."""
+    """Show what campaigns came to, beside one another.
+
+    Example: cti campaigns report Spring Autumn --by hour --count outcomes
+    """
+    from dialer.management.screen import COUNTS, table
+
+    if count and count not in COUNTS:
+        fail(f"--count is one of: {', '.join(COUNTS)}.", WRONG_USE)
     form = "csv" if csv else "svg" if chart is not None else "json"
 
     async def ask(server: Server) -> Any:
@@ -491,9 +509,7 @@ def report(
     elif json:
         show_json(told)
     else:
-        from dialer.management.screen import table
-
-        _lines(table(told["items"]) or ["Nothing in that time."])
+        _lines(table(told["items"], by, count) or ["Nothing in that time."])
 
 
 @campaigns.command()

@@ -246,8 +246,10 @@ def _title(by: By, key: str, rows: Sequence[Any], titles: Mapping[str, str], zon
             return key or "nobody"
         case By.OUTCOME:
             return key or "under way"
-        case By.DISPOSITION | By.CATEGORY:
+        case By.DISPOSITION:
             return key or "none"
+        case By.CATEGORY:
+            return key.replace("_", " ") or "none"
         case By.TOTAL:
             return "all"
         case _:

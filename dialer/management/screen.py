@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from cti.terminal_text import columns, plain
@@ -99,8 +100,10 @@ def screen(name: str, now: Frame, labels: Mapping[str, str]) -> Group:
         ("list", f"{through}; {_counted(contacts)}" if total else through),
     ]
     head = Text.assemble((plain(name, 60), "bold"), "  ", (now["state"], colour), f"  {now['at'][11:19]} UTC")
-    body = [Text.assemble((f"{title:11}", "dim"), text) for title, text in rows]
-    return Group(head, *body)
+    body = Table.grid(padding=(0, 1))
+    for title, text in rows:
+        body.add_row(Text(title, "dim"), Text(text))
+    return Group(head, body)
 
 
 def told(sums: Frame) -> str:
@@ -170,49 +173,54 @@ def _span(minutes: int) -> str:
     return f"{minutes} minutes"
 
 
-def table(rows: Sequence[Frame]) -> list[str]:
-    """Figures in columns."""
+COUNTS = {"outcomes": "outcomes", "said": "dispositions"}
+"""What a table may count in columns of its own → the field of the figures."""
+
+
+def table(rows: Sequence[Frame], by: str = "total", counts: str = "") -> list[str]:
+    """Figures in columns; with `counts`, how often each outcome was (`outcomes`), or each disposition (`said`)."""
     if not rows:
         return []
-    shown = [
-        [
-            "campaign",
-            "",
-            "calls",
-            "answered",
-            "talked",
-            "abandoned",
-            "late",
-            "nobody",
-            "of live",
-            "converted",
-            "of talked",
-            "talk s",
-            "wait s",
-        ]
-    ]
+    if counts:
+        return _counts(rows, by, COUNTS[counts])
+    head = ["campaign", "" if by == "total" else by, "calls", "answered", "talked", "abandoned", "of live"]
+    shown = [[*head, "late", "nobody", "converted", "of talked", "talk s", "wait s"]]
     for row in rows:
         sums = row["sums"]
         shown.append(
             [
-                *(
-                    row["name"],
-                    row["title"],
-                    str(sums["attempts"]),
-                    _share(row["answer_rate"]),
-                    str(sums["connected"]),
-                ),
-                *(str(sums[name]) for name in ("abandoned", "late", "nobody")),
-                *(_share(row["abandonment"], 1), str(sums["conversions"]), _share(row["conversion"])),
+                *(row["name"], row["title"], str(sums["attempts"]), _share(row["answer_rate"])),
+                *(str(sums["connected"]), str(sums["abandoned"]), _share(row["abandonment"], 1)),
+                *(str(sums[name]) for name in ("late", "nobody", "conversions")),
+                _share(row["conversion"]),
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
             ]
         )
     told = [
         f"{plain(row['name'], 60)}: {words}"
         for row in rows
-        if row["title"] == "all" and (words := said(row["dispositions"], row["converted"], row["labels"]))
+        if by == "total" and (words := said(row["dispositions"], row["converted"], row["labels"]))
     ]
-    return [*columns(shown), *told]
+    return [*columns(shown, numbers_from=2), *told]
+
+
+def _counts(rows: Sequence[Frame], by: str, field: str) -> list[str]:
+    often: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    for row in rows:
+        labels |= row["labels"] if field == "dispositions" else {}
+        for name, count in row[field].items():
+            often[name] = often.get(name, 0) + count
+    names = sorted(often, key=lambda name: (-often[name], name))
+    shown = [["campaign", "" if by == "total" else by, "calls", *(labels.get(name, name) for name in names)]]
+    shown += [
+        [
+            *(row["name"], row["title"], str(row["sums"]["attempts"])),
+            *(str(row[field].get(name, 0)) for name in names),
+        ]
+        for row in rows
+    ]
+    return columns(shown, numbers_from=2)
 
 
 def detection_told(found: Frame) -> list[str]:
