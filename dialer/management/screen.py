@@ -183,16 +183,24 @@ def table(rows: Sequence[Frame], by: str = "total", counts: str = "") -> list[st
         return []
     if counts:
         return _counts(rows, by, COUNTS[counts])
-    head = ["campaign", "" if by == "total" else by, "calls", "answered", "talked", "abandoned", "of live"]
-    shown = [[*head, "late", "nobody", "converted", "of talked", "talk s", "wait s"]]
+    head = [
+        "campaign",
+        "" if by == "total" else by,
+        "calls",
+        "answered",
+        "talked",
+        "abandoned",
+        "late",
+        "nobody",
+    ]
+    shown = [[*head, "of live", "converted", "of talked", "talk s", "wait s"]]
     for row in rows:
         sums = row["sums"]
         shown.append(
             [
                 *(row["name"], row["title"], str(sums["attempts"]), _share(row["answer_rate"])),
-                *(str(sums["connected"]), str(sums["abandoned"]), _share(row["abandonment"], 1)),
-                *(str(sums[name]) for name in ("late", "nobody", "conversions")),
-                _share(row["conversion"]),
+                *(str(sums[name]) for name in ("connected", "abandoned", "late", "nobody")),
+                *(_share(row["abandonment"], 1), str(sums["conversions"]), _share(row["conversion"])),
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
             ]
         )
