@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -28,6 +28,9 @@ from cti.commands import CommandError, Commands
 from cti.facts import Fact
 from cti.people import Actor, Role
 from cti.wrap_up import Disposition
+
+if TYPE_CHECKING:
+    from cti.database import Queryable
 
 CallId = Annotated[str, StringConstraints(min_length=3, max_length=200)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4000)]
@@ -148,12 +151,16 @@ def add_crm_commands(
     works_on: Callable[[Actor, str], bool],
     publish: Callable[[Iterable[Fact]], None],
     choice: Callable[[str, str, str | None], Sequence[Disposition]] = lambda login, call, queue: (),
+    of_campaign: Callable[[Queryable, str], Awaitable[Sequence[Disposition] | None]] | None = None,
+    follows: Callable[[Queryable, str, str, str], Awaitable[None]] | None = None,
     disposed: Callable[[Actor, str, str], None] = lambda actor, call, disposition: None,
 ) -> None:
     """Registers `call.note`, `call.dispose`, `call.identify`, `note.edit`, `pop.dismiss`.
 
     `works_on(actor, call)`: whether the call is, or has just been, that person's or their team's.
-    `choice(login, call, queue)`: what somebody may say the call ended with, any text if nothing is given back.
+    `choice(login, call, queue)`: what somebody may say the call ended with, any text if nothing is given back;
+    `of_campaign(db, call)`: what the campaign that placed it says of that, which outranks it; None for any other call.
+    `follows(db, call, disposition, login)` does what comes of it, in the transaction that keeps it.
     `disposed(actor, call, disposition)` is told when it was said.
     """
 
@@ -178,6 +185,8 @@ def add_crm_commands(
                 args.call,
                 args.disposition,
                 choice=lambda queue: choice(actor.login, args.call, queue),
+                of_campaign=of_campaign,
+                follows=follows,
             )
         disposed(actor, args.call, found.disposition or args.disposition)
         return found
@@ -213,7 +222,7 @@ def add_crm_commands(
         "call.dispose",
         DisposeArgs,
         dispose,
-        summary="Say how the contact ended, with a code of the queue's if it has any; the last word counts.",
+        summary="Say how the contact ended, with a code of the campaign's or queue's if it has any; the last word counts.",
         result=Interaction,
         roles=people,
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ from cti.plain_text import plain, plain_lines
 from cti.wrap_up import Disposition
 
 if TYPE_CHECKING:
-    from cti.database import Pool, PoolConnection
+    from cti.database import Pool, PoolConnection, Queryable
 
 log = structlog.get_logger(__name__)
 
@@ -568,10 +568,13 @@ class Interactions:
         disposition: str,
         *,
         choice: Callable[[str | None], Sequence[Disposition]] = lambda queue: (),
+        of_campaign: Callable[[Queryable, str], Awaitable[Sequence[Disposition] | None]] | None = None,
+        follows: Callable[[Queryable, str, str, str], Awaitable[None]] | None = None,
     ) -> Interaction:
         """Says how the contact ended, in the house's own words; committed when this returns. The last one said counts.
 
-        `choice`: what may be said of a call that came through this queue, anything if it gives nothing.
+        `choice`: what may be said of a call that came through this queue, anything if it gives nothing; `of_campaign` the
+        same of a campaign's call, None where the queue has the say. `follows` does what comes of it, or all is as before.
         Raises WrongText, WrongDisposition, UnknownInteraction.
         """
         word = plain(disposition, 101)
@@ -579,7 +582,8 @@ class Interactions:
             raise WrongText("a disposition has 1 to 100 characters")
         async with self._pool.acquire(timeout=5) as connection, connection.transaction():
             about = await self._row_of(connection, call, None)
-            allowed = choice(about["queue"])
+            theirs = await of_campaign(connection, call) if of_campaign is not None else None
+            allowed = choice(about["queue"]) if theirs is None else theirs
             if allowed and word not in {one.code for one in allowed}:
                 codes = ", ".join(f"{one.code} ({one.label})" for one in allowed)
                 raise WrongDisposition(f"there is no disposition {word!r} for this call; use one of: {codes}")
@@ -588,6 +592,8 @@ class Interactions:
                 about["id"],
                 word,
             )
+            if follows is not None:
+                await follows(connection, call, word, actor.login)
             found = await _interaction(connection, about["id"])
         log.info("disposition set", by=actor.login)
         return found

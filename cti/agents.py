@@ -8,7 +8,7 @@ leave a state behind, and what was asked for during a call is `pending` until th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -100,6 +100,7 @@ class Agents:
     ) -> None:
         self._directory = directory
         self._rules = WrapUps(wrap_up, wrap_ups)
+        self._campaign_of: Callable[[str, str], str | None] = lambda call, login: None
         self._reasons = Reasons(reasons)
         self._pbxs = None if pbxs is None else frozenset(pbxs)
         self._agents: dict[str, AgentNow] = {}
@@ -121,6 +122,13 @@ class Agents:
             self._comparing = None
             self.corrected += len(found)
 
+    def follow_campaigns(
+        self, rule: Callable[[int], WrapUp | None], campaign_of: Callable[[str, str], str | None]
+    ) -> None:
+        """Has calls of campaigns wrapped up by their rules. `rule`: that of a campaign; `campaign_of(call, login)`: whose
+        call it is that this agent talks in, as `cti.wrap_up.of_campaign` writes it; None for any other call."""
+        self._rules.campaign, self._campaign_of = rule, campaign_of
+
     # ------------------------------------------------------------------------------------------ what is asked
 
     def reasons(self) -> tuple[Reason, ...]:
@@ -128,8 +136,12 @@ class Agents:
         return self._reasons.all()
 
     def wrap_ups(self) -> tuple[WrapUp, ...]:
-        """The rules of wrap-up, the general one first."""
+        """The rules of wrap-up that do not change, the general one first."""
         return self._rules.all()
+
+    def wrap_up_of(self, queue: str | None) -> WrapUp:
+        """The rule for the calls of a queue."""
+        return self._rules.of(queue)
 
     def view(self, login: str, now: datetime) -> AgentView | None:
         """The agent as clients see them; None for somebody who is no agent."""
@@ -334,10 +346,18 @@ class Agents:
         return self._end_wrap_up(a, at, by, "finished wrap-up" + self._let_go(a, by))
 
     def extend_wrap_up(self, login: str, seconds: float, *, by: str, at: datetime) -> Facts:
-        """Gives wrap-up more time, at most ten minutes a call of this. Raises NotPossible when there is none."""
+        """Gives wrap-up more time, at most ten minutes a call of this. Raises NotPossible when there is none,
+        or for an agent who has added as much as the rule allows."""
         a = self._wrapping_up(login)
-        if a.wrapping is not None:
+        if a.wrapping is not None and by != login:
             a.wrapping.extend(seconds, at)
+        elif a.wrapping is not None:
+            rule = self._rules.of(a.wrapping.queue)
+            if not a.wrapping.extend_by_agent(rule, seconds, at):
+                raise NotPossible(
+                    "no_more_time",
+                    f"this wrap-up may be made longer by {rule.extension:g} seconds in all, and was: a supervisor can",
+                )
         return self._derive(a, at, by=by, why="extended wrap-up", asked=True)
 
     def disposed(self, login: str, call: str, *, by: str, at: datetime) -> Facts:
@@ -624,6 +644,8 @@ class Agents:
         party.call, party.state = fact.call, connection.state
         if its_own and isinstance(fact, CallEstablished) and fact.queue is not None:
             party.queue = fact.queue
+        if isinstance(fact, CallEstablished) and party.talks and _with_customer(fact.view):
+            party.queue = self._campaign_of(fact.call, login) or party.queue
         why = _WHY.get(fact.TYPE, "on a call") if party.talks else "offered a call"
         return self._derive(a, fact.at, by="pbx", why=why)
 
@@ -810,6 +832,12 @@ def _was_wrong(changed: AgentStateChanged) -> bool:
 
 def _noted(why: str, note: str) -> str:
     return f"{why} ({note})" if note else why
+
+
+def _with_customer(view: CallView) -> bool:
+    """Whether somebody who is no agent is through in the call."""
+    through = (ConnectionState.CONNECTED, ConnectionState.HOLD)
+    return any(one.agent is None and one.state in through for one in view.connections)
 
 
 def _device(person: Agent) -> str | None:

@@ -9,12 +9,13 @@ from typing import ClassVar
 
 from cti.facts import Fact
 from cti.frozen import Frozen
+from cti.wrap_up import WrapUp
 
 
 class CampaignView(Frozen, frozen=True, gc=False, kw_only=True):
     """A campaign. `state`: draft, running, paused, draining (no new calls; stopped when the last is over), stopped. `since`
     it is so, and `why`. `queue`: whose agents work for it, of `team` only if that is not "". `next_step` (start, pause,
-    drain, stop) comes by its schedule at `next_at`."""
+    drain, stop) comes by its schedule at `next_at`. `wrap_up`: what follows its talks, and with which dispositions."""
 
     id: int
     name: str
@@ -31,13 +32,15 @@ class CampaignView(Frozen, frozen=True, gc=False, kw_only=True):
     changed_by: str
     next_step: str | None = None
     next_at: datetime | None = None
+    wrap_up: WrapUp
 
 
 class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     """What attempts came to; times in seconds. `answered`: somebody or a machine picked up; `live`: people did; `connected`
     to an agent; `abandoned`: people for whom no agent was there in time, as the law counts them: `late`, an agent came after
     the wait, and `nobody`, none did. `amd_errors`: people taken for machines, as estimated, where the law counts them: lost
-    too, and live answers. `in_flight`: not over yet."""
+    too, and live answers. `in_flight`: not over yet. `talk_seconds` are of `talks`: calls that are over and whose end was
+    seen."""
 
     attempts: int = 0
     in_flight: int = 0
@@ -51,6 +54,7 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
     machines: int = 0
     opted_out: int = 0
     conversions: int = 0
+    talks: int = 0
     ring_seconds: float = 0.0
     wait_seconds: float = 0.0
     talk_seconds: float = 0.0
@@ -59,7 +63,8 @@ class CampaignSums(Frozen, frozen=True, gc=False, kw_only=True):
 class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     """How a campaign goes at this moment. `agents` by state (ready, reserved, busy, wrap_up, not_ready …); `calls` under way
     by stage (committed, dialed, ringing, answered, connected), `lines` all of them; `today` since midnight and
-    `last_half_hour`, by when calls were placed. `contacts` of its lists by state.
+    `last_half_hour`, by when calls were placed; `dispositions`: what was said of today's calls, by code, and those of them
+    that count as a success, `converted`. `contacts` of its lists by state.
 
     `live` answers in the window of the law, `lost` of them: connected too `late`, to `nobody`, and on top `amd_errors`,
     people taken for machines where the law counts them (live answers too, but not in `live`). A share of `cap` being
@@ -75,6 +80,8 @@ class CampaignNow(Frozen, frozen=True, gc=False, kw_only=True):
     calls: dict[str, int]
     today: CampaignSums
     last_half_hour: CampaignSums
+    dispositions: dict[str, int]
+    converted: dict[str, int]
     live: int
     lost: float
     late: int

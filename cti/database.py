@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,6 +173,18 @@ def _require_version(conn: Connection | PoolConnection, dsn: str) -> None:
 
 async def _as_it_is(_connection: object) -> None:
     """Nobody here changes a session's settings, listens or keeps locks: to have that undone would be a round trip lost."""
+
+
+@asynccontextmanager
+async def patiently(db: Queryable, seconds: float) -> AsyncIterator[Connection | PoolConnection]:
+    """Lends a connection in a transaction whose statements may take so long, whatever the pool's limit is: for what counts
+    millions of rows. Say the same `timeout` with each query, for the pool's own waits less. Who is in a transaction stays
+    in it, with this limit to its end."""
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(db.acquire(timeout=5)) if isinstance(db, asyncpg.Pool) else db
+        await stack.enter_async_context(one.transaction())
+        await one.execute("SELECT set_config('statement_timeout', $1, true)", f"{seconds * 1000:.0f}")
+        yield one
 
 
 class Database:

@@ -18,7 +18,12 @@ NAME, LIST, PROFILE = "Spring offer", "Spring fair", "demo"
 CONTACTS = 5000
 CALLER_ID = "+442079460100"
 SETTINGS = """{"team": "outbound", "pbx": "main", "message": "vm-goodbye", "max_lines": 60, "calls_per_second": 4,
- "ring_timeout_s": 20, "few_agents": 3}"""
+ "ring_timeout_s": 20, "few_agents": 3, "wrap_up": {"seconds": 0}, "dispositions": [
+  {"code": "Order placed", "label": "Order placed", "category": "conversion"},
+  {"code": "Information given", "label": "Information given", "category": "contact"},
+  {"code": "Solved", "label": "Is a customer already", "category": "contact"},
+  {"code": "Call back", "label": "Wants another call", "category": "call_back", "again_after_minutes": 240},
+  {"code": "Passed on", "label": "Somebody else answered", "category": "no_contact"}]}"""
 SCRIPT = "Good day, this is the demo. May I tell you about our spring offer?"
 
 KINDS = (("10", 30, (3, 14), (10, 120)), ("30", 48, (0, 99), (0, 999)), ("20", 9, (1, 4), (0, 999)),
@@ -110,9 +115,6 @@ async def prepare(db: Connection, chance: random.Random) -> bool:
             """INSERT INTO campaigns (name, mode, state, state_why, profile, settings, created_by, changed_by)
                VALUES ($1, 'predictive', 'running', 'the demo starts it', $2, $3::jsonb, 'demo', 'demo') RETURNING id""",
             *(NAME, PROFILE, SETTINGS),
-        )
-        await db.execute(
-            "INSERT INTO campaign_conversions (campaign_id, disposition) VALUES ($1, 'Order placed')", id
         )
         list_id = await db.fetchval(
             """INSERT INTO call_lists (name, campaign_id, script, created_by, changed_by)

@@ -514,7 +514,6 @@ class Server:
 
     def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
-        self._tasks.spawn(self.dialing.dialer.disposed(call, disposition))
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
         for login in {actor.login, *speaks_for}:
@@ -604,6 +603,7 @@ class Server:
                 target_groups=CustomersForLists(lambda: self.database.pool),
             )
         )
+        self.agents.follow_campaigns(self.dialing.campaigns.wrap_up_of, self.dialing.campaign_of)
         self._cleanup.push_async_callback(self.dialing.close)
 
     def _port_of_dialer(self, name: str) -> PbxPort:
@@ -678,6 +678,8 @@ class Server:
             works_on=self.whose_call.works_on,
             publish=self.bus.publish,
             choice=self.agents.dispositions,
+            of_campaign=self.dialing.dispositions,
+            follows=self.dialing.disposed,
             disposed=self._disposed,
         )
         add_call_back_commands(

@@ -50,13 +50,15 @@ def padded(text: str, width: int, *, right: bool = False) -> str:
     return space + shown if right else shown + space
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Returns rows as lines with their cells in columns, cleaned."""
+def columns(rows: Sequence[Sequence[str]], *, numbers_from: int | None = None) -> list[str]:
+    """Returns rows as lines with their cells in columns, cleaned; from that column on, cells end below one another."""
     cleaned = [[plain(cell, 200) for cell in row] for row in rows]
     widths = [max(cell_len(cell) for cell in column) for column in zip(*cleaned, strict=True)]
+    first = len(widths) if numbers_from is None else numbers_from
     return [
         "  ".join(
-            cell + " " * (wide - cell_len(cell)) for cell, wide in zip(row, widths, strict=True)
+            padded(cell, wide, right=n >= first)
+            for n, (cell, wide) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cleaned
     ]

@@ -6,7 +6,7 @@ It does nothing by itself before `tasks` run, and places no call before a link i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +25,12 @@ from cti.openapi import Route
 from cti.people import Directory
 from cti.rest.serving import Translate
 from cti.settings import DialerSettings
+from cti.wrap_up import Disposition, of_campaign
 from dialer.call_lists import rest as lists_rest
 from dialer.call_lists.before_launch import by_law
 from dialer.call_lists.import_desk import ImportDesk
 from dialer.call_lists.quotas import Quotas
+from dialer.calling import dispositions
 from dialer.calling.claims import Claims
 from dialer.calling.commands import add_campaign_commands
 from dialer.calling.contact_of_call import CalledContact, belongs, contact_of
@@ -49,7 +51,7 @@ from dialer.management.desk import CampaignDesk, House, law_by
 from dialer.management.live_view import LiveView
 
 if TYPE_CHECKING:
-    from cti.database import Pool
+    from cti.database import Pool, Queryable
     from dialer.call_lists.target_group import TargetGroups
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,10 @@ TRANSLATE: dict[type[Exception], Translate] = {
     **lists_rest.TRANSLATE,
 }
 """What the dialer's own refusals are called over REST."""
+
+
+MOST_KEPT = 10_000
+"""Calls that keep a promise of which it is known whose they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,7 @@ class Dialing:
 
     def __init__(self, around: Around) -> None:
         self._around = around
+        self._kept: dict[str, int] = {}  # calls that keep a promise → the campaign it was made in
         ours, clock = around.settings, asyncio.get_running_loop().time
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self._law = LawDesk(lambda: self.profiles, check_all, clock=clock)
@@ -115,6 +122,7 @@ class Dialing:
                 law=self._law_of,
                 missing_sounds=self._sounds.missing,
                 logged_on=lambda login: around.agents.session(login, datetime.now(UTC)).logged_on,
+                wrap_up=around.agents.wrap_up_of,
             ),
             runner=lambda: self.dialer,
             publish=around.publish,
@@ -232,12 +240,31 @@ class Dialing:
         """The contact of a campaign's call; None for any other call. Raises what the database does."""
         return await contact_of(self._around.pool(), call)
 
+    def campaign_of(self, call: str, login: str) -> str | None:
+        """The campaign in whose call this agent talks with a contact, as wrap-up writes it; None in any other call."""
+        live = self.dialer.calls.of_call(call)
+        if live is not None and live.attempt.agent in (None, login):
+            return of_campaign(live.campaign)
+        id = self.preview.campaign_of(call, login) or self._kept.get(call)
+        return of_campaign(id) if id is not None else None
+
+    async def dispositions(self, db: Queryable, call: str) -> Sequence[Disposition] | None:
+        """What may be said of a campaign's call; None of any other, and where the campaign leaves it to the queue."""
+        return await dispositions.choice(db, call)
+
+    async def disposed(self, db: Queryable, call: str, disposition: str, by: str) -> None:
+        """Does what comes of what an agent says of a call, in the transaction that keeps it."""
+        await dispositions.follows(db, call, disposition, by, datetime.now(UTC))
+
     async def calls_back(self, promised_in: str, call: str) -> None:
         """A call keeps what was promised in another; if that was a campaign's, this one belongs to its attempt, and the
         agent sees what they saw then."""
         try:
             contact = await self.contact_of(promised_in)
             if contact is not None:
+                self._kept[call] = contact.campaign
+                while len(self._kept) > MOST_KEPT:
+                    del self._kept[next(iter(self._kept))]
                 self._around.set_data(call, dict(contact.data), "dialer")
                 await belongs(self._around.pool(), contact.attempt, call)
         except AWAY as error:

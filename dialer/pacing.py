@@ -92,11 +92,13 @@ class _Call:
 
 @dataclass(slots=True, eq=False)
 class _Agent:
-    """`state`: login, ready, break, talk or wrap; `call`: the last one talked to."""
+    """`state`: login, ready, break, talk or wrap; `call`: the last one talked to. `seen`: it is known how long the state
+    lasts."""
 
     state: str
     since: float
     call: Hashable = None
+    seen: bool = True
 
 
 @dataclass(slots=True)
@@ -235,7 +237,7 @@ class Pacing:
         agent = self._agents.get(ident)
         if kind == "logout":
             if agent is not None:
-                self._forecast.agent_left(agent.state, agent.since, now, "logout")
+                self._left(agent, "logout", now)
                 self._number[agent.state] -= 1
                 del self._agents[ident]
         elif kind == "talk":
@@ -261,10 +263,19 @@ class Pacing:
 
     def _enter(self, agent: _Agent, state: str, now: float) -> None:
         if agent.state != state:
-            self._forecast.agent_left(agent.state, agent.since, now, state)
+            self._left(agent, state, now)
             self._number[agent.state] -= 1
             self._number[state] += 1
-            agent.state, agent.since = state, now
+            agent.state, agent.since, agent.seen = state, now, True
+
+    def _left(self, agent: _Agent, to: str, now: float) -> None:
+        if agent.seen:
+            self._forecast.agent_left(agent.state, agent.since, now, to)
+
+    def unseen(self, ident: Hashable) -> None:
+        """The beginning, or the end, of what this agent does now is not seen: nothing is learnt of how long it lasts."""
+        if (agent := self._agents.get(ident)) is not None:
+            agent.seen = False
 
     def _at_work(self) -> int:
         return self._number["ready"] + self._number["talk"] + self._number["wrap"]

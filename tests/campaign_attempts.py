@@ -48,6 +48,7 @@ class Attempt:
     talk: float = 0.0
     opted_out: bool = False
     late: bool = False
+    end_unseen: bool = False
     id: str = field(default_factory=lambda: f"at-{random.getrandbits(128):032x}")
 
     @property
@@ -76,6 +77,7 @@ class Attempt:
             *(self.agent, self.wait if connected else None, self.outcome),
             *("machine" if self.outcome == "machine" else None, self.opted_out, self.disposition),
             "late" if self.late else counts_as,
+            self.end_unseen,
         )
 
 
@@ -107,6 +109,7 @@ COLUMNS = (
     ),
     "disposition",
     "counts_as",
+    "end_unseen",
 )
 
 
@@ -166,6 +169,7 @@ def by_chance(
                 wait=chance.choice((0.0, 0.5, 1.25)) if talked else 0.0,
                 late=talked and chance.random() < 0.03,
                 talk=chance.randrange(300_000) / 1000 if talked else 0.0,
+                end_unseen=talked and chance.random() < 0.05,
                 opted_out=chance.random() < 0.02,
             )
         )
@@ -188,7 +192,8 @@ def added_up(attempts: Sequence[Attempt], won: frozenset[str] = frozenset()) -> 
         conversions=sum(one.disposition in won for one in attempts),
         ring_seconds=round(sum(one.ring for one in attempts if one.outcome), 3),
         wait_seconds=round(sum(one.wait for one in attempts if one.outcome == "answered"), 3),
-        talk_seconds=round(sum(one.talk for one in attempts), 3),
+        talks=sum(one.outcome == "answered" and not one.end_unseen for one in attempts),
+        talk_seconds=round(sum(one.talk for one in attempts if not one.end_unseen), 3),
     )
 
 

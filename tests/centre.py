@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -428,7 +429,7 @@ class ServerProcess:
     @property
     def log(self) -> str:
         """All it has said."""
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     async def start(self, within: float = 30.0) -> None:
         """Start it and wait until it serves."""
@@ -465,6 +466,19 @@ class ServerProcess:
         """End it in order; its exit code."""
         assert self._process is not None
         self._process.terminate()
+        return await self.ends(within)
+
+    def freeze(self) -> None:
+        """It stands still, as on a machine that is paused."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    async def ends(self, within: float = 20.0) -> int:
+        """Waits until it has ended by itself; its exit code."""
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, within)
 
 

@@ -60,7 +60,8 @@ def number(kind: str, after: int = 0, talk: int = 1) -> str:
 
 
 def lenient_profile(folder: Path) -> Path:
-    """Writes a profile that lets the tests dial at any hour and again; everything else is as it comes."""
+    """Writes a profile that lets the tests dial at any hour and again; everything else is as it comes. And `patient`, by
+    which somebody who has answered may wait 12 seconds for an agent."""
     text = (SHIPPED / "default.toml").read_text()
     text = text.replace('name = "default"', 'name = "test"', 1)
     every = "\n".join(f'{day} = ["00:00-24:00"]' for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun"))
@@ -73,6 +74,9 @@ def lenient_profile(folder: Path) -> Path:
     text = text.replace('allowed = "never"', 'allowed = "always"')
     folder.mkdir(exist_ok=True)
     (folder / "test.toml").write_text(text)
+    patient = text.replace('name = "test"', 'name = "patient"', 1)
+    patient = re.sub(r"(\[answer_wait\]\nseconds = )2", r"\g<1>12", patient)
+    (folder / "patient.toml").write_text(patient)
     return folder
 
 
@@ -113,6 +117,7 @@ async def campaign(
     state: str = "running",
     data: Mapping[str, str] | None = None,
     agents: Sequence[str] = (),
+    profile: str = "test",
     **settings: Any,
 ) -> int:
     """A campaign with one list of these numbers, assigned to these agents or to all, as it is in the database; gives back
@@ -123,11 +128,12 @@ async def campaign(
         id: int = await db.fetchval(
             """
             INSERT INTO campaigns (name, mode, state, profile, settings, priority, created_by, changed_by)
-            VALUES ($1, $2, $3, 'test', $4, $5, 'test', 'test') RETURNING id
+            VALUES ($1, $2, $3, $4, $5, $6, 'test', 'test') RETURNING id
             """,
             name,
             mode,
             state,
+            profile,
             json.dumps(QUICK | settings),
             priority,
         )

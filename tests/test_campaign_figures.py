@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from dialer.management import store
-from dialer.management.figures import By, CampaignFigures, csv_of, read, roll_up, sums
+from dialer.management.figures import By, CampaignFigures, csv_of, read, roll_up, totals
 from tests.campaign_attempts import (
     Attempt,
     a_campaign,
@@ -87,10 +87,10 @@ async def test_what_changes_later_is_right_at_once_and_after_the_next_roll_up(db
     await write(db, new := [replace(attempts[0], id=f"at-{n:032x}", number_of=2) for n in range(5)])
     expected = added_up([*late, *attempts[40:], *new])
     assert await db.fetchval("SELECT count(*) FROM campaign_sums_again") > 0
-    assert (await sums(db, [one], NOON, NOON + timedelta(days=2)))[one] == expected
+    assert (await totals(db, [one], NOON, NOON + timedelta(days=2)))[one].sums == expected
     await roll_up_all(db, NOON + timedelta(hours=9))
     assert await db.fetchval("SELECT count(*) FROM campaign_sums_again") == 0
-    assert (await sums(db, [one], NOON, NOON + timedelta(days=2)))[one] == expected
+    assert (await totals(db, [one], NOON, NOON + timedelta(days=2)))[one].sums == expected
 
 
 async def test_every_way_of_telling_apart_adds_up_to_the_same(db: Db) -> None:

@@ -5,6 +5,8 @@ from pydantic import ValidationError
 
 from dialer.management.settings import CampaignSettings
 
+SALE = {"code": "sale", "label": "Sale", "category": "conversion"}
+
 
 def test_nothing_said_is_a_campaign() -> None:
     settings = CampaignSettings.model_validate({})
@@ -32,6 +34,20 @@ def test_one_retry_rule_replaces_the_usual_one_for_its_outcome() -> None:
         ({"max_line": 3}, "Extra inputs are not permitted"),
         ({"queue": "sales"}, "String should match pattern"),
         ({"message": "a,b"}, "String should match pattern"),
+        ({"dispositions": [SALE, SALE]}, "dispositions: sale is there twice"),
+        ({"dispositions": [SALE | {"code": "-"}]}, "String should match pattern"),
+        ({"dispositions": [SALE | {"category": "won"}]}, "Input should be 'conversion', 'contact'"),
+        ({"dispositions": [SALE | {"again_after_minutes": 5}]}, "after which is called again"),
+        ({"dispositions": [SALE | {"do_not_call": "company"}]}, "this lists none"),
+        (
+            {"dispositions": [SALE | {"category": "do_not_call", "then": "again"}]},
+            "is listed: leave `then` out",
+        ),
+        (
+            {"dispositions": [SALE | {"category": "do_not_call", "do_not_call": "company"}]},
+            "sale: the campaign names no company",
+        ),
+        ({"wrap_up": {"seconds": -1}}, "greater than or equal to 0"),
     ],
 )
 def test_wrong_ones_are_refused(wrong: dict[str, object], said: str) -> None:

@@ -462,6 +462,96 @@ async def test_the_command_line_does_all_of_it_and_says_what_is_wrong(here: Offi
     assert (code, "you are agent" in err) == (1, True)
 
 
+async def test_wrap_up_and_dispositions_are_the_campaigns_own_and_conversions_are_counted_by_them(
+    here: Office,
+) -> None:
+    """Changed from the command line while it runs, told to clients, in the audit; and counted by the category they have."""
+    id = await here.ready(conversions=["Trial"])
+    await here.step(id, "start")
+    code, out, err = await here.cli("wrap-up", "Spring")
+    assert (code, out, err) == (0, "wrap-up: 30 s, a disposition may be given, then ready\n", "")
+    code, out, err = await here.cli(
+        "wrap-up", "Spring", "--seconds", "20", "--extension", "60", "--mandatory"
+    )
+    assert "wrap-up: 20 s, an agent may add 60 s, ends only with a disposition, then ready" in out, err
+    later = ("--label", "Call again", "--category", "call_back", "--after", "240")
+    assert (await here.cli("disposition", "Spring", "later", *later))[0] == 0
+    assert (await here.cli("disposition", "Spring", "Sale", "--category", "conversion"))[0] == 0
+    assert (await here.cli("disposition", "Spring", "gone", "--category", "finished"))[0] == 0
+    code, out, err = await here.cli("disposition", "Spring", "never", "--category", "do_not_call")
+    assert "never        never       do not call  not called any more: everywhere" in out
+    assert "later        Call again  call back    called again after 4 hours" in out
+    assert (await here.cli("disposition", "Spring", "Sale", "--label", "Sold"))[0] == 0
+    assert (await here.cli("disposition", "Spring", "gone", "--remove"))[0] == 0
+    for words, says in (
+        (("Sale", "--after", "5"), "again_after_minutes is for dispositions after which is called again"),
+        (("other",), "other is new: say its --category"),
+        (("other", "--category", "won"), "Input should be"),
+        (("gone", "--remove"), "there is no disposition gone: later, Sale, never"),
+    ):
+        code, out, err = await here.cli("disposition", "Spring", *words)
+        assert (code > 0, says in err) == (True, True), err
+    told = (await here.ask("GET", f"/campaigns/{id}"))[1]
+    assert told["view"]["wrap_up"] == {
+        "queue": "main:sales", "seconds": 20.0, "then_ready": True, "mandatory": True, "extension": 60.0,
+        "dispositions": [
+            {"code": "later", "label": "Call again", "category": "call_back"},
+            {"code": "Sale", "label": "Sold", "category": "conversion"},
+            {"code": "never", "label": "never", "category": "do_not_call"},
+        ],
+    }  # fmt: skip
+    changes = [fact for fact in here.facts if fact.TYPE == "campaign.changed"]
+    assert [len(fact.view.wrap_up.dispositions) for fact in changes] == [0, 1, 2, 3, 4, 4, 3]
+    trail = await here.pool.fetch("SELECT detail FROM audit WHERE action = 'campaign.changed' ORDER BY id")
+    assert [msgspec.json.decode(row["detail"])["changed"] for row in trail[-7:]] == [
+        ["wrap_up"],
+        *[["dispositions"]] * 6,
+    ]
+    said = {"Sale": 3, "Trial": 2, "later": 4, "never": 1}
+    attempts = [
+        Attempt(id, here.clock() - timedelta(hours=1), "answered", agent="anna", talk=60.0, disposition=word)
+        for word, times in said.items()
+        for _ in range(times)
+    ]
+    await write(here.pool, attempts)
+    now = (await here.ask("GET", f"/campaigns/{id}/now"))[1]
+    assert (now["today"]["conversions"], now["dispositions"]) == (5, said)
+    assert now["converted"] == {"Sale": 3, "Trial": 2}
+    total = (await here.ask("GET", "/campaign_figures", campaign=str(id)))[1]["items"][0]
+    assert (total["conversion"], total["dispositions"], total["converted"]) == (0.5, said, now["converted"])
+    assert total["categories"] == {"call_back": 4, "conversion": 3, "do_not_call": 1}
+    by = {}
+    for what in ("disposition", "category"):
+        rows = (await here.ask("GET", "/campaign_figures", campaign=str(id), by=what))[1]["items"]
+        by[what] = {row["title"]: (row["sums"]["attempts"], row["sums"]["conversions"]) for row in rows}
+    assert by["disposition"] == {"Sold": (3, 3), "Trial": (2, 2), "Call again": (4, 0), "never": (1, 0)}
+    assert by["category"] == {
+        "none": (2, 2),
+        "call back": (4, 0),
+        "conversion": (3, 3),
+        "do not call": (1, 0),
+    }
+    (row,) = csv.DictReader(io.StringIO((await here.cli("report", "Spring", "--csv"))[1]))
+    assert (row["converted Sale"], row["disposition later"], row["category conversion"]) == ("3", "4", "3")
+    out = (await here.cli("report", "Spring"))[1]
+    assert "Spring: converted 3 Sold, 2 Trial; 4 Call again, 1 never" in out
+    for what, head, row in (
+        (
+            "said",
+            "campaign  hour              calls  Call again  Sold  Trial  never",
+            ("10", "4", "3", "2", "1"),
+        ),
+        ("outcomes", "campaign  hour              calls  answered", ("10", "10")),
+    ):
+        lines = (await here.cli("report", "Spring", "--by", "hour", "--count", what))[1].splitlines()
+        assert (lines[0], tuple(lines[1].split()[3:])) == (head, row)
+    assert "--count is one of: outcomes, said" in (await here.cli("report", "--count", "x"))[2]
+    out = (await here.cli("show", "Spring"))[1]
+    assert "success: Trial, and those of the category conversion: Sale" in out
+    await here.cli("wrap-up", "Spring", "--as-queue")
+    assert (await here.ask("GET", f"/campaigns/{id}"))[1]["view"]["wrap_up"]["seconds"] == 30.0
+
+
 async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_nobody_wants_it(
     here: Office,
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from tests.centre import ADMIN, Centre
+from tests.centre import ADMIN, Centre, Refusal
 from tests.dialer_house import (
     CALLER_IDS,
     as_asterisk_says,
@@ -25,9 +26,18 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 HOUSE = dialing_house
 TIDIED = quieted
 
+SAYS: dict[str, Any] = {
+    "wrap_up": {"mandatory": True},
+    "dispositions": [
+        {"code": "sale", "label": "Sale", "category": "conversion"},
+        {"code": "later", "label": "Call again", "category": "call_back"},
+    ],
+}
+"""What agents must say of a campaign's talks."""
+
 
 async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
-    anna, *_ = await at_work(centre, "anna", "ben", "cleo")
+    await at_work(centre, "anna", "ben", "cleo")
     olga = await centre.screen("olga")
     wanted = {
         number("human", 0, 2): "connected",
@@ -38,7 +48,7 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
         number("congested"): "congestion",
         number("silent"): "no_answer",
     }
-    id = await campaign(centre, list(wanted), mode="power", ratio=3, data={"tariff": "gold"})
+    id = await campaign(centre, list(wanted), mode="power", ratio=3, data={"tariff": "gold"}, **SAYS)
     rows = await ended(centre, id, len(wanted))
     assert {row["e164"]: row["outcome"] for row in rows} == wanted
     assert len(rows) == len(wanted)
@@ -60,20 +70,29 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     assert shown["script"] == "Say hello."
     assert shown["list"].startswith("list of campaign")
     agent = next(screen for screen in centre.screens if screen.login == talked[0]["agent"])
-    await agent.ask("call.dispose", call=f"main:{talked[0]['id']}", disposition="Sale")
-    async with asyncio.timeout(10):
-        while [row["disposition"] for row in await attempts(centre, id) if row["id"] == talked[0]["id"]] != [
-            "Sale"
-        ]:
-            await asyncio.sleep(0.05)
+    (view,) = [one for one in agent.picture.campaigns.values() if str(one["id"]) == shown["campaign_id"]]
+    assert view["wrap_up"]["dispositions"] == [
+        {"code": one["code"], "label": one["label"], "category": one["category"]}
+        for one in SAYS["dispositions"]
+    ]
+    for row, word in zip(talked, ("sale", "later"), strict=True):
+        screen = next(screen for screen in centre.screens if screen.login == row["agent"])
+        await screen.agent_is("wrap_up", pending="disposition", call=f"main:{row['id']}")
+        with pytest.raises(Refusal, match=r"use one of: sale \(Sale\), later \(Call again\)"):
+            await screen.ask("call.dispose", call=f"main:{row['id']}", disposition="Sale")
+        await screen.ask("call.dispose", call=f"main:{row['id']}", disposition=word)
+        await screen.agent_is("ready")
+    said = {row["id"]: row["disposition"] for row in await attempts(centre, id)}
+    assert [said[row["id"]] for row in talked] == ["sale", "later"]
+    _, now = await centre.rest("GET", f"/api/v1/campaigns/{id}/now", ADMIN)
+    assert (now["dispositions"], now["converted"]) == ({"later": 1, "sale": 1}, {"sale": 1})
     contacts = await centre.fetch(
         "SELECT e164, state, why FROM list_contacts c WHERE list_id = $1", rows[0]["list_id"]
     )
     states = {row["e164"]: row["state"] for row in contacts}
-    assert [states[row["e164"]] for row in talked] == ["done", "done"]
+    assert [states[row["e164"]] for row in talked] == ["done", "open"]
     assert states[number("unknown")] == "exhausted"
     assert states[number("silent")] == "open"
-    assert anna.picture.agents["anna"]["state"] in ("ready", "wrap_up")
 
 
 async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre) -> None:
@@ -156,6 +175,53 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
         talks_on: ("open", "machine"),
     }
     await as_asterisk_says(centre, rows)
+
+
+async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: Centre) -> None:
+    """Asterisk's queue chooses: anna's phone rings in vain, ben's is answered, and the attempt is his, with the time that
+    the customer has waited; the contact is on his screen before the voice. Who waits there in vain counts as lost."""
+    anna, ben = await at_work(centre, "anna", "ben", off_hook=False)
+    olga = await centre.screen("olga")
+    await ben.ask("agent.not_ready", reason="Break")
+    await centre.phone("1101", mode="silent")
+    one = number("human", 0, 12)
+    id = await campaign(centre, [one], profile="patient", answer_wait_s=12, data={"tariff": "gold"}, **SAYS)
+    await anna.agent_is("reserved")
+    await ben.ask("agent.ready")
+    talk = await ben.wait_for("call.established", agent="ben")
+    await ben.ask("call.clear", call=talk["data"]["call"])
+    (row,) = await ended(centre, id, 1)
+    assert (row["outcome"], row["agent"], row["queue"]) == ("connected", "ben", "main:sales")
+    assert row["counts_as"] == "in_time"
+    waited = (row["connected"] - row["answered"]).total_seconds()
+    assert waited == pytest.approx(row["waited"], abs=0.01)
+    assert row["waited"] >= talk["data"]["waited"] - 0.1 >= 2.5  # anna's phone had three seconds
+    missed = await olga.wait_for("call.diverted", agent="anna")
+    assert (missed["data"]["call"], missed["data"]["reason"]) == (f"main:{row['id']}", "no_answer")
+    told = await olga.wait_for("attempt.connected", attempt=row["id"])
+    assert (told["data"]["agent"], told["data"]["waited"]) == ("ben", pytest.approx(row["waited"], abs=0.01))
+    (pop,) = ben.all("pop.shown")
+    assert ben.arrival(pop) <= ben.arrival(talk)
+    shown = pop["data"]["view"]
+    assert (shown["call"], shown["state"]) == (f"main:{row['id']}", "offered")
+    wanted = {
+        "tariff": "gold",
+        "script": "Say hello.",
+        "contact": str(row["contact_id"]),
+        "name": "Customer 0",
+    }
+    assert wanted.items() <= shown["data"].items()
+    await ben.agent_is("wrap_up", pending="disposition")
+    await ben.ask("call.dispose", call=f"main:{row['id']}", disposition="sale")
+    await ben.ask("agent.not_ready", reason="Break")
+    await anna.ask("agent.ready")
+    in_vain = await campaign(centre, [number("human", 0, 4)], **SAYS)
+    (lost,) = await ended(centre, in_vain, 1)
+    assert (lost["outcome"], lost["counts_as"], lost["agent"]) == ("abandoned", "nobody", None)
+    assert lost["message_played"] is not None
+    _, now = await centre.rest("GET", f"/api/v1/campaigns/{in_vain}/now", ADMIN)
+    assert (now["live"], now["lost"], now["nobody"], now["today"]["abandoned"]) == (1, 1.0, 1, 1)
+    await as_asterisk_says(centre, [row, lost])
 
 
 async def test_a_call_promised_in_a_campaigns_call_is_kept_by_who_promised_it(centre: Centre) -> None:

@@ -441,7 +441,7 @@ async def test_whoever_tells_of_abandoned_calls_tells_the_same(
         row["sums"]
     )
     (_, shown) = screen.table([row])
-    assert [str(lost), str(LATE), str(NOBODY)] == shown.split()[-7:-4]
+    assert [str(lost), str(LATE), str(NOBODY)] == shown.split()[-8:-5]
 
     _, text = await house.ask("GET", f"/campaigns/{id}/evidence.csv", raw=True)
     kinds = Counter(row["counts_as"] for row in csv.DictReader(io.StringIO(text)))

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import asyncpg
 import pytest
 
 from crm import target_group_rest
@@ -455,6 +456,29 @@ async def test_the_law_is_asked_before_a_launch(pool: Pool, fill: Fill) -> None:
     page = await contacts_of(pool, one, refused[0].code, law, limit=4)
     assert len(page) == 4
     assert (await before_launch(pool, one, law, most=3)).whole is False
+
+
+async def test_a_long_list_is_counted_beyond_the_pools_limit_and_what_takes_too_long_is_said(
+    migrated: str, pool: Pool, fill: Fill
+) -> None:
+    """The statement waits here for somebody's lock, for longer than the pool lets any."""
+    one = await fill("one", 0, 10)
+    limits: Any = {"command_timeout": 0.3, "server_settings": {"statement_timeout": "200"}}
+    async with (
+        asyncpg.create_pool(migrated, min_size=1, max_size=2, **limits) as hasty,
+        pool.acquire() as other,
+    ):
+        lock = other.transaction()
+        await lock.start()
+        await other.execute("LOCK TABLE list_bad_rows")
+        with pytest.raises(lists.NotPossible, match="could not be counted in") as no:
+            await before_launch(hasty, one, within=0.1)
+        assert no.value.code == "too_long"
+        told = asyncio.create_task(before_launch(hasty, one))
+        done, _ = await asyncio.wait({told}, timeout=0.6)
+        assert not done
+        await lock.rollback()
+        assert (await told).total == 10
 
 
 # ------------------------------------------------------------------------------------------------ target groups

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cti.facts import AgentState
 from dialer.attempts import Outcome, Told
 from dialer.calling.claims import Claimed
 from dialer.calling.live import Live, new_attempt
@@ -52,8 +53,9 @@ def row(id: str, outcome: str, age: float, **times: Any) -> dict[str, Any]:
     usual = {"dialed": age, "ringing": age - 1, "answered": None, "connected": None, "ended": age - 20}
     counts_as = {"connected": "in_time", "abandoned": "nobody"}.get(outcome)
     usual |= {"outcome": outcome, "counts_as": counts_as, "agent": "anna", "waited": 0.1}
-    usual |= {"amd": None, "amd_s": None}
-    return {"id": id, **usual, **times}
+    usual |= {"amd": None, "amd_s": None} | times
+    talked = usual["connected"] - usual["ended"] if usual["connected"] is not None else None
+    return {"id": id, "talked": talked, **usual}
 
 
 def test_what_was_lost_before_a_restart_still_counts() -> None:
@@ -92,6 +94,36 @@ def test_after_a_restart_talks_are_expected_to_be_as_long_as_they_were() -> None
 
     assert places(25.0) > 0
     assert places(300.0) == 0
+    pace = Pace(campaign(), 0.5)
+    told: list[float] = []
+    pace.pacing.talked = told.append  # type: ignore[method-assign]
+    whole = row("c", "connected", 8000, answered=7990, connected=7990, ended=7900)
+    list(pace.replay([whole, whole | {"id": "gone", "talked": None}], [], 100_000.0, amd=False))
+    assert told == [90.0]
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_talks_whose_beginning_or_end_nobody_saw_teach_nothing(seen: bool) -> None:
+    """Four hundred talks that a restart or a broken link cuts to five seconds, after talks of five minutes."""
+    of = campaign(calls_per_second=100, max_lines=500)
+    pace = Pace(of, 0.5)
+    rows = [row(f"n{n}", "no_answer", 9000 - n) for n in range(1000)]
+    rows += [row(f"c{n}", "connected", 8000, answered=7990, connected=7990, ended=7690) for n in range(300)]
+    list(pace.replay(rows, [(8000.0, 300, 0, 0)], 100_000.0, amd=False))
+    for n in range(400):
+        one, at = live(of, f"at-{n}"), 100_000.0 + 10 * n
+        one.taken_up = not seen and n % 2 == 0
+        pace.agent("anna", agent(agent="anna"), "main", None, at)
+        one.paced.add("connect")
+        pace.agent("anna", agent(agent="anna", state=AgentState.BUSY), "main", one, at + 1)
+        if not seen and n % 2:
+            pace.out_of_sight("anna")
+        pace.agent("anna", agent(agent="anna", state=AgentState.READY), "main", None, at + 6)
+    for n in range(30):
+        pace.pacing.observe(105_000.0, "login", f"a{n}")
+        pace.pacing.observe(105_000.0, "talk", f"a{n}")
+    pace.agent("anna", None, "main", None, 105_000.0)
+    assert (pace.pacing.calls_to_place(105_001.0) > 0) is seen
 
 
 def test_how_long_detection_took_is_learnt_too() -> None:

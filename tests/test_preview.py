@@ -44,7 +44,9 @@ async def contact(centre: Centre, id: int) -> dict[str, object]:
 async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(centre: Centre) -> None:
     (anna,) = await at_work(centre, "anna", off_hook=False)
     sara, ben = await centre.screen("sara"), await centre.screen("ben")
-    id = await campaign(centre, [CUSTOMER], mode="preview", data={"debt": "12.50"})
+    never = {"code": "never", "label": "No calls", "category": "do_not_call", "do_not_call": "campaign"}
+    says = {"wrap_up": {"mandatory": True}, "dispositions": [never]}
+    id = await campaign(centre, [CUSTOMER], mode="preview", data={"debt": "12.50"}, **says)
     offer = (await anna.wait_for("offer.made", within=20))["data"]["view"]
     assert (offer["campaign"], offer["name"], offer["data"], offer["script"], offer["attempt"]) == (
         *(id, "Customer 0", {"debt": "12.50"}, "Say hello.", 1),
@@ -64,10 +66,16 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     await anna.ask("call.hangup", call=told["call"])
     over = (await anna.wait_for("offer.ended", offer=offer["offer"], within=20))["data"]
     assert (over["reason"], over["outcome"]) == ("called", "connected")
-    await anna.ask("call.dispose", call=told["call"], disposition="Sale")
+    await anna.agent_is("wrap_up", pending="disposition", call=told["call"])
+    assert await refused(anna, "call.dispose", call=told["call"], disposition="Sale") == "unknown_disposition"
+    await anna.ask("call.dispose", call=told["call"], disposition="never")
+    assert await centre.fetch("SELECT campaign_id, scope, added_by FROM do_not_call") == [
+        {"campaign_id": id, "scope": "campaign", "added_by": "anna"}
+    ]
+    await anna.agent_is("ready")
     (attempt,) = await ended(centre, id, 1)
     assert (attempt["outcome"], attempt["agent"], attempt["mode"]) == ("connected", "anna", "preview")
-    assert attempt["disposition"] == "Sale"
+    assert attempt["disposition"] == "never"
     assert (
         attempt["committed"]
         <= attempt["dialed"]
@@ -76,7 +84,7 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
         <= attempt["ended"]
     )
     assert await contact(centre, offer["contact"]) == {
-        "state": "done", "why": "", "attempts": 1, "last_outcome": "connected",
+        "state": "blocked", "why": "asked not to be called again", "attempts": 1, "last_outcome": "connected",
     }  # fmt: skip
     status, now = await centre.rest("GET", f"/api/v1/campaigns/{id}/now", "sara")
     assert (status, now["today"]["connected"], now["today"]["in_flight"]) == (200, 1, 0)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cti.agents import NotPossible
-from cti.facts import CallOriginated, ConnectionState
+from cti.facts import CallOriginated, CallView, ConnectionState, ConnectionView
 from cti.people import Directory
 from cti.reasons import Chooser, Reason
 from cti.settings import WrongSettings, load, wrap_up_rule
-from cti.wrap_up import Disposition, WrapUp
+from cti.wrap_up import Disposition, WrapUp, of_campaign
 from tests.floor import after
 from tests.test_agents import ANNA, Stage
 
 SOLD = Disposition(code="sold", label="Sold")
 LATER = Disposition(code="later", label="Call again")
+WON = Disposition(code="won", label="Won", category="conversion")
 SALES = WrapUp(queue="main:sales", seconds=30.0, mandatory=True, dispositions=(SOLD, LATER))
 SUPPORT = WrapUp(queue="main:support", seconds=10.0, then_ready=False)
 REASONS = (
@@ -250,6 +252,63 @@ def test_what_may_be_said_of_a_call() -> None:
     assert house.agents.dispositions("ruth", "main:1", "main:sales") == (SOLD, LATER)
     assert house.agents.dispositions("anna", "main:2", "main:support") == ()  # any text
     assert house.agents.dispositions("anna", "main:2", None) == ()
+
+
+class CampaignHouse(House):
+    """Calls of Anna's that begin with main:at- are those of campaign 7."""
+
+    def __init__(self, rule: WrapUp | None) -> None:
+        super().__init__()
+        self.rule = rule
+        self.agents.follow_campaigns(
+            lambda id: self.rule if id == 7 else None,
+            lambda call, login: of_campaign(7) if call.startswith("main:at-") else None,
+        )
+
+    def view(self, call: str = "main:1", *legs: ConnectionView) -> CallView:
+        customer = replace(legs[0], id=f"{call}-customer", agent=None, state=ConnectionState.CONNECTED)
+        return super().view(call, *legs, customer)
+
+
+def test_a_campaigns_calls_follow_its_rule_also_where_no_queue_gave_them() -> None:
+    own = WrapUp(seconds=9.0, mandatory=True, dispositions=(WON, SOLD), extension=30.0)
+    for queue in ("main:sales", None):
+        house = CampaignHouse(own)
+        ready(house)
+        house.offered("main:at-1", queue)
+        house.answers("main:at-1", queue)
+        house.leaves("main:at-1")
+        assert house.state == "wrap_up then disposition"
+        assert house.agents.dispositions("anna", "main:at-1", "main:sales") == (WON, SOLD)
+        with pytest.raises(NotPossible, match=r"won \(Won\), sold \(Sold\)"):
+            house.do("make_ready")
+        kept = house.agents.session("anna", house.now)
+        again = CampaignHouse(own)
+        again.keep(again.agents.restore(kept, again.now))
+        assert again.agents.session("anna", again.now).owed == {"main:at-1": "#7"}
+        house.says("main:at-1")
+        assert house.state == "wrap_up"
+        house.tick(10)
+        assert house.state == "ready"
+        house.rule = None  # the campaign is gone: the general rule holds
+        house.works("main:at-2", "main:sales")
+        assert house.state == "wrap_up"
+
+
+def test_an_agent_adds_no_more_time_than_the_campaign_lets_them() -> None:
+    house = CampaignHouse(WrapUp(seconds=5.0, extension=30.0))
+    ready(house)
+    house.works("main:at-1")
+    house.do("extend_wrap_up", 20)
+    house.do("extend_wrap_up", 20)
+    with pytest.raises(NotPossible, match="by 30 seconds in all") as no:
+        house.do("extend_wrap_up", 1)
+    assert no.value.code == "no_more_time"
+    house.do("extend_wrap_up", 100, by="ruth")
+    house.tick(5 + 30 + 99)
+    assert house.state == "wrap_up"
+    house.tick(2)
+    assert house.state == "ready"
 
 
 # ------------------------------------------------------------------------------------------ settings

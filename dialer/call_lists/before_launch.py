@@ -6,10 +6,14 @@ attempts of the last days) is asked of compliance, for the first contacts in the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import asyncpg
+
+from cti.database import patiently
 from cti.frozen import Frozen
 from cti.users import load_directory
 from dialer.call_lists.contacts import ContactView, of_ids
@@ -19,12 +23,12 @@ from dialer.compliance import judge
 from dialer.law.known import known_for
 from dialer.law.profiles import Profile
 from dialer.law.why import profile_of
-from dialer.lists import ListView, read
+from dialer.lists import ListView, NotPossible, read
 from dialer.management.settings import CampaignSettings
 from dialer.verdict import Verdict
 
 if TYPE_CHECKING:
-    from cti.database import Queryable
+    from cti.database import Connection, PoolConnection, Queryable
 
 Judge = Callable[[int, Sequence[Candidate]], Awaitable[Sequence[Verdict]]]
 """What the law says of candidates, in their order, if a campaign (its id) were to call them now."""
@@ -47,6 +51,9 @@ def by_law(db: Callable[[], Queryable], profiles: Callable[[], Mapping[str, Prof
 
 MOST_ASKED = 20_000
 """Contacts that compliance is asked about, where nothing else is said."""
+
+WITHIN = 120.0
+"""Seconds that a statement about a whole list may take; a million contacts take one or two."""
 
 _AT_ONCE = 1000
 
@@ -95,36 +102,36 @@ _CODE = """CASE WHEN c.state = 'in_hand' THEN 'in_hand' WHEN c.state = 'done' TH
 
 
 async def before_launch(
-    db: Queryable, id: int, law: Judge | None = None, *, most: int = MOST_ASKED
+    db: Queryable, id: int, law: Judge | None = None, *, most: int = MOST_ASKED, within: float = WITHIN
 ) -> BeforeLaunch:
-    """How a list stands; raises NoList. Without a campaign, or without `law`, the law is not asked."""
+    """How a list stands; raises NoList, and NotPossible for one that cannot be counted `within` so many seconds. Without a
+    campaign, or without `law`, the law is not asked."""
     found = await read(db, id)
     mode, settings = await _campaign(db, found)
     limit = found.settings.over(settings).max_attempts
     some: int | None = None
     if found.campaign is not None and not found.settings.assigned.to_all:
         some = callers(found.settings.assigned, mode, settings, (await load_directory(db))[0])
-    rows = await db.fetch(
-        f"""SELECT {_CODE} AS code, CASE WHEN c.state = 'blocked' THEN c.why ELSE '' END AS why, count(*) AS n
-            FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group WHERE c.list_id = $1 GROUP BY 1, 2""",  # noqa: S608
-        *(id, limit),
-        timeout=120,
-    )
+    async with _counting(db, within) as reading:
+        rows = await reading.fetch(
+            f"""SELECT {_CODE} AS code, CASE WHEN c.state = 'blocked' THEN c.why ELSE '' END AS why, count(*) AS n
+                FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group WHERE c.list_id = $1 GROUP BY 1, 2""",  # noqa: S608
+            *(id, limit),
+            timeout=within + 5,
+        )
+        bad_rows = await reading.fetch(
+            """SELECT b.code, min(b.says) AS says, count(*) AS n
+               FROM list_bad_rows b JOIN list_imports i ON i.id = b.import_id
+               WHERE i.list_id = $1 AND i.state <> 'undone' GROUP BY 1""",
+            id,
+            timeout=within + 5,
+        )
     counts = {(row["code"], row["why"]): row["n"] for row in rows}
     reasons = [
         LaunchReason(code=code, says=f"{SAYS[code]}: {why}" if why else SAYS[code], count=n)
         for (code, why), n in counts.items()
     ]
-    reasons += [
-        LaunchReason(code=f"row:{row['code']}", says=row["says"], count=row["n"])
-        for row in await db.fetch(
-            """SELECT b.code, min(b.says) AS says, count(*) AS n
-               FROM list_bad_rows b JOIN list_imports i ON i.id = b.import_id
-               WHERE i.list_id = $1 AND i.state <> 'undone' GROUP BY 1""",
-            id,
-            timeout=120,
-        )
-    ]
+    reasons += [LaunchReason(code=f"row:{row['code']}", says=row["says"], count=row["n"]) for row in bad_rows]
     can, asked = counts.get(("callable", ""), 0), 0
     refused: dict[str, LaunchReason] = {}
     if law is not None and found.campaign is not None:
@@ -152,6 +159,18 @@ async def before_launch(
     )
 
 
+@asynccontextmanager
+async def _counting(db: Queryable, within: float) -> AsyncIterator[Connection | PoolConnection]:
+    try:
+        async with patiently(db, within) as reading:
+            yield reading
+    except (asyncpg.QueryCanceledError, TimeoutError):
+        raise NotPossible(
+            "too_long",
+            f"this list could not be counted in {within:g} seconds: try again when the database has less to do",
+        ) from None
+
+
 def _hindrances(found: ListView, some: int | None) -> tuple[str, ...]:
     told = []
     if not found.active:
@@ -173,14 +192,15 @@ async def _campaign(db: Queryable, found: ListView) -> tuple[str, CampaignSettin
 
 async def _candidates(db: Queryable, found: ListView, limit: int, after: int, most: int) -> list[Candidate]:
     """The next contacts that could be called but for the law."""
-    rows = await db.fetch(
-        """SELECT c.*, g.country, g.region, g.zones, $5::integer AS list_version
-           FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
-           WHERE c.list_id = $1 AND c.id > $2 AND c.state = 'open' AND c.attempts < $3 AND g.zones <> '{}'
-               AND c.not_before <= now() ORDER BY c.list_id, c.id LIMIT $4""",
-        *(found.id, after, limit, most, found.version),
-        timeout=120,
-    )
+    async with _counting(db, WITHIN) as reading:  # few among many are looked for in the whole list
+        rows = await reading.fetch(
+            """SELECT c.*, g.country, g.region, g.zones, $5::integer AS list_version
+               FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
+               WHERE c.list_id = $1 AND c.id > $2 AND c.state = 'open' AND c.attempts < $3 AND g.zones <> '{}'
+                   AND c.not_before <= now() ORDER BY c.list_id, c.id LIMIT $4""",
+            *(found.id, after, limit, most, found.version),
+            timeout=WITHIN + 5,
+        )
     return [candidate_of(row, row["e164"]) for row in rows]
 
 
@@ -218,12 +238,13 @@ async def contacts_of(
     if code.startswith("law:"):
         ids = await _refused(db, found, attempts, code.removeprefix("law:"), law, after, limit)
     elif code in SAYS:
-        rows = await db.fetch(
-            f"""SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
-                WHERE c.list_id = $1 AND c.id > $4 AND {_CODE} = $3 ORDER BY c.list_id, c.id LIMIT $5""",  # noqa: S608
-            *(id, attempts, code, after, limit),
-            timeout=120,
-        )
+        async with _counting(db, WITHIN) as reading:
+            rows = await reading.fetch(
+                f"""SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
+                    WHERE c.list_id = $1 AND c.id > $4 AND {_CODE} = $3 ORDER BY c.list_id, c.id LIMIT $5""",  # noqa: S608
+                *(id, attempts, code, after, limit),
+                timeout=WITHIN + 5,
+            )
         ids = [row["id"] for row in rows]
     else:
         ids = []

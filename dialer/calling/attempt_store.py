@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dialer.attempts import Outcome
-from dialer.calling.outcomes import HEARD, MESSAGE_LEFT, Next, after, alive, kind_of
+from dialer.calling.outcomes import HEARD, MESSAGE_LEFT, Next, after, alive, kind_of, said
 from dialer.law import do_not_call
 from dialer.lists import list_settings
 from dialer.management.settings import CampaignSettings
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRow:
-    """An attempt as it stands. Of one that has ended `outcome` is set; `settings` and `alone` then say what follows."""
+    """An attempt as it stands. Of one that has ended `outcome` is set; `settings` and `alone` then say what follows.
+    `end_unseen`: it was found gone, `ended` is when."""
 
     id: str
     campaign: int
@@ -46,6 +47,7 @@ class AttemptRow:
     message_played: datetime | None = None
     opted_out: bool = False
     why: str = ""
+    end_unseen: bool = False
 
 
 async def write(
@@ -73,7 +75,7 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                 *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
                 *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
                 *(row.amd, row.message_played, row.opted_out, row.why[:200], row.counts_as),
-                *(row.amd_cause, row.amd_s, row.detail),
+                *(row.amd_cause, row.amd_s, row.detail, row.end_unseen),
             )
             for row in rows
         ),
@@ -94,15 +96,16 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
                                 ELSE coalesce(n.counts_as, a.counts_as) END,
                amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
-               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END
+               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END, end_unseen = n.end_unseen
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                       $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
                       $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[],
-                      $19::text[], $20::text[], $21::real[], $22::text[])
+                      $19::text[], $20::text[], $21::real[], $22::text[], $23::boolean[])
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
-                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail)
+                     outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail,
+                     end_unseen)
          WHERE a.id = n.id AND a.state <> 'ended'
-        RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail
+        RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail, a.disposition
         """,
         *(list(column) for column in columns),
     )
@@ -136,6 +139,8 @@ async def _let_go(
     contacts = await db.fetch(
         """
         SELECT c.id, c.e164, c.other_numbers, c.dead_numbers, c.turn, c.attempts, l.settings::text AS list_settings,
+               EXISTS (SELECT FROM promised_numbers p JOIN attempts a ON a.e164 = p.key
+                        WHERE a.contact_id = c.id AND a.id = ANY ($4::text[])) AS promised,
                (SELECT jsonb_object_agg(kind, n) FROM
                   (SELECT CASE WHEN detail = ANY ($2::text[]) THEN $3::text ELSE outcome END AS kind, count(*) AS n
                      FROM attempts
@@ -148,6 +153,7 @@ async def _let_go(
         list(of_contact),
         list(HEARD),
         MESSAGE_LEFT,
+        [row.id for row in of_contact.values()],
     )
     following = [
         (contact["id"], of_contact[contact["id"]], _follows(contact, of_contact, ended, settings, now))
@@ -182,8 +188,19 @@ def _follows(
 ) -> Next:
     row = of_contact[contact["id"]]
     ours, alone = settings[row.campaign]
+    rules = list_settings(contact["list_settings"]).over(ours)
+    disposition = ours.disposition(ended[row.id]["disposition"])
+    if disposition is not None and not row.opted_out:
+        return said(
+            rules,
+            disposition,
+            turn=contact["turn"],
+            attempts=contact["attempts"],
+            promised=contact["promised"],
+            now=now,
+        )
     return after(
-        list_settings(contact["list_settings"]).over(ours),
+        rules,
         Outcome(ended[row.id]["outcome"]),
         detail=ended[row.id]["detail"],
         dialed=ended[row.id]["e164"],
@@ -229,7 +246,8 @@ async def recent(pool: Pool, campaign: int, hours: float, most: int) -> list[Any
                        extract(epoch FROM now() - ringing)::float8 AS ringing,
                        extract(epoch FROM now() - answered)::float8 AS answered,
                        extract(epoch FROM now() - connected)::float8 AS connected,
-                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s
+                       extract(epoch FROM now() - ended)::float8 AS ended, waited, amd, amd_s,
+                       CASE WHEN NOT end_unseen THEN extract(epoch FROM ended - connected) END::float8 AS talked
                   FROM attempts
                  WHERE campaign_id = $1 AND state = 'ended' AND ended > now() - make_interval(secs => $2)
                  ORDER BY ended DESC LIMIT $3) AS last
@@ -257,8 +275,3 @@ async def messages_on_machines(db: Queryable, campaign: int, contacts: Sequence[
         campaign,
     )
     return {row["contact_id"]: row["n"] for row in rows}
-
-
-async def dispose(pool: Pool, attempt: str, disposition: str) -> None:
-    """Notes how an agent says that the call ended."""
-    await pool.execute("UPDATE attempts SET disposition = $2 WHERE id = $1", attempt, disposition[:100])

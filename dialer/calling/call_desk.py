@@ -112,6 +112,10 @@ class CallDesk:
         self._spawn(self._dial(run, live))
 
     async def _dial(self, run: Running, live: Live) -> None:
+        if not run.holds(asyncio.get_running_loop().time()):
+            live.why = "not dialed: this server stood still, and another may have taken over"
+            self._tell(live, Told.REFUSED)
+            return
         plan = self._trunks.plan(live.trunk)
         assert plan is not None, live.trunk
         views = (self._agents.view(agent) for agent in run.pace.agents)
@@ -153,7 +157,7 @@ class CallDesk:
             live.why = "ended while no server watched"
             self._tell(live, Told.LOST)
             return
-        live.slot = True
+        live.slot = live.taken_up = True
         self._trunks.take_up(live.trunk)
         self._see(live, view)
         log.info("an attempt is taken up", campaign=live.campaign, attempt=live.attempt.id)

@@ -21,6 +21,7 @@ class CalledContact:
     what the agent's screen gets with a call to them."""
 
     attempt: str
+    campaign: int
     e164: str
     name: str
     zone: str
@@ -33,7 +34,7 @@ async def contact_of(db: Queryable, call: str) -> CalledContact | None:
     the contact is gone."""
     row = await db.fetchrow(
         """
-        SELECT c.*, a.id AS attempt, a.e164 AS dialed, p.name AS campaign, l.name AS list_name, l.script,
+        SELECT c.*, a.id AS attempt, a.campaign_id, a.e164 AS dialed, p.name AS campaign, l.name AS list_name, l.script,
                l.version AS list_version, z.country, z.region, z.zones
           FROM attempts a
           JOIN campaigns p ON p.id = a.campaign_id
@@ -58,11 +59,12 @@ async def contact_of(db: Queryable, call: str) -> CalledContact | None:
     zones = row["zones"]
     return CalledContact(
         attempt=one.id,
+        campaign=row["campaign_id"],
         e164=row["dialed"],
         name=row["name"],
         zone=zones[0] if len(zones) == 1 else "",
         account=row["account_id"],
-        data=data_of(row["campaign"], one),
+        data=data_of(row["campaign"], row["campaign_id"], one),
     )
 
 

@@ -77,8 +77,9 @@ WORDS = {
 @dataclass(slots=True, eq=False)
 class Live:
     """An attempt under way. `mono` and `wall`: the moment it was committed, by both clocks: times of day follow from the
-    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `tried`: agents
-    who could not be given it, as they were since then. `drop`: the sound that a machine is left; "": none."""
+    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `taken_up`: it
+    began under another server. `tried`: agents who could not be given it, as they were since then. `drop`: the sound that a
+    machine is left; "": none."""
 
     attempt: Attempt
     campaign: int
@@ -98,6 +99,7 @@ class Live:
     drop: str = ""
     done: bool = False
     why: str = ""
+    taken_up: bool = False
     paced: set[str] = field(default_factory=set)
     tried: dict[str, datetime] = field(default_factory=dict)
     assigned: Assigned = field(default_factory=Assigned)  # to whom its list is
@@ -156,6 +158,7 @@ class Live:
             or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
             opted_out=Told.OPTED_OUT in attempt.at,
             why=self.why or self._of_message() or self._of_failure(),
+            end_unseen=over and Told.LOST in attempt.at and Told.GONE not in attempt.at,
         )
 
     def _of_failure(self) -> str:
@@ -274,14 +277,15 @@ def told_by(record: Record) -> Sequence[tuple[Told, str]]:
 
 def call_data(campaign: Campaign, one: Claimed) -> dict[str, str]:
     """What the agent's screen gets with the call: who it is, from which list, what to say. At most 512 characters each."""
-    return data_of(campaign.name, one)
+    return data_of(campaign.name, campaign.id, one)
 
 
-def data_of(campaign: str, one: Claimed) -> dict[str, str]:
-    """The same, by the campaign's name."""
+def data_of(campaign: str, id: int, one: Claimed) -> dict[str, str]:
+    """The same, by the campaign's name and id."""
     c = one.candidate
     data = {
         "campaign": campaign,
+        "campaign_id": str(id),
         "list": one.list_name,
         "contact": str(c.contact),
         "attempt": one.id,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dialer.attempts import Detail, Outcome
-from dialer.management.settings import CampaignSettings
+from dialer.management.settings import CampaignDisposition, CampaignSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,31 @@ def number_of_turn(e164: str, others: Sequence[str], dead: Sequence[str], turn: 
     """The number that is next; the contact's own where none is left."""
     numbers = alive(e164, others, dead)
     return numbers[turn % len(numbers)] if numbers else e164
+
+
+def said(
+    settings: CampaignSettings,
+    disposition: CampaignDisposition,
+    *,
+    turn: int,
+    attempts: int,
+    promised: bool,
+    now: datetime,
+) -> Next:
+    """What follows what an agent has said of the talk, in place of what would follow its outcome. `promised`: somebody has
+    promised the contact a call, and keeps that themselves."""
+    told = f"said: {disposition.label}"
+    match disposition.follows:
+        case "do_not_call":
+            return Next(state="blocked", why="asked not to be called again", turn=turn)
+        case "again" if promised:
+            return Next(state="done", why=f"{told}; a call is promised", turn=turn)
+        case "again" if attempts >= settings.max_attempts:
+            return Next(state="exhausted", why=f"{told}; {attempts} attempts made", turn=turn)
+        case "again":
+            not_before = now + timedelta(minutes=disposition.minutes)
+            return Next(state="open", why=told, not_before=not_before, turn=turn)
+    return Next(state="done", why=told, turn=turn)
 
 
 def after(

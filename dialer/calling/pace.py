@@ -111,6 +111,10 @@ class Pace:
 
     # ------------------------------------------------------------------------------------------ agents
 
+    def out_of_sight(self, login: str) -> None:
+        """Nobody sees for now how the agent is: what they do now is not as long as it seems."""
+        self.pacing.unseen(login)
+
     def agent(self, login: str, view: AgentView | None, pbx: str, live: Live | None, now: float) -> None:
         """Tells how an agent is now; None: not at work for this campaign. `live`: the attempt they talk in, of any
         campaign; or are offered."""
@@ -128,6 +132,8 @@ class Pace:
         # Until it is told how the call came to the agent, it is not told that it did: a late one is lost.
         told = new == "talk" and live is not None and "connect" in live.paced
         self.pacing.observe(now, new, login, live.attempt.id if told and live is not None else None)
+        if new == "talk" and live is not None and live.taken_up:
+            self.pacing.unseen(login)  # it has begun long ago
 
     # ------------------------------------------------------------------------------------------ what has been
 
@@ -140,8 +146,8 @@ class Pace:
         events: list[Event] = []
         for row in rows:
             events += _replayed(row, now, amd=amd)
-            if row["connected"] is not None:
-                self.pacing.talked(max(0.0, row["connected"] - row["ended"]))
+            if row["talked"] is not None:
+                self.pacing.talked(max(0.0, row["talked"]))
         events.sort(key=lambda event: event[:2])
         for number, (at, _, kind, ident, info) in enumerate(events, 1):
             self.pacing.observe(at, kind, ident, info)

@@ -152,6 +152,11 @@ class PreviewDesk:
         """All offers."""
         return [offer.view for _, offer in sorted(self._offers.items())]
 
+    def campaign_of(self, call: str, agent: str) -> int | None:
+        """The campaign for which this agent made the call; None for any other call."""
+        offer = self._of_call.get(call)
+        return offer.campaign.id if offer is not None and offer.view.agent == agent else None
+
     async def accept(self, agent: str, id: str) -> OfferView:
         """The agent calls the contact. Raises NotPossible where the law or the agent's state does not allow it any more,
         CommandError where the call cannot be made, or what the database raises; the contact waits again then."""

@@ -25,6 +25,7 @@ from cti.facts import (
     AgentLineChanged,
     AgentOffHookChanged,
     AgentReachabilityChanged,
+    AgentState,
     AgentStateChanged,
     CallEstablished,
     ConnectionCleared,
@@ -385,7 +386,7 @@ class Dialer:
         checks = (
             (run.campaign.state, run.campaign.state != "running"),
             ("database", not self._healthy()),
-            ("not_here", run.lease is None or not run.ready or now >= run.leased_until),
+            ("not_here", not run.ready or not run.holds(now)),
             ("pbx_down", not port.up()),
             ("late", not port.usable()),
             ("clock", self._clocks_apart),
@@ -569,12 +570,6 @@ class Dialer:
                     self.calls.match()
                     self._kick.set()
 
-    async def disposed(self, call: str, disposition: str) -> None:
-        """An agent has said how a call ended; nothing for a call that no campaign placed."""
-        id = call.partition(":")[2]
-        if id.startswith("at-"):
-            await attempt_store.dispose(self._pool(), id, disposition)
-
     # ------------------------------------------------------------------------------------------ agents
 
     def _all_agents(self) -> None:
@@ -632,4 +627,6 @@ class Dialer:
         else:
             mine = self._hands.lend(agent, self._may(agent), self._hungry_for(agent))
         for run in self.running.values():
+            if view is not None and view.state is AgentState.UNKNOWN:
+                run.pace.out_of_sight(agent)
             run.pace.agent(agent, view if run.id == mine else None, run.pbx, live, now)

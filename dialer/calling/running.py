@@ -75,6 +75,10 @@ class Running:
         """Whether no agents are meant to talk."""
         return self.campaign.mode == "agentless"
 
+    def holds(self, now: float) -> bool:
+        """Whether this server may pace it at this moment, by a clock that goes on while the server is stopped."""
+        return self.lease is not None and now < self.leased_until
+
     def lose(self) -> None:
         """Another may pace it now."""
         self.lease, self.ready = None, False

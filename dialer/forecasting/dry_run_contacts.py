@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from cti.database import patiently
 from cti.people import Agent
 from dialer.call_lists.zones import Places
 from dialer.candidate import Candidate
@@ -180,8 +181,7 @@ async def contacts_of(
     """Returns who may be called, and who drops out, on the active lists of a campaign; without a `profile` no law is
     asked. `people`: who is meant to work for it."""
     most = campaign.settings.max_attempts
-    async with database.acquire() as db, db.transaction(readonly=True):
-        await db.execute(f"SET LOCAL statement_timeout = {WITHIN * 1000:.0f}")  # a long list takes its time
+    async with patiently(database, WITHIN) as db:  # a long list takes its time
         others: list[Any] = await db.fetch(OTHERS, campaign.id, ALIKE, timeout=WITHIN + 5.0)
         zones, places = await asyncio.to_thread(_zones_of, others)
         rows: list[Any] = await db.fetch(

@@ -43,7 +43,7 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
     rows = await db.fetch(
         """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour, s.number_of, s.outcome,
                   sum(s.attempts) FILTER (WHERE s.outcome <> '')::bigint AS tried, sum(s.answered)::bigint AS answered,
-                  sum(s.live)::bigint AS live, sum(s.connected)::bigint AS connected, sum(s.answer_ms) AS answer_ms,
+                  sum(s.live)::bigint AS live, sum(s.talks)::bigint AS connected, sum(s.answer_ms) AS answer_ms,
                   sum(s.talk_ms) AS talk_ms, sum(s.talk_squares) AS squares
              FROM campaign_read($1, $2, $3) s
             WHERE s.campaign_id = $4 OR s.list_id = ANY ($6::bigint[])

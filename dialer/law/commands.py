@@ -92,11 +92,14 @@ def add_law_commands(
             ) from None
 
     async def _attempt(call: str) -> asyncpg.Record | None:
-        """The attempt that became this call: its id is the channel's, so it is in the call's id."""
+        """The attempt that became this call: its id is the channel's, so it is in the call's id; or for which an agent made
+        the call."""
         return await pool().fetchrow(
             """SELECT a.e164, a.campaign_id, coalesce(c.settings ->> 'company', '') AS company
-               FROM attempts a JOIN campaigns c ON c.id = a.campaign_id WHERE a.id = $1""",
+               FROM attempts a JOIN campaigns c ON c.id = a.campaign_id
+               WHERE a.id = $1 OR a.call = $2 ORDER BY a.committed DESC LIMIT 1""",
             call.partition(":")[2],
+            call,
         )
 
     commands.add(

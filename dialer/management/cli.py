@@ -109,21 +109,30 @@ def list_all(url: Url = HERE, login: Who = None, json: Json = False) -> None:
 @campaigns.command()
 def show(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Show a campaign: its settings, its schedule, how it stands."""
+    import msgspec
+
     found = run(url, login, lambda server: server.one(campaign))
     if json:
         show_json(found)
         return
-    view = found["view"]
+    from dialer.management.screen import dispositions_told, wrap_up_told
+
+    view, said = found["view"], found["settings"]["dispositions"]
+    own = [one["code"] for one in said if one["category"] == "conversion"]
+    since = view["since"][:19].replace("T", " ")
     lines = [
-        f"{view['name']} ({view['id']}): {view['state']} since {view['since']}, {view['why'] or 'never started'}",
+        f"{view['name']} ({view['id']}): {view['state']} since {since} UTC, {view['why'] or 'never started'}",
         f"mode {view['mode']}, profile {view['profile']}, priority {view['priority']}, version {view['version']}",
         f"schedule: {found['schedule_told']}",
-        f"success: {', '.join(found['conversions']) or 'no disposition counts as one'}",
+        f"success: {', '.join(found['conversions']) or 'no disposition'}"
+        + ("" if not own else f", and those of the category conversion: {', '.join(own)}"),
         *(
-            f"{name} = {value}"
+            f"{name} = {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
             for name, value in sorted(found["settings"].items())
-            if value not in (None, "", [], {})
+            if value not in (None, "", [], {}) and name not in ("wrap_up", "dispositions")
         ),
+        *wrap_up_told(view["wrap_up"]),
+        *dispositions_told(found),
     ]
     _lines(lines)
 
@@ -205,6 +214,110 @@ def remove(campaign: Which, url: Url = HERE, login: Who = None) -> None:
     """Remove a campaign that has called nobody."""
     run(url, login, lambda server: server.change(campaign, "DELETE", "", None))
     _lines([f"Removed {campaign}."])
+
+
+# ------------------------------------------------------------------------------------------------ what follows a talk
+
+
+@campaigns.command("wrap-up")
+def wrap_up(
+    campaign: Which,
+    seconds: Annotated[float | None, typer.Option(help="How long it lasts; 0 for none.")] = None,
+    extension: Annotated[
+        float | None, typer.Option(help="Seconds that an agent may add to one in all.")
+    ] = None,
+    mandatory: Annotated[
+        bool | None,
+        typer.Option("--mandatory/--voluntary", help="Whether it ends only with a disposition."),
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="How the agent is after it: ready or not_ready.")] = None,
+    as_queue: Annotated[bool, typer.Option("--as-queue", help="All as for its queue's calls again.")] = False,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Say what follows the campaign's talks; without options, show it. What is not said is as for its queue's calls."""
+    from dialer.management.screen import wrap_up_told
+
+    given = {"seconds": seconds, "extension": extension, "mandatory": mandatory, "after": after}
+    given = {name: value for name, value in given.items() if value is not None}
+
+    def edit(found: Any) -> dict[str, Any] | None:
+        own = {} if as_queue else {k: v for k, v in found["settings"]["wrap_up"].items() if v is not None}
+        return {"wrap_up": (own | given) or None} if given or as_queue else None
+
+    told = run(url, login, lambda server: server.edit(campaign, edit))
+    if json:
+        show_json(told)
+    else:
+        _lines(wrap_up_told(told["view"]["wrap_up"]))
+
+
+@campaigns.command()
+def dispositions(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
+    """Show with which dispositions the campaign's calls end, and what becomes of the contact."""
+    from dialer.management.screen import dispositions_told
+
+    found = run(url, login, lambda server: server.one(campaign))
+    if json:
+        show_json(found["settings"]["dispositions"])
+    else:
+        _lines(dispositions_told(found))
+
+
+@campaigns.command()
+def disposition(
+    campaign: Which,
+    code: Annotated[str, typer.Argument(help="Its code: letters, digits, _ . - and spaces.")],
+    label: Annotated[str | None, typer.Option(help="What agents read; the code if left out.")] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(help="conversion, contact, no_contact, do_not_call, call_back or finished."),
+    ] = None,
+    then: Annotated[
+        str | None,
+        typer.Option(help="The contact: finish, again or do_not_call; by category if left out."),
+    ] = None,
+    after: Annotated[int | None, typer.Option(help="Minutes until it is called again.")] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Where it is not called: everywhere, company or campaign.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Agents cannot choose it any more.")] = False,
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
+    """Add a disposition to the campaign, change one or remove it. Holds from the next call that is disposed.
+
+    Example: cti campaigns disposition Spring later --label "Wants another call" --category call_back --after 240
+    """
+    from dialer.management.screen import dispositions_told
+
+    words = {"label": label, "category": category, "then": then, "do_not_call": where}
+    given: dict[str, Any] = {name: value for name, value in words.items() if value is not None}
+    given |= {"again_after_minutes": after} if after is not None else {}
+
+    def edit(found: Any) -> dict[str, Any]:
+        known = {one["code"]: one for one in found["settings"]["dispositions"]}
+        if remove and code not in known:
+            fail(f"there is no disposition {code}: {', '.join(known) or 'the campaign has none'}.")
+        if not remove and code not in known and "category" not in given:
+            fail(f"{code} is new: say its --category.", WRONG_USE)
+        if remove:
+            del known[code]
+        else:
+            # Another category has its own ways: of the old one's nothing is kept.
+            old = (
+                known.get(code, {"code": code, "label": code}) if "category" not in given else {"code": code}
+            )
+            known[code] = {"label": known.get(code, {}).get("label", code), **old, **given}
+        return {"dispositions": list(known.values()) or None}
+
+    told = run(url, login, lambda server: server.edit(campaign, edit))
+    if json:
+        show_json(told)
+    else:
+        _lines(dispositions_told(told))
 
 
 # ------------------------------------------------------------------------------------------------ starting and ending them
@@ -347,7 +460,8 @@ def report(
         list[str] | None, typer.Argument(metavar="[CAMPAIGN]...", help="Names or ids; all if left out.")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="total, hour, day, clock, attempt, list, agent, outcome or disposition.")
+        str,
+        typer.Option(help="total, hour, day, clock, attempt, list, agent, outcome, disposition or category."),
     ] = "total",
     first: Annotated[
         str, typer.Option("--from", help="A day or moment: 2026-10-25, 2026-10-25T09:15.")
@@ -355,12 +469,25 @@ def report(
     last: Annotated[str | None, typer.Option("--to", help="A day, to its end, or a moment.")] = None,
     tz: Annotated[str | None, typer.Option("--tz", help="Time zone; the call centre's if left out.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Write a chart (SVG) to this file.")] = None,
+    count: Annotated[
+        str,
+        typer.Option(
+            help="In place of the sums, how often each of these was: outcomes, or said (dispositions)."
+        ),
+    ] = "",
     url: Url = HERE,
     login: Who = None,
     json: Json = False,
     csv: Csv = False,
 ) -> None:
-    """Show what campaigns came to, beside one another."""
+    """Show what campaigns came to, beside one another.
+
+    Example: cti campaigns report Spring Autumn --by hour --count outcomes
+    """
+    from dialer.management.screen import COUNTS, table
+
+    if count and count not in COUNTS:
+        fail(f"--count is one of: {', '.join(COUNTS)}.", WRONG_USE)
     form = "csv" if csv else "svg" if chart is not None else "json"
 
     async def ask(server: Server) -> Any:
@@ -382,9 +509,7 @@ def report(
     elif json:
         show_json(told)
     else:
-        from dialer.management.screen import table
-
-        _lines(table(told["items"]) or ["Nothing in that time."])
+        _lines(table(told["items"], by, count) or ["Nothing in that time."])
 
 
 @campaigns.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -111,6 +111,17 @@ class Server:
         """Changes the version that there is now."""
         found = await self.find(which)
         return await self.ask(method, f"/campaigns/{found['id']}{path}", body, version=found["version"])
+
+    async def edit(
+        self, which: str, edit: Callable[[dict[str, Any]], dict[str, Any] | None]
+    ) -> dict[str, Any]:
+        """Changes the settings that `edit` makes of the campaign as it is, if it makes any; gives back how it is then."""
+        found = await self.one(which)
+        settings = edit(found)
+        if settings is None:
+            return found
+        path, version = f"/campaigns/{found['view']['id']}", found["view"]["version"]
+        return dict(await self.ask("PATCH", path, {"settings": settings}, version=version))
 
     async def plan(self, which: str, body: Any) -> dict[str, Any]:
         """A dry run to its end; ended at the server if this is."""

@@ -27,6 +27,8 @@ from cti.campaigns import (
 from cti.facts import Fact
 from cti.people import Actor, Directory, Role
 from cti.tasks import again_and_again
+from cti.wrap_up import WrapUp
+from dialer.calling.dispositions import words_of
 from dialer.campaigns import (
     AT_WORK,
     FROM,
@@ -121,7 +123,7 @@ def law_by(profiles: Mapping[str, Profile]) -> Callable[[Campaign], Law]:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
     """What the desk must know of the call centre. `trunks`: PBX → names; `verified`: caller ids that may be shown;
-    `missing_sounds`: which of these sounds a PBX says it has not."""
+    `missing_sounds`: which of these sounds a PBX says it has not; `wrap_up`: what follows the calls of a queue."""
 
     directory: Directory
     pbxs: Callable[[], Iterable[str]]
@@ -131,6 +133,7 @@ class House:
     law: Callable[[Campaign], Law]
     missing_sounds: Callable[[str, Iterable[str]], Awaitable[tuple[str, ...]]]
     logged_on: Callable[[str], bool]
+    wrap_up: Callable[[str | None], WrapUp] = lambda queue: WrapUp(queue=queue)
 
 
 class CampaignDesk:
@@ -184,6 +187,24 @@ class CampaignDesk:
             changed_by=record.changed_by,
             next_step=coming[1].value if coming else None,
             next_at=coming[0] if coming else None,
+            wrap_up=self._wrap_up(campaign),
+        )
+
+    def wrap_up_of(self, id: int) -> WrapUp | None:
+        """What follows the talks of a campaign; None if it is gone."""
+        record = self._records.get(id)
+        return self._wrap_up(record.campaign) if record is not None else None
+
+    def _wrap_up(self, campaign: Campaign) -> WrapUp:
+        own, words = campaign.settings.wrap_up, words_of(campaign.settings)
+        usual = self._house.wrap_up(campaign.settings.queue or None)
+        return WrapUp(
+            queue=usual.queue,
+            seconds=usual.seconds if own.seconds is None else own.seconds,
+            then_ready=usual.then_ready if own.after is None else own.after == "ready",
+            mandatory=usual.mandatory if own.mandatory is None else own.mandatory,
+            dispositions=words or usual.dispositions,
+            extension=usual.extension if own.extension is None else own.extension,
         )
 
     def oversees(self, actor: Actor, record: Record) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -35,7 +37,7 @@ PAUSES = (1.0, 2.0, 5.0, 15.0)
 
 class By(StrEnum):
     """What figures are told apart by. `clock`: hours of the day, all days together; `attempt`: how often the contact had
-    been called."""
+    been called; `category`: of the disposition, as the campaign has it now."""
 
     TOTAL = "total"
     HOUR = "hour"
@@ -46,13 +48,15 @@ class By(StrEnum):
     AGENT = "agent"
     OUTCOME = "outcome"
     DISPOSITION = "disposition"
+    CATEGORY = "category"
 
 
 class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
     """One row: of a campaign, and of one `key` of what it is told apart by (`title` for people). Shares are of 1, None
     where there is nothing to share: `answer_rate` of the attempts that are over or answered, `abandonment` of the live
     answers as the law counts it (`abandoned` and `amd_errors`), `conversion` of the connected. Means in seconds.
-    `outcomes`, `dispositions`: how often each."""
+    `outcomes`, `dispositions`, `categories` of dispositions: how often each; `converted`: those dispositions that count as a
+    success. `labels`: what dispositions are called, where the campaign says it."""
 
     campaign: int
     name: str
@@ -66,6 +70,9 @@ class CampaignFigures(Frozen, frozen=True, gc=False, kw_only=True):
     mean_talk: float | None
     outcomes: dict[str, int]
     dispositions: dict[str, int]
+    categories: dict[str, int]
+    converted: dict[str, int]
+    labels: dict[str, str]
 
 
 async def read(
@@ -88,12 +95,14 @@ async def read(
                           WHEN 'attempt' THEN to_char(g.part::integer, 'FM00')
                           WHEN 'outcome' THEN g.outcome
                           WHEN 'disposition' THEN g.disposition
+                          WHEN 'category' THEN coalesce(d.category, '')
                           ELSE g.part END AS key,
-                  g.outcome, g.disposition, v.disposition IS NOT NULL AS converted,
+                  g.outcome, g.disposition, v.disposition IS NOT NULL AS converted, coalesce(d.category, '') AS category,
+                  coalesce(d.label, '') AS label,
                   sum(g.attempts)::bigint AS attempts, sum(g.answered)::bigint AS answered, sum(g.live)::bigint AS live,
                   sum(g.connected)::bigint AS connected, sum(g.machines)::bigint AS machines,
                   sum(g.opted_out)::bigint AS opted_out, sum(g.abandoned)::bigint AS abandoned,
-                  sum(g.late)::bigint AS late,
+                  sum(g.late)::bigint AS late, sum(g.talks)::bigint AS talks,
                   sum(g.ring_ms) AS ring_ms, sum(g.wait_ms) AS wait_ms, sum(g.talk_ms) AS talk_ms
              FROM (SELECT s.campaign_id, s.outcome, s.disposition,
                           CASE WHEN $4 IN ('hour', 'day', 'clock') THEN s.slot END AS slot,
@@ -101,11 +110,15 @@ async def read(
                                   WHEN 'agent' THEN s.agent ELSE '' END AS part,
                           sum(s.attempts) AS attempts, sum(s.answered) AS answered, sum(s.live) AS live,
                           sum(s.connected) AS connected, sum(s.machines) AS machines, sum(s.opted_out) AS opted_out,
-                          sum(s.abandoned) AS abandoned, sum(s.late) AS late, sum(s.ring_ms) AS ring_ms,
+                          sum(s.abandoned) AS abandoned, sum(s.late) AS late, sum(s.talks) AS talks,
+                          sum(s.ring_ms) AS ring_ms,
                           sum(s.wait_ms) AS wait_ms, sum(s.talk_ms) AS talk_ms
                      FROM campaign_read($1, $2, $3, $4 = 'agent') s GROUP BY 1, 2, 3, 4, 5) g
-             LEFT JOIN campaign_conversions v ON v.campaign_id = g.campaign_id AND v.disposition = g.disposition
-            GROUP BY 1, 2, 3, 4, 5
+             LEFT JOIN (SELECT * FROM campaign_successes WHERE campaign_id = ANY ($1)) v
+                    ON v.campaign_id = g.campaign_id AND v.disposition = g.disposition
+             LEFT JOIN (SELECT * FROM campaign_dispositions WHERE campaign_id = ANY ($1)) d
+                    ON d.campaign_id = g.campaign_id AND d.code = g.disposition
+            GROUP BY 1, 2, 3, 4, 5, 6, 7
             LIMIT $6""",
         *(list(campaigns), first, last, by.value, zone.key, MOST_ROWS),
     )
@@ -118,7 +131,12 @@ async def read(
     titles = await _titles(db, by, {key for _, key in parts})
     return [
         _figures(
-            id, campaigns[id], key, _title(by, key, titles, zone), parts[id, key], (errors or {}).get(id, 0.0)
+            id,
+            campaigns[id],
+            key,
+            _title(by, key, parts[id, key], titles, zone),
+            parts[id, key],
+            (errors or {}).get(id, 0.0),
         )
         for id, key in sorted(parts, key=lambda part: (campaigns[part[0]], part))
     ]
@@ -129,25 +147,31 @@ def error_shares(profiles: Mapping[int, Profile | None]) -> dict[int, float]:
     return {id: error_share(profile) for id, profile in profiles.items() if profile is not None}
 
 
-async def sums(
+async def totals(
     db: Queryable,
     campaigns: Sequence[int],
     first: datetime,
     last: datetime,
     errors: Mapping[int, float] | None = None,
-) -> dict[int, CampaignSums]:
-    """The sums of each campaign."""
+) -> dict[int, CampaignFigures]:
+    """All of each campaign."""
     found = await read(db, dict.fromkeys(campaigns, ""), first, last, By.TOTAL, ZoneInfo("UTC"), errors)
-    return {one.campaign: one.sums for one in found}
+    return {one.campaign: one for one in found}
 
 
 def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], error: float) -> CampaignFigures:
     total = dict.fromkeys(
-        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned", "late"), 0
+        ("attempts", "answered", "live", "connected", "machines", "opted_out", "abandoned", "late", "talks"),
+        0,
     )
     ring = wait = talk = in_flight = pending = conversions = 0
     outcomes: dict[str, int] = {}
-    dispositions: dict[str, int] = {}
+    said: dict[str, Counter[str]] = {
+        "dispositions": Counter(),
+        "categories": Counter(),
+        "converted": Counter(),
+    }
+    labels: dict[str, str] = {}
     for row in rows:
         for each in total:
             total[each] += row[each]
@@ -157,9 +181,14 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], erro
         else:
             in_flight += row["attempts"]
             pending += row["attempts"] - row["answered"]
-        if row["disposition"]:
-            dispositions[row["disposition"]] = dispositions.get(row["disposition"], 0) + row["attempts"]
-        conversions += row["attempts"] if row["converted"] else 0
+        if word := row["disposition"]:
+            said["dispositions"][word] += row["attempts"]
+            if row["category"]:
+                said["categories"][row["category"]] += row["attempts"]
+                labels[word] = row["label"]
+            if row["converted"]:
+                said["converted"][word] += row["attempts"]
+                conversions += row["attempts"]
     told = CampaignSums(
         **total,
         nobody=total["abandoned"] - total["late"],
@@ -181,9 +210,10 @@ def _figures(id: int, name: str, key: str, title: str, rows: Iterable[Any], erro
         abandonment=None if lost is None else round(lost, 6),
         conversion=_share(told.conversions, told.connected),
         mean_wait=_share(told.wait_seconds, told.connected),
-        mean_talk=_share(told.talk_seconds, told.connected),
+        mean_talk=_share(told.talk_seconds, told.talks),
         outcomes=dict(sorted(outcomes.items())),
-        dispositions=dict(sorted(dispositions.items())),
+        **{name: dict(sorted(counts.items())) for name, counts in said.items()},
+        labels=labels,
     )
 
 
@@ -200,8 +230,10 @@ async def _titles(db: Queryable, by: By, keys: Iterable[str]) -> dict[str, str]:
     return {str(row["id"]): row["name"] for row in rows}
 
 
-def _title(by: By, key: str, titles: Mapping[str, str], zone: ZoneInfo) -> str:
+def _title(by: By, key: str, rows: Sequence[Any], titles: Mapping[str, str], zone: ZoneInfo) -> str:
     match by:
+        case By.DISPOSITION if rows and rows[0]["label"]:
+            return str(rows[0]["label"])
         case By.HOUR:
             return datetime.fromtimestamp(int(key), UTC).astimezone(zone).strftime("%Y-%m-%d %H:%M")
         case By.CLOCK:
@@ -216,6 +248,8 @@ def _title(by: By, key: str, titles: Mapping[str, str], zone: ZoneInfo) -> str:
             return key or "under way"
         case By.DISPOSITION:
             return key or "none"
+        case By.CATEGORY:
+            return key.replace("_", " ") or "none"
         case By.TOTAL:
             return "all"
         case _:
@@ -226,20 +260,27 @@ def _title(by: By, key: str, titles: Mapping[str, str], zone: ZoneInfo) -> str:
 
 
 def csv_of(rows: Sequence[CampaignFigures], by: By) -> str:
-    """The figures as CSV (RFC 4180, first the names): outcomes and dispositions are columns of their own; what cannot be
-    told is empty. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """The figures as CSV (RFC 4180, first the names): outcomes, dispositions, their categories and those that count as a
+    success are columns of their own; what cannot be told is empty. A text that a spreadsheet would take for a formula gets
+    an apostrophe before it."""
     out = io.StringIO()
     write = csv.writer(out)
-    outcomes = sorted({name for row in rows for name in row.outcomes})
-    dispositions = sorted({name for row in rows for name in row.dispositions})
+    parts = [
+        (word, of, sorted({name for row in rows for name in of(row)}))
+        for word, of in (
+            ("outcome", attrgetter("outcomes")),
+            ("disposition", attrgetter("dispositions")),
+            ("category", attrgetter("categories")),
+            ("converted", attrgetter("converted")),
+        )
+    ]
     counted = [field.name for field in fields(CampaignSums)]
     shares = ["answer_rate", "abandonment", "conversion", "mean_wait", "mean_talk"]
     write.writerow(
         _plain(name)
         for name in (
             *("campaign", "name", by.value, *counted, *shares),
-            *(f"outcome {name}" for name in outcomes),
-            *(f"disposition {name}" for name in dispositions),
+            *(f"{word} {name}" for word, _, names in parts for name in names),
         )
     )
     for row in rows:
@@ -249,8 +290,7 @@ def csv_of(rows: Sequence[CampaignFigures], by: By) -> str:
                 *(row.campaign, row.name, row.title),
                 *(getattr(row.sums, name) for name in counted),
                 *("" if getattr(row, name) is None else getattr(row, name) for name in shares),
-                *(row.outcomes.get(name, 0) for name in outcomes),
-                *(row.dispositions.get(name, 0) for name in dispositions),
+                *(of(row).get(name, 0) for _, of, names in parts for name in names),
             )
         )
     return out.getvalue()

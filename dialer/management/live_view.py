@@ -125,8 +125,8 @@ class LiveView:
         midnight = datetime.combine(local.date(), time(), self._zone).astimezone(UTC)
         profiles = {one.campaign.id: self._law(one.campaign).profile for one in records}
         errors = campaign_figures.error_shares(profiles)
-        today = await campaign_figures.sums(pool, ids, midnight, soon, errors)
-        lately = await campaign_figures.sums(pool, ids, quarter(now - timedelta(minutes=30)), soon, errors)
+        today = await campaign_figures.totals(pool, ids, midnight, soon, errors)
+        lately = await campaign_figures.totals(pool, ids, quarter(now - timedelta(minutes=30)), soon, errors)
         found = []
         for record in records:
             id, profile = record.campaign.id, profiles[record.campaign.id]
@@ -141,8 +141,10 @@ class LiveView:
                     agents=self._agents_of(record.campaign),
                     lines=sum(calls.values()),
                     calls={stage: calls.get(stage, 0) for stage in STAGES},
-                    today=today[id],
-                    last_half_hour=lately[id],
+                    today=today[id].sums,
+                    last_half_hour=lately[id].sums,
+                    dispositions=today[id].dispositions,
+                    converted=today[id].converted,
                     live=stands.live if stands else 0,
                     lost=stands.abandoned + stands.amd_errors if stands else 0.0,
                     late=stands.late if stands else 0,

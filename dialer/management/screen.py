@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
 import msgspec
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from cti.terminal_text import columns, plain
 from cti.watch import LogInFailed
 from dialer.law.abandoned import lost_share
+from dialer.management.settings import USUALLY
 
 Frame = dict[str, Any]
 STAGES = ("committed", "dialed", "ringing", "answered", "connected")
@@ -49,13 +51,14 @@ async def follow(server: Any, which: str, *, every: float, seconds: float | None
                 return
             await asyncio.sleep(every)
             now = await _patiently(server, path, every, lambda why: sys.stderr.write(f"{why}\n"))
-    with Live(screen(view["name"], first), console=out, auto_refresh=False) as live:
+    labels = {one["code"]: one["label"] for one in view["wrap_up"]["dispositions"]}
+    with Live(screen(view["name"], first, labels), console=out, auto_refresh=False) as live:
         while until is None or monotonic() + every <= until:
             await asyncio.sleep(every)
             now = await _patiently(
                 server, path, every, lambda why: live.update(Text(why, "bold white on red"), refresh=True)
             )
-            live.update(screen(view["name"], now), refresh=True)
+            live.update(screen(view["name"], now, labels), refresh=True)
 
 
 async def _patiently(server: Any, path: str, every: float, tell: Callable[[str], object]) -> Frame:
@@ -78,8 +81,8 @@ def line(name: str, now: Frame) -> str:
     )
 
 
-def screen(name: str, now: Frame) -> Group:
-    """One look as a screen."""
+def screen(name: str, now: Frame, labels: Mapping[str, str]) -> Group:
+    """One look as a screen. `labels`: what dispositions are called."""
     contacts = now["contacts"]
     total = sum(count for state, count in contacts.items() if state != "untried")
     left, untried = contacts.get("open", 0) + contacts.get("in_hand", 0), contacts.get("untried", 0)
@@ -91,13 +94,16 @@ def screen(name: str, now: Frame) -> Group:
         ("lines", f"{now['lines']} taken" + (f"; {_words(now['trunks'])}" if now["trunks"] else "")),
         ("30 minutes", told(now["last_half_hour"])),
         ("today", told(now["today"])),
+        ("said", said(now["dispositions"], now["converted"], labels) or "no disposition yet"),
         ("budget", plain(now["budget"])),
         ("pace", f"{now['pace']} calls asked for in a minute; {plain(now['why'])}"),
         ("list", f"{through}; {_counted(contacts)}" if total else through),
     ]
     head = Text.assemble((plain(name, 60), "bold"), "  ", (now["state"], colour), f"  {now['at'][11:19]} UTC")
-    body = [Text.assemble((f"{title:11}", "dim"), text) for title, text in rows]
-    return Group(head, *body)
+    body = Table.grid(padding=(0, 1))
+    for title, text in rows:
+        body.add_row(Text(title, "dim"), Text(text))
+    return Group(head, body)
 
 
 def told(sums: Frame) -> str:
@@ -114,43 +120,115 @@ def told(sums: Frame) -> str:
     )
 
 
-def table(rows: Sequence[Frame]) -> list[str]:
-    """Figures in columns."""
+def said(dispositions: Mapping[str, int], converted: Mapping[str, int], labels: Mapping[str, str]) -> str:
+    """What agents said of calls, those that count as a success first."""
+    order = sorted(dispositions, key=lambda code: (code not in converted, -dispositions[code], code))
+    words = [f"{dispositions[code]} {plain(labels.get(code, code), 64)}" for code in order]
+    won = sum(code in converted for code in order)
+    parts = [f"converted {', '.join(words[:won])}"] * (won > 0) + [", ".join(words[won:])] * (
+        won < len(words)
+    )
+    return "; ".join(parts)
+
+
+def wrap_up_told(rule: Frame) -> list[str]:
+    """What follows a talk, in a line."""
+    parts = [f"{rule['seconds']:g} s" if rule["seconds"] else "none"]
+    if rule["extension"] is not None:
+        parts.append(
+            f"an agent may add {rule['extension']:g} s" if rule["extension"] else "not made longer by agents"
+        )
+    parts.append("ends only with a disposition" if rule["mandatory"] else "a disposition may be given")
+    parts.append(f"then {'ready' if rule['then_ready'] else 'not ready'}")
+    return [f"wrap-up: {', '.join(parts)}"]
+
+
+def dispositions_told(found: Frame) -> list[str]:
+    """With which dispositions a campaign's calls end, and what becomes of the contact."""
+    own, company = found["settings"]["dispositions"], found["settings"]["company"]
+    if not own:
+        words = ", ".join(
+            f"{one['code']} ({one['label']})" for one in found["view"]["wrap_up"]["dispositions"]
+        )
+        return [f"dispositions: {words or 'any text'}, as for the calls of its queue"]
+    rows = [["disposition", "label", "category", "the contact"]]
+    for one in own:
+        then, minutes = USUALLY[one["category"]]
+        match one["then"] or then:
+            case "again":
+                does = f"called again after {_span(one['again_after_minutes'] or minutes)}"
+            case "do_not_call":
+                where = one["do_not_call"] or ("company" if company else "everywhere")
+                does = f"not called any more: {where}" + (f" ({company})" if where == "company" else "")
+            case _:
+                does = "done"
+        rows.append([one["code"], one["label"], one["category"].replace("_", " "), does])
+    return columns(rows)
+
+
+def _span(minutes: int) -> str:
+    for unit, size in (("days", 1440), ("hours", 60)):
+        if minutes % size == 0:
+            return f"{minutes // size} {unit if minutes != size else unit[:-1]}"
+    return f"{minutes} minutes"
+
+
+COUNTS = {"outcomes": "outcomes", "said": "dispositions"}
+"""What a table may count in columns of its own → the field of the figures."""
+
+
+def table(rows: Sequence[Frame], by: str = "total", counts: str = "") -> list[str]:
+    """Figures in columns; with `counts`, how often each outcome was (`outcomes`), or each disposition (`said`)."""
     if not rows:
         return []
-    shown = [
-        [
-            "campaign",
-            "",
-            "calls",
-            "answered",
-            "talked",
-            "abandoned",
-            "late",
-            "nobody",
-            "of live",
-            "converted",
-            "talk s",
-            "wait s",
-        ]
+    if counts:
+        return _counts(rows, by, COUNTS[counts])
+    head = [
+        "campaign",
+        "" if by == "total" else by,
+        "calls",
+        "answered",
+        "talked",
+        "abandoned",
+        "late",
+        "nobody",
     ]
+    shown = [[*head, "of live", "converted", "of talked", "talk s", "wait s"]]
     for row in rows:
         sums = row["sums"]
         shown.append(
             [
-                *(
-                    row["name"],
-                    row["title"],
-                    str(sums["attempts"]),
-                    _share(row["answer_rate"]),
-                    str(sums["connected"]),
-                ),
-                *(str(sums[name]) for name in ("abandoned", "late", "nobody")),
-                *(_share(row["abandonment"], 1), _share(row["conversion"])),
+                *(row["name"], row["title"], str(sums["attempts"]), _share(row["answer_rate"])),
+                *(str(sums[name]) for name in ("connected", "abandoned", "late", "nobody")),
+                *(_share(row["abandonment"], 1), str(sums["conversions"]), _share(row["conversion"])),
                 *("-" if row[name] is None else f"{row[name]:.1f}" for name in ("mean_talk", "mean_wait")),
             ]
         )
-    return columns(shown)
+    told = [
+        f"{plain(row['name'], 60)}: {words}"
+        for row in rows
+        if by == "total" and (words := said(row["dispositions"], row["converted"], row["labels"]))
+    ]
+    return [*columns(shown, numbers_from=2), *told]
+
+
+def _counts(rows: Sequence[Frame], by: str, field: str) -> list[str]:
+    often: dict[str, int] = {}
+    labels: dict[str, str] = {}
+    for row in rows:
+        labels |= row["labels"] if field == "dispositions" else {}
+        for name, count in row[field].items():
+            often[name] = often.get(name, 0) + count
+    names = sorted(often, key=lambda name: (-often[name], name))
+    shown = [["campaign", "" if by == "total" else by, "calls", *(labels.get(name, name) for name in names)]]
+    shown += [
+        [
+            *(row["name"], row["title"], str(row["sums"]["attempts"])),
+            *(str(row[field].get(name, 0)) for name in names),
+        ]
+        for row in rows
+    ]
+    return columns(shown, numbers_from=2)
 
 
 def detection_told(found: Frame) -> list[str]:

@@ -89,6 +89,84 @@ def _usual_retries() -> dict[Retried, RetryRule]:
     }
 
 
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
+Category = Literal["conversion", "contact", "no_contact", "do_not_call", "call_back", "finished"]
+Then = Literal["finish", "again", "do_not_call"]
+
+DAY = 60 * 24
+USUALLY: dict[Category, tuple[Then, int]] = {
+    "conversion": ("finish", DAY),
+    "contact": ("finish", DAY),
+    "no_contact": ("again", DAY),
+    "do_not_call": ("do_not_call", DAY),
+    "call_back": ("again", DAY),
+    "finished": ("finish", DAY),
+}
+"""Category → what becomes of the contact, and after how many minutes it is called again, where that is it."""
+
+
+class CampaignDisposition(_Model):
+    """How a call of the campaign may have ended, as its agents say it, and what becomes of the contact then."""
+
+    code: Code
+    label: Annotated[str, Field(min_length=1, max_length=64)]
+    category: Category = Field(
+        description="conversion: counts as a success; contact: reached, no success; no_contact: somebody else or nobody was"
+        " reached; do_not_call: does not want calls; call_back: wants another call; finished: there is nobody to reach"
+    )
+    then: Then | None = Field(
+        default=None,
+        description="finish: not called again by this campaign; again: called again after `again_after_minutes`, while"
+        " attempts are left; do_not_call: also listed as not to be called, at once. null: by category, no_contact and"
+        " call_back again, do_not_call as it says, others finish. While somebody has promised the contact a call, nobody"
+        " else calls it again",
+    )
+    again_after_minutes: int | None = Field(
+        default=None, ge=1, le=DAY * 90, description="minutes until it is called again; null: a day"
+    )
+    do_not_call: Literal["everywhere", "company", "campaign"] | None = Field(
+        default=None,
+        description="where it is not called; null: for the campaign's company, everywhere if it names none",
+    )
+
+    @property
+    def follows(self) -> Then:
+        """What becomes of the contact."""
+        return self.then or USUALLY[self.category][0]
+
+    @property
+    def minutes(self) -> int:
+        """Minutes until it is called again, where that is what follows."""
+        return self.again_after_minutes or USUALLY[self.category][1]
+
+    @model_validator(mode="after")
+    def _sound(self) -> CampaignDisposition:
+        if self.category == "do_not_call" and self.follows != "do_not_call":
+            raise ValueError(
+                f"{self.code}: who does not want calls is listed: leave `then` out, or do_not_call"
+            )
+        if self.again_after_minutes is not None and self.follows != "again":
+            raise ValueError(
+                f"{self.code}: again_after_minutes is for dispositions after which is called again"
+            )
+        if self.do_not_call is not None and self.follows != "do_not_call":
+            raise ValueError(f"{self.code}: do_not_call says where a number is listed, and this lists none")
+        return self
+
+
+class CampaignWrapUp(_Model):
+    """What follows the campaign's talks; what is left out is as the rule of its queue has it."""
+
+    seconds: float | None = Field(default=None, ge=0, le=3600)
+    extension: float | None = Field(
+        default=None, ge=0, le=3600, description="seconds that an agent may add to one wrap-up in all"
+    )
+    mandatory: bool | None = Field(
+        default=None, description="whether it does not end before the agent has said how the call ended"
+    )
+    after: Literal["ready", "not_ready"] | None = Field(default=None, description="how the agent is after it")
+
+
 class CampaignCallerId(_Model):
     """A number that is shown to those who are called; several that fit take turns. Only numbers verified in the server's
     settings (`CTI_DIALER__CALLER_IDS`) are used."""
@@ -197,6 +275,18 @@ class CampaignSettings(_Model):
         description="key pressed during the message: never called again; empty: none",
     )
 
+    # what agents do after a talk
+    wrap_up: CampaignWrapUp = Field(
+        default_factory=CampaignWrapUp,
+        description="wrap-up after its talks: {'seconds': 30, 'extension': 60, 'mandatory': true, 'after': 'ready'}; what is"
+        " left out is as for its queue's calls",
+    )
+    dispositions: tuple[CampaignDisposition, ...] = Field(
+        default=(),
+        max_length=100,
+        description="how its calls may have ended, and what becomes of the contact; empty: as the queue has it",
+    )
+
     # whom and when
     max_attempts: int = Field(
         default=6, ge=1, le=100, description="attempts to a contact over all its numbers; then exhausted"
@@ -241,7 +331,19 @@ class CampaignSettings(_Model):
     def _sound(self) -> CampaignSettings:
         if self.min_ring_s > self.ring_timeout_s:
             raise ValueError("min_ring_s is longer than ring_timeout_s: calls would never ring so long")
+        codes = [one.code for one in self.dispositions]
+        if twice := sorted({code for code in codes if codes.count(code) > 1}):
+            raise ValueError(f"dispositions: {', '.join(twice)} is there twice")
+        for one in self.dispositions:
+            if one.do_not_call == "company" and not self.company:
+                raise ValueError(
+                    f"{one.code}: the campaign names no company; set `company`, or list it everywhere"
+                )
         return self
+
+    def disposition(self, code: str | None) -> CampaignDisposition | None:
+        """The disposition with this code, if it is one of the campaign's."""
+        return next((one for one in self.dispositions if one.code == code), None)
 
     def retry(self, outcome: str) -> RetryRule | None:
         """What follows an outcome; None for one that is final."""
