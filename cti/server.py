@@ -301,6 +301,7 @@ class Server:
             directory=self.directory,
             phone_seat=lambda login: self.hub.phone_of(login),  # noqa: PLW0108  # it is made later
             opened=self._phone_opened,
+            left=self._phone_left,
         )
         means = Means(
             ports=ports,
@@ -417,6 +418,9 @@ class Server:
 
     def _phone_opened(self, pbx: str, login: str) -> None:
         self._tasks.spawn(self.control.take_up(pbx, login))
+
+    def _phone_left(self, pbx: str, login: str) -> None:
+        self._tasks.spawn(self.control.page_left(pbx, login))
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -736,6 +740,7 @@ class Server:
                 "phone.state": self.browser_phones.state,
                 "phone.done": self.browser_phones.done,
             },
+            gone=self.browser_phones.gone,
         )
         app = rest.application(
             routes=[

@@ -13,6 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Playwright
 
 from cti import users
+from cti.control.taking_up import SILENT
 from cti.database import connection
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
@@ -206,6 +207,66 @@ async def test_a_page_loaded_again_in_a_call_takes_it_up(centre: Centre, phone: 
     await phone.hears_and_is_heard()
     assert await centre.channel_of("1004") != before
     assert call in screen.picture.calls
+
+
+async def test_a_tab_closed_for_good_keeps_the_caller_for_the_next_one(
+    centre: Centre, desk: BrowserContext
+) -> None:
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        screen, call = await talks(centre, page)
+    # the tab is closed: nobody talks into a dead line, and the screen does not say that Emil talks
+    await screen.agent_is("not_ready", reason="Phone unreachable", within=15)
+    await alone(centre, EMIL)
+    assert (await apps(centre))[TRUNK] == "MusicOnHold"
+    screen.mark()
+    async with phone_page(centre, desk, "emil") as again:
+        await screen.wait_for("call.established", agent="emil", call=call, within=20)
+        await become(centre, TRUNK, EMIL)
+        await again.hears_and_is_heard()
+        await screen.agent_is("busy", call=call)
+        await again.press("Hang up")
+        await screen.wait_for("call.cleared", call=call)
+    assert (await centre.interaction_of(call))["agents"] == ["emil"]
+
+
+async def test_nobody_opens_the_tab_again_and_the_next_agent_gets_the_caller(
+    centre: Centre, desk: BrowserContext
+) -> None:
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        screen, call = await talks(centre, page)
+        await screen.ask("call.hold", call=call)
+        dora = await centre.screen("dora")
+        await centre.log_on(dora)
+    await alone(centre, EMIL, within=20)
+    waiting = await centre.channels()
+    assert {row["Exten"] for row in waiting if row["Channel"].startswith(TRUNK)} == {"away"}
+    await centre.admin("Setvar", Channel=waiting[0]["Channel"], Variable="CTI_LOOKS", Value="7")
+    await dora.wait_for("call.established", call=call, agent="dora", within=20)
+    await dora.ask("call.hangup", call=call)
+    assert (await centre.interaction_of(call))["agents"] == ["emil", "dora"]
+
+
+async def test_a_page_that_lost_the_server_alone_keeps_its_call(centre: Centre, phone: PhonePage) -> None:
+    screen, call = await talks(centre, phone)
+    screen.mark()
+    await phone.page.evaluate(
+        "{ const open = WebSocket; window.WebSocket = function (url, how) {"
+        " return new open(window.lost ? `${url}/nowhere` : url, how); }; window.lost = true; }"
+    )
+    seat = centre._server.hub.phone_of("emil")
+    assert seat is not None
+    seat.wire.abort()
+    await phone.shows("#troubles", "No connection to the server")
+    await asyncio.sleep(3 * SILENT)  # it has been listened to by then
+    await phone.hears_and_is_heard()
+    assert not screen.all("call.*")
+    await phone.page.evaluate("window.lost = false")
+    await phone.until(lambda: phone.said("#troubles"), lambda said: not said, "connected again", 30)
+    await screen.ask("call.mute", call=call)
+    await phone.shows("#mute", "Unmute")
+    phone.faults = [fault for fault in phone.faults if "WebSocket" not in fault]
 
 
 async def test_two_tabs_exactly_one_is_the_phone(

@@ -1,4 +1,5 @@
-"""A page that was the agent's phone and was loaded again in a call: the call goes on in the new one."""
+"""A page that was the agent's phone and is loaded again, closed, or dead in a call: the call goes on in the new one, and
+nobody waits on a dead line."""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from contextlib import suppress
 import structlog
 
 from cti.commands import CommandError
-from cti.control.moves import Phase, scene, state_of
+from cti.control.acting import Means
+from cti.control.moves import HOLD, Phase, scene, state_of
+from cti.control.ports import InBrowser, Port
 from cti.control.steps import NOBODY, PROOF, RINGS, Act, Steps
 from cti.facts import CallView, ConnectionState, ConnectionView
 
@@ -17,17 +20,34 @@ log = structlog.get_logger(__name__)
 SETTLE = 0.4
 """Seconds in which a call that has just been ended leaves the picture."""
 
+SILENT = 0.8
+"""Seconds without one packet of sound after which a page that has left is taken for dead: it sends fifty a second, muted
+or not."""
+
+STILL_TALKS = 3.0
+"""Seconds until it is looked again at a page that lost the server and whose sound goes on."""
+
 THROUGH = (ConnectionState.CONNECTED, ConnectionState.HOLD)
 
 
 class TakingUp(Steps):
-    """Takes up the calls of a phone in the browser that knows nothing of them any more."""
+    """Takes up the calls of a phone in the browser that knows nothing of them any more, or is not there any more."""
+
+    def __init__(self, means: Means) -> None:
+        super().__init__(means)
+        self._away: dict[tuple[str, str], str] = {}
 
     async def take_up(self, pbx: str, agent: str) -> None:
         """Whom the agent talked with or held comes back to the phone, which takes the call by itself; whoever has somebody
         else to talk with goes on without the agent. Nothing happens if there is no such call. Raises nothing."""
         port = self._ports.get(pbx)
-        if port is None or not port.up() or self._left_over(pbx, agent) is None:
+        if port is None or not port.up():
+            return
+        waits = self._waits_for(port, agent)
+        if waits is not None:
+            await self._call_through(port, agent, waits)
+            return
+        if self._left_over(pbx, agent) is None:
             return
         await asyncio.sleep(SETTLE)
         found = self._left_over(pbx, agent)
@@ -41,6 +61,28 @@ class TakingUp(Steps):
         except CommandError as error:
             log.warning("a call could not be taken up by the phone in the browser", code=error.code)
 
+    async def page_left(self, pbx: str, agent: str) -> None:
+        """The line to the agent's page has ended. If no sound comes from it either, and it is not opened again: whom they
+        talked with hears music, and is theirs again once a page is open; after a while they go back to the queue
+        (`cti-hold,away`). Whoever has somebody else to talk with goes on without the agent. A page whose sound goes on has
+        lost the server alone and keeps its call. Raises nothing."""
+        port = self._ports.get(pbx)
+        while port is not None and port.up() and (found := self._left_over(pbx, agent)) is not None:
+            call, me = found
+            before = await self._heard_of(port, call, me)
+            await asyncio.sleep(SILENT)
+            if self._browser is None or self._browser.there(agent, pbx):
+                return
+            if before is not None and before == await self._heard_of(port, call, me):
+                try:
+                    async with self._act(call, agent) as act:
+                        if act.scene.me.id == me.id and act.scene.phase is not Phase.HELD_AT_PHONE:
+                            await self._let_wait(act)
+                except CommandError as error:
+                    log.warning("a call of a page that is gone could not be saved", code=error.code)
+                return
+            await asyncio.sleep(STILL_TALKS)
+
     def _left_over(self, pbx: str, agent: str) -> tuple[str, ConnectionView] | None:
         """A call in which the phone in the browser is shown as through."""
         for view in self._ports[pbx].calls.views():
@@ -53,9 +95,32 @@ class TakingUp(Steps):
                     return view.id, part
         return None
 
+    async def _heard_of(self, port: Port, call: str, me: ConnectionView) -> str | None:
+        """How many packets of sound have come from the phone; None if nobody knows."""
+        channel = port.calls.channel_of(call, me.id)
+        if channel is None:
+            return None
+        with suppress(CommandError):
+            told = await self._send(port, "Getvar", Channel=channel, Variable="CHANNEL(rtcp,rxcount)")
+            return told.get("Value") or None
+        return None
+
+    async def _let_wait(self, act: Act) -> None:
+        now, port = act.scene, act.port
+        if now.phase not in (Phase.TALKING, Phase.HELD):
+            await self._end(act, now.me)
+            return
+        customer = self._channel(act, now.customer)
+        self._mark(act, customer, partner=NOBODY, back=now.me.device, then="", ring=port.ring_seconds)
+        act.marks.append((customer, "CTI_AWAY", now.me.device))
+        await self._do(act, "Redirect", Channel=customer, Context="cti-hold", Exten="away", Priority="1")
+        await self._end(act, now.me)
+        self._away[port.name, act.agent] = act.call
+        log.info("the page of an agent is gone in a call: the caller waits for it", pbx=port.name)
+
     async def _again(self, act: Act) -> None:
         now, port = act.scene, act.port
-        known = {part.id for part in now.view.connections}
+        known = frozenset(part.id for part in now.view.connections)
         if now.phase not in (Phase.TALKING, Phase.HELD, Phase.HELD_AT_PHONE):
             await self._end(act, now.me)
             return
@@ -63,21 +128,56 @@ class TakingUp(Steps):
         self._mark(act, customer, partner=NOBODY, back=now.me.device, then="", ring=port.ring_seconds)
         await self._do(act, "Redirect", Channel=customer, Context="cti-return", Exten="s", Priority="1")
         await self._end(act, now.me)
+        browser = self._in_browser(act)
+        if browser is not None:
+            await self._taken_at_once(port, act.call, act.agent, browser, known)
+
+    def _waits_for(self, port: Port, agent: str) -> CallView | None:
+        """The call whose other party waits alone until the agent's page is there again, or has begun to ring there."""
+        call = self._away.get((port.name, agent))
+        view = port.calls.view(call) if call is not None else None
+        if (
+            view is None
+            or view.queued_since is not None
+            or any(part.state in THROUGH and part.agent is not None for part in view.connections)
+        ):
+            self._away.pop((port.name, agent), None)
+            return None
+        return view
+
+    async def _call_through(self, port: Port, agent: str, view: CallView) -> None:
+        async with self._lock(view.id):
+            self._away.pop((port.name, agent), None)
+            waits = next((part for part in view.connections if part.state is HOLD), None)
+            channel = port.calls.channel_of(view.id, waits.id) if waits is not None else None
+            try:
+                if channel is not None:  # else Asterisk has seen the phone itself, and it rings
+                    where = {"Context": "cti-return", "Exten": "s", "Priority": "1"}
+                    await self._send(port, "Redirect", Channel=channel, **where)
+            except CommandError as error:
+                log.warning("a call could not be taken up by the phone in the browser", code=error.code)
+                return
+            browser = self._browser
+            if browser is not None and browser.has(agent, port.name):
+                await self._taken_at_once(port, view.id, agent, browser, frozenset())
+
+    async def _taken_at_once(
+        self, port: Port, call: str, agent: str, browser: InBrowser, known: frozenset[str]
+    ) -> None:
+        """Lets the page answer once it rings there, at a connection that was not `known` before."""
 
         def ringing(view: CallView | None) -> str | None:
             if view is None:
                 return "gone"
-            again = scene(view, act.agent)
+            again = scene(view, agent)
             fresh = (
                 again is not None and again.me.id not in known and again.me.state is ConnectionState.ALERTING
             )
             return again.me.id if again is not None and fresh else None
 
-        came = await self._find_out(port, act.call, ringing, RINGS)
-        browser = self._in_browser(act)
-        if came in (None, "gone") or browser is None:
+        came = await self._find_out(port, call, ringing, RINGS)
+        if came is None or came == "gone":
             return
-        assert came is not None
         with suppress(CommandError):  # then it rings, as any call
-            await browser.order(act.agent, port.name, "answer", call=act.call, connection=came)
-            await self._until(port, act.call, lambda view: state_of(view, came) in THROUGH, PROOF)
+            await browser.order(agent, port.name, "answer", call=call, connection=came)
+            await self._until(port, call, lambda view: state_of(view, came) in THROUGH, PROOF)
