@@ -134,7 +134,7 @@ class Ringing(Talking):
         port, view = self._find(call)
         slot = view.parked_at
         if slot is None:
-            raise CommandError("wrong_state", "this call is not parked")
+            raise CommandError("wrong_state", "this call is not parked: there is nobody to fetch")
 
         async def find(targets: Targets) -> Target:
             return await targets.number(slot)

@@ -19,7 +19,7 @@ from cti.commands import CommandError
 from cti.control.acting import Acting
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
 from cti.control.ports import CallAnswer, InBrowser, Port, both, command_error
-from cti.control.targets import Target, Targets
+from cti.control.targets import Target, Targets, phone_number
 from cti.facts import CallView, ConnectionView
 
 T = TypeVar("T")
@@ -209,7 +209,7 @@ class Steps(Acting):
 
     async def _target(self, act: Act, find: Finder) -> Target:
         target = await self._sought(act.port, find)
-        if not target.queue and target.exten == act.scene.me.device.partition("/")[2].partition("@")[0]:
+        if not target.queue and target.exten == phone_number(act.scene.me.device):
             raise NotPossible("no_such_target", "that is your own phone")
         return target
 
