@@ -531,7 +531,7 @@ class Agents:
             facts.append(
                 AgentReachabilityChanged(at=fact.at, agent=a.login, device=fact.device, reachable=a.reachable)
             )
-        if fact.line is LineState.CLOSED and not a.lines:
+        if fact.line is LineState.CLOSED and not a.lines and fact.reason != LINE_RENEWED:
             facts += self._without_line(
                 a, fact.at, LINE_ENDS.get(fact.reason, f"the line ended: {fact.reason}")
             )
@@ -773,7 +773,11 @@ _WHY = {
 }
 
 
+LINE_RENEWED = "renewed"
+"""Why a line has ended that is opened again at once: to the same phone, a page in the browser that was loaded again."""
+
 LINE_ENDS = {
+    "page_gone": "the page that was the phone was closed, or its computer lost the network",
     "hung_up": "the line was hung up at the phone, or broke",
     "closed": "the line was closed",
     "lost": "the line was found closed when the PBX was asked again",

@@ -209,13 +209,13 @@ async def test_a_page_loaded_again_in_a_call_takes_it_up(centre: Centre, phone: 
     assert call in screen.picture.calls
 
 
-async def test_a_tab_closed_for_good_keeps_the_caller_for_the_next_one(
+async def test_a_tab_closed_in_a_call_keeps_the_caller_for_the_next_one(
     centre: Centre, desk: BrowserContext
 ) -> None:
     async with phone_page(centre, desk, "emil") as page:
         await page.registered()
         screen, call = await talks(centre, page)
-    # the tab is closed: nobody talks into a dead line, and the screen does not say that Emil talks
+    # nobody talks into a dead line, and no screen says that Emil talks
     await screen.agent_is("not_ready", reason="Phone unreachable", within=15)
     await alone(centre, EMIL)
     assert (await apps(centre))[TRUNK] == "MusicOnHold"
@@ -225,24 +225,14 @@ async def test_a_tab_closed_for_good_keeps_the_caller_for_the_next_one(
         await become(centre, TRUNK, EMIL)
         await again.hears_and_is_heard()
         await screen.agent_is("busy", call=call)
-        await again.press("Hang up")
-        await screen.wait_for("call.cleared", call=call)
-    assert (await centre.interaction_of(call))["agents"] == ["emil"]
-
-
-async def test_nobody_opens_the_tab_again_and_the_next_agent_gets_the_caller(
-    centre: Centre, desk: BrowserContext
-) -> None:
-    async with phone_page(centre, desk, "emil") as page:
-        await page.registered()
-        screen, call = await talks(centre, page)
         await screen.ask("call.hold", call=call)
         dora = await centre.screen("dora")
         await centre.log_on(dora)
+    # and nobody opens it again: the caller goes back to the queue, to the next agent
     await alone(centre, EMIL, within=20)
-    waiting = await centre.channels()
-    assert {row["Exten"] for row in waiting if row["Channel"].startswith(TRUNK)} == {"away"}
-    await centre.admin("Setvar", Channel=waiting[0]["Channel"], Variable="CTI_LOOKS", Value="7")
+    waits = [row for row in await centre.channels() if row["Channel"].startswith(TRUNK)]
+    assert [row["Exten"] for row in waits] == ["away"]
+    await centre.admin("Setvar", Channel=waits[0]["Channel"], Variable="CTI_LOOKS", Value="7")
     await dora.wait_for("call.established", call=call, agent="dora", within=20)
     await dora.ask("call.hangup", call=call)
     assert (await centre.interaction_of(call))["agents"] == ["emil", "dora"]
@@ -267,6 +257,95 @@ async def test_a_page_that_lost_the_server_alone_keeps_its_call(centre: Centre, 
     await screen.ask("call.mute", call=call)
     await phone.shows("#mute", "Unmute")
     phone.faults = [fault for fault in phone.faults if "WebSocket" not in fault]
+
+
+async def off_hook(centre: Centre, phone: PhonePage) -> Screen:
+    """Emil works off-hook: the page has taken the line by itself."""
+    screen = await centre.screen("emil")
+    await screen.ask("agent.set_off_hook", off_hook=True)
+    await phone.press("Log on")
+    await screen.agent_is("ready", within=15, lines={"main": "open"})
+    await phone.shows("#call-title", "Your line is open")
+    return screen
+
+
+async def next_caller(centre: Centre, screen: Screen) -> str:
+    """A customer calls and is through on the line; the call's id."""
+    screen.mark()
+    await centre.call("support", talk=120)
+    told = await screen.wait_for("call.established", agent="emil", within=15)
+    call: str = told["data"]["call"]
+    return call
+
+
+async def test_the_open_line_of_an_agent_is_in_the_page(centre: Centre, phone: PhonePage) -> None:
+    screen = await off_hook(centre, phone)
+    call = await next_caller(centre, screen)
+    await phone.shows("#call-title", "Ada Lovelace")
+    assert not screen.all("call.delivered")  # nothing rings
+    await phone.hears_and_is_heard()
+    await screen.ask("call.mute", call=call)
+    await phone.shows("#mute", "Unmute")
+    await screen.ask("call.mute", call=call, muted=False)
+    await phone.press("Hold")
+    await phone.until(lambda: phone.said("#hold"), lambda said: said == "Retrieve", "held")
+    await screen.ask("call.retrieve", call=call)
+    await phone.until(lambda: phone.said("#hold"), lambda said: said == "Hold", "retrieved")
+    await phone.press("Hang up")
+    await screen.wait_for("call.cleared", call=call)
+    await phone.shows("#call-title", "Your line is open")
+    await screen.agent_is("ready", lines={"main": "open"})
+    await phone.page.fill("#to", "1101")
+    await phone.press("Call")
+    await become(centre, EMIL, ANNA)
+    await phone.press("Hang up")
+    await alone(centre, ANNA)
+    await screen.agent_is("ready", lines={"main": "open"})
+    # loaded again, without a call and in one
+    phone.page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    await phone.page.reload()
+    await screen.wait_for("agent.line_changed", reason="renewed", within=15)
+    await screen.agent_is("ready", within=15, lines={"main": "open"})  # nobody has to ask for it again
+    call = await next_caller(centre, screen)
+    await phone.hears_and_is_heard()
+    screen.mark()
+    await phone.page.reload()  # in a call
+    await screen.wait_for("call.established", agent="emil", call=call, within=20)
+    await phone.hears_and_is_heard()
+    await become(centre, TRUNK, "Local/1004@cti-line")
+    await phone.press("Hang up")
+    await screen.agent_is("ready", within=15, lines={"main": "open"})
+    await phone.press("Close the line")
+    await screen.agent_is("not_ready", reason="Line closed", lines={})
+    await screen.ask("agent.set_off_hook", off_hook=False)
+
+
+async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
+    centre: Centre, desk: BrowserContext
+) -> None:
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        screen = await off_hook(centre, page)
+        screen.mark()
+    told = await screen.wait_for("agent.line_changed", line="closed")
+    assert told["data"]["reason"] == "page_gone"
+    shown = await screen.agent_is("not_ready", reason="Line closed", lines={})
+    assert "page" in shown["why"]
+    await alone(centre, EMIL)
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        await page.press("Ready")
+        await screen.agent_is("ready", within=15, lines={"main": "open"})
+        call = await next_caller(centre, screen)
+        await page.hears_and_is_heard()
+        screen.mark()
+    await screen.agent_is("not_ready", reason="Line closed", lines={}, within=15)
+    async with phone_page(centre, desk, "emil") as page:
+        await screen.wait_for("call.established", agent="emil", call=call, within=20)
+        await page.hears_and_is_heard()
+        await screen.ask("call.hangup", call=call)
+        await screen.agent_is("not_ready", lines={"main": "open"})
+        await screen.ask("agent.set_off_hook", off_hook=False)
 
 
 async def test_two_tabs_exactly_one_is_the_phone(

@@ -1,4 +1,4 @@
-"""More call control on a real Asterisk: conference, tones, parking, deflecting, data, a PBX that is gone."""
+"""More call control on a real Asterisk: conference, tones, parking, deflecting, data."""
 
 from __future__ import annotations
 
@@ -209,29 +209,7 @@ async def test_recording_needs_a_right_that_is_not_given_lightly(centre: Centre)
         assert await refused(anna, op, call=call) == "wrong_state"
 
 
-# ------------------------------------------------------------------------------------------ a PBX that is gone
-
-
-async def test_the_pbx_is_gone(centre: Centre) -> None:
-    anna, call, _ = await in_talk(centre)
-    await centre.admin("Command", Command="core show uptime")
-    centre.pbx.freeze()
-    try:
-        link = centre._server.links["main"]
-        protocol = link._protocol
-        assert protocol is not None
-        assert protocol.transport is not None
-        protocol.transport.abort()
-        await anna.wait_for("pbx.status_changed", where=lambda data: data["phase"] != "up")
-        for op in ("call.hold", "call.hangup", "call.clear", "call.complete"):
-            assert await refused(anna, op, call=call) == "pbx_down", op
-        assert await refused(anna, "call.make", to="1102") == "pbx_down"
-    finally:
-        centre.pbx.thaw()
-    await centre.eventually(lambda: centre._server.switches["main"].synced, what="synced", within=20)
-    await anna.ask("call.hold", call=call)
-    await anna.ask("call.retrieve", call=call)
-    assert await bridged(centre, TRUNK, ANNA)
+# ------------------------------------------------------------------------------------------ twice, and over REST
 
 
 async def test_the_same_command_twice_and_two_at_once(centre: Centre) -> None:

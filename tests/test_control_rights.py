@@ -199,7 +199,9 @@ async def test_while_the_pbx_is_away(centre: Centre) -> None:
     finally:
         centre.pbx.thaw()
     await centre.eventually(lambda: centre._server.switches["main"].synced, what="synced", within=20)
-    assert states(anna, call) == {TRUNK: "connected", ANNA: "connected"}
+    await anna.ask("call.hold", call=call)
+    await anna.ask("call.retrieve", call=call)
+    await become(centre, TRUNK, ANNA)
 
 
 async def test_in_the_wrong_state(centre: Centre) -> None:

@@ -12,7 +12,8 @@ from cti.commands import CommandError
 from cti.control.acting import Means
 from cti.control.moves import HOLD, Phase, scene, state_of
 from cti.control.ports import InBrowser, Port
-from cti.control.steps import NOBODY, PROOF, RINGS, Act, Steps
+from cti.control.steps import NOBODY, PROOF, RINGS, Act, Steps, on_a_line
+from cti.control.targets import phone_number
 from cti.facts import CallView, ConnectionState, ConnectionView
 
 log = structlog.get_logger(__name__)
@@ -61,27 +62,46 @@ class TakingUp(Steps):
         except CommandError as error:
             log.warning("a call could not be taken up by the phone in the browser", code=error.code)
 
-    async def page_left(self, pbx: str, agent: str) -> None:
-        """The line to the agent's page has ended. If no sound comes from it either, and it is not opened again: whom they
-        talked with hears music, and is theirs again once a page is open; after a while they go back to the queue
-        (`cti-hold,away`). Whoever has somebody else to talk with goes on without the agent. A page whose sound goes on has
-        lost the server alone and keeps its call. Raises nothing."""
+    async def is_dead(self, pbx: str, agent: str) -> bool:
+        """Whether the agent's page, whose connection has ended, is gone and has left a call or an open line behind:
+        no sound comes from it, and none was opened again. One whose sound goes on has lost the server alone. Done when
+        that is known, or nothing is left behind."""
         port = self._ports.get(pbx)
-        while port is not None and port.up() and (found := self._left_over(pbx, agent)) is not None:
-            call, me = found
-            before = await self._heard_of(port, call, me)
+        while port is not None and port.up() and (channel := self._left_behind(port, agent)) is not None:
+            before = await self._heard_of(port, channel)
             await asyncio.sleep(SILENT)
             if self._browser is None or self._browser.there(agent, pbx):
-                return
-            if before is not None and before == await self._heard_of(port, call, me):
-                try:
-                    async with self._act(call, agent) as act:
-                        if act.scene.me.id == me.id and act.scene.phase is not Phase.HELD_AT_PHONE:
-                            await self._let_wait(act)
-                except CommandError as error:
-                    log.warning("a call of a page that is gone could not be saved", code=error.code)
-                return
+                return False
+            if before is not None and before == await self._heard_of(port, channel):
+                return True
             await asyncio.sleep(STILL_TALKS)
+        return False
+
+    async def let_wait(self, pbx: str, agent: str) -> None:
+        """The agent's page is gone: whom they talked with hears music, and is theirs again once a page is open; after a
+        while they go back to the queue (`cti-hold,away`). Whoever has somebody else to talk with goes on without the agent.
+        Raises nothing."""
+        found = self._left_over(pbx, agent)
+        if found is None:
+            return
+        call, me = found
+        try:
+            async with self._act(call, agent) as act:
+                if act.scene.me.id == me.id and act.scene.phase is not Phase.HELD_AT_PHONE:
+                    await self._set_aside(act)
+        except CommandError as error:
+            log.warning("a call of a page that is gone could not be saved", code=error.code)
+
+    def awaited(self, pbx: str, agent: str) -> bool:
+        """Whether somebody waits until the agent's page is there again."""
+        return self._waits_for(self._ports[pbx], agent) is not None
+
+    def _left_behind(self, port: Port, agent: str) -> str | None:
+        """The channel of the agent's phone in the browser: of the open line, or of the call it is through in."""
+        if port.calls.lines.device(agent) is not None:
+            return port.calls.lines.channel(agent)
+        found = self._left_over(port.name, agent)
+        return port.calls.channel_of(found[0], found[1].id) if found is not None else None
 
     def _left_over(self, pbx: str, agent: str) -> tuple[str, ConnectionView] | None:
         """A call in which the phone in the browser is shown as through."""
@@ -95,24 +115,23 @@ class TakingUp(Steps):
                     return view.id, part
         return None
 
-    async def _heard_of(self, port: Port, call: str, me: ConnectionView) -> str | None:
+    async def _heard_of(self, port: Port, channel: str) -> str | None:
         """How many packets of sound have come from the phone; None if nobody knows."""
-        channel = port.calls.channel_of(call, me.id)
-        if channel is None:
-            return None
         with suppress(CommandError):
             told = await self._send(port, "Getvar", Channel=channel, Variable="CHANNEL(rtcp,rxcount)")
             return told.get("Value") or None
         return None
 
-    async def _let_wait(self, act: Act) -> None:
+    async def _set_aside(self, act: Act) -> None:
         now, port = act.scene, act.port
         if now.phase not in (Phase.TALKING, Phase.HELD):
             await self._end(act, now.me)
             return
         customer = self._channel(act, now.customer)
         self._mark(act, customer, partner=NOBODY, back=now.me.device, then="", ring=port.ring_seconds)
-        act.marks.append((customer, "CTI_AWAY", now.me.device))
+        phone = phone_number(now.me.device)
+        seen = f"Custom:cti-line-{phone}" if on_a_line(now.me) else now.me.device
+        act.marks.append((customer, "CTI_AWAY", seen))
         await self._do(act, "Redirect", Channel=customer, Context="cti-hold", Exten="away", Priority="1")
         await self._end(act, now.me)
         self._away[port.name, act.agent] = act.call
