@@ -140,12 +140,14 @@ async def test_park_and_pick_up(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
     ben = await centre.screen("ben")
     assert await refused(ben, "call.pick_up", call=call) == "wrong_state"
+    await anna.ask("call.set_data", call=call, data={"order": "4711"})
     answer = await anna.ask("call.park", call=call)
     assert answer["slot"].startswith("70")
     assert ANNA not in await apps(centre)
     await ben.ask("call.pick_up", call=call)
     await become(centre, TRUNK, BEN)
     await ben.wait_for("call.merged", call=call)
+    assert ben.picture.calls[call]["data"]["order"] == "4711"
     assert "parked_at" not in {name for name, value in ben.picture.calls[call].items() if value}
 
 
@@ -171,6 +173,19 @@ async def test_deflect(centre: Centre) -> None:
     await ben.wait_for("call.established", call=call, agent="ben")
     await become(centre, TRUNK, BEN)
     assert await refused(ben, "call.deflect", call=call, to="1103") == "wrong_state"
+
+
+async def test_a_colleagues_call_is_deflected_to_a_queue(centre: Centre) -> None:
+    await centre.phone("1101", mode="silent")
+    anna, dora = await centre.screen("anna"), await centre.screen("dora")
+    await centre.log_on(dora)
+    await centre.dial("1110", "1101")  # of no queue: rings at this phone alone
+    call = (await anna.wait_for("call.delivered", agent="anna"))["data"]["call"]
+    answer = await anna.ask("call.deflect", call=call, to_queue="main:support")
+    assert answer["view"] is None
+    await dora.wait_for("call.established", call=call, agent="dora")
+    await become(centre, "PJSIP/1110", "PJSIP/1104")
+    assert call not in anna.picture.calls
 
 
 # ------------------------------------------------------------------------------------------ data

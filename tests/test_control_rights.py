@@ -164,6 +164,25 @@ async def test_every_command_about_a_call_has_its_row(centre: Centre) -> None:
     assert [code for code in codes if f"`{code}`" not in documents] == []
 
 
+async def test_what_was_written_and_shown_of_a_call(centre: Centre) -> None:
+    anna, call, _ = await in_talk(centre)
+    ben = await centre.screen("ben")
+    (pop,) = anna.picture.pops
+    for screen in (ben, anna):  # somebody else's; of a call that is still on
+        assert not (await screen.ask("pop.dismiss", pop=pop))["dismissed"]
+    note = await anna.ask("call.note", call=call, text="Wants it on Monday")
+    given = {"note": note["id"], "version": note["version"], "text": "Wants it on Tuesday"}
+    assert await refused(ben, "note.edit", **given) == "not_your_note"
+    assert (await anna.ask("note.edit", **given))["text"] == "Wants it on Tuesday"
+    assert await refused(anna, "note.edit", **given) == "changed_meanwhile"
+    assert await refused(anna, "note.edit", **{**given, "note": 1 << 40}) == "unknown_note"
+    await anna.ask("call.hangup", call=call)
+    assert (await anna.ask("pop.dismiss", pop=pop))["dismissed"]
+    assert not (await anna.ask("pop.dismiss", pop=pop))["dismissed"]
+    sara = await centre.screen("sara")
+    assert {row["team"] for row in (await sara.ask("figures.teams"))["items"]} <= {"sales"}
+
+
 async def test_in_the_call_of_somebody_else(centre: Centre) -> None:
     _, call, _ = await in_talk(centre)
     ben, sven = await centre.screen("ben"), await centre.screen("sven")
