@@ -549,6 +549,11 @@ class Agents:
         a = self._agents.get(login)
         return self._without_line(a, at, f"the line could not be opened: {why}") if a is not None else []
 
+    def page_gone(self, login: str, *, at: datetime) -> Facts:
+        """Nobody is behind the agent's open line any more, and it is about to be ended: not ready until asked again."""
+        a = self._agents.get(login)
+        return self._without_line(a, at, LINE_ENDS[PAGE_GONE]) if a is not None else []
+
     def off_hook_changed(self, login: str, *, by: str, at: datetime) -> Facts:
         """The agent works off-hook from now on, or no longer, as the directory says."""
         person, known = self._directory.agents[login], login in self._agents
@@ -776,8 +781,9 @@ _WHY = {
 LINE_RENEWED = "renewed"
 """Why a line has ended that is opened again at once: to the same phone, a page in the browser that was loaded again."""
 
+PAGE_GONE = "page_gone"
 LINE_ENDS = {
-    "page_gone": "the page that was the phone was closed, or its computer lost the network",
+    PAGE_GONE: "the page that was the phone was closed, or its computer lost the network",
     "hung_up": "the line was hung up at the phone, or broke",
     "closed": "the line was closed",
     "lost": "the line was found closed when the PBX was asked again",

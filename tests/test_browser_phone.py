@@ -340,6 +340,7 @@ async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
         await page.hears_and_is_heard()
         screen.mark()
     await screen.agent_is("not_ready", reason="Line closed", lines={}, within=15)
+    assert not screen.all("agent.state_changed", agent="emil", new="ready")  # not for a moment
     async with phone_page(centre, desk, "emil") as page:
         await screen.wait_for("call.established", agent="emil", call=call, within=20)
         await page.hears_and_is_heard()

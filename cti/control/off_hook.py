@@ -136,24 +136,21 @@ class OffHook(Acting):
     async def renew(self, pbx: str, agent: str) -> None:
         """Ends a line behind which there is no page any more, and opens it to the new one: who was ready stays so. Raises
         nothing."""
-        async with self._lock(agent):
-            if not await self._ended(pbx, agent, LINE_RENEWED):
-                return
+        await self.end(pbx, agent, LINE_RENEWED)
         await self._open_by_itself(agent)
 
-    async def lost(self, pbx: str, agent: str) -> None:
-        """Ends a line behind which there is no page any more; nothing happens if there is none. Raises nothing."""
-        async with self._lock(agent):
-            await self._ended(pbx, agent, "page_gone")
+    def give_up(self, pbx: str, agent: str) -> None:
+        """Nobody is behind this line any more: the agent is not ready before it ends, so that it is free for no moment."""
+        if self.is_open(pbx, agent):
+            self._publish(self._agents.page_gone(agent, at=datetime.now(UTC)))
 
-    async def _ended(self, pbx: str, agent: str, why: str) -> bool:
+    async def end(self, pbx: str, agent: str, why: str) -> None:
+        """Ends a line behind which there is no page any more; nothing happens if there is none. Raises nothing."""
         port = self._ports[pbx]
-        if not port.up() or port.calls.lines.channel(agent) is None:
-            return False
-        with suppress(CommandError):
-            await self._end([port], agent, why)
-            return True
-        return False
+        async with self._lock(agent):
+            if port.up() and port.calls.lines.channel(agent) is not None:
+                with suppress(CommandError):
+                    await self._end([port], agent, why)
 
     async def close(self, agent: str) -> None:
         """Hangs the line up; done once it is gone. Raises CommandError while a call is on it."""

@@ -77,10 +77,10 @@ class TakingUp(Steps):
             await asyncio.sleep(STILL_TALKS)
         return False
 
-    async def let_wait(self, pbx: str, agent: str) -> None:
+    async def let_wait(self, pbx: str, agent: str, *, why: str) -> None:
         """The agent's page is gone: whom they talked with hears music, and is theirs again once a page is open; after a
         while they go back to the queue (`cti-hold,away`). Whoever has somebody else to talk with goes on without the agent.
-        Raises nothing."""
+        An open line ends at the same moment, for the reason `why`: it must not be free between. Raises nothing."""
         found = self._left_over(pbx, agent)
         if found is None:
             return
@@ -88,7 +88,7 @@ class TakingUp(Steps):
         try:
             async with self._act(call, agent) as act:
                 if act.scene.me.id == me.id and act.scene.phase is not Phase.HELD_AT_PHONE:
-                    await self._set_aside(act)
+                    await self._set_aside(act, why)
         except CommandError as error:
             log.warning("a call of a page that is gone could not be saved", code=error.code)
 
@@ -122,7 +122,7 @@ class TakingUp(Steps):
             return told.get("Value") or None
         return None
 
-    async def _set_aside(self, act: Act) -> None:
+    async def _set_aside(self, act: Act, why: str) -> None:
         now, port = act.scene, act.port
         if now.phase not in (Phase.TALKING, Phase.HELD):
             await self._end(act, now.me)
@@ -132,8 +132,21 @@ class TakingUp(Steps):
         phone = phone_number(now.me.device)
         seen = f"Custom:cti-line-{phone}" if on_a_line(now.me) else now.me.device
         act.marks.append((customer, "CTI_AWAY", seen))
-        await self._do(act, "Redirect", Channel=customer, Context="cti-hold", Exten="away", Priority="1")
-        await self._end(act, now.me)
+        line = port.calls.lines.channel(act.agent) if on_a_line(now.me) else None
+        where = {"Context": "cti-hold", "Exten": "away", "Priority": "1"}
+        if line is None:
+            await self._do(act, "Redirect", Channel=customer, **where)
+            await self._end(act, now.me)
+        else:
+            await self._write(act)
+            port.calls.lines.ending(act.agent, why)
+            moved, _ = await asyncio.gather(
+                self._send(port, "Redirect", Channel=customer, **where),
+                self._send(port, "Hangup", Channel=line, Cause="16"),
+                return_exceptions=True,
+            )
+            if isinstance(moved, BaseException):
+                raise moved
         self._away[port.name, act.agent] = act.call
         log.info("the page of an agent is gone in a call: the caller waits for it", pbx=port.name)
 
