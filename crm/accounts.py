@@ -365,7 +365,9 @@ async def update(pool: Pool, account_id: int, change: AccountChange) -> Account:
     if row is None:
         async with pool.acquire(timeout=5) as connection:
             now = await _one(connection, account_id)
-        raise ChangedMeanwhile(f"the account is at version {now.version}")
+        raise ChangedMeanwhile(
+            f"the account is at version {now.version} by now: read it again, then change it"
+        )
     return _account(row)
 
 

@@ -550,7 +550,9 @@ class Interactions:
             if old["author"] != actor.login and actor.role not in (Role.ADMIN, Role.SUPERVISOR):
                 raise NotYourNote(str(note))
             if old["version"] != version:
-                raise ChangedMeanwhile(f"the note is at version {old['version']}")
+                raise ChangedMeanwhile(
+                    f"the note is at version {old['version']} by now: read it again, then change it"
+                )
             row = await connection.fetchrow(
                 """UPDATE interaction_notes SET text = $2, changed = now(), version = version + 1 WHERE id = $1
                    RETURNING id, interaction_id AS interaction, author, text, created, changed, version""",

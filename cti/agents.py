@@ -566,7 +566,7 @@ class Agents:
             facts.append(
                 AgentReachabilityChanged(at=fact.at, agent=a.login, device=fact.device, reachable=a.reachable)
             )
-        if fact.line is LineState.CLOSED and not a.lines:
+        if fact.line is LineState.CLOSED and not a.lines and fact.reason != LINE_RENEWED:
             facts += self._without_line(
                 a, fact.at, LINE_ENDS.get(fact.reason, f"the line ended: {fact.reason}")
             )
@@ -583,6 +583,11 @@ class Agents:
         """The line that an agent needs could not be opened: not ready until somebody asks again."""
         a = self._agents.get(login)
         return self._without_line(a, at, f"the line could not be opened: {why}") if a is not None else []
+
+    def page_gone(self, login: str, *, at: datetime) -> Facts:
+        """Nobody is behind the agent's open line any more, and it is about to be ended: not ready until asked again."""
+        a = self._agents.get(login)
+        return self._without_line(a, at, LINE_ENDS[PAGE_GONE]) if a is not None else []
 
     def off_hook_changed(self, login: str, *, by: str, at: datetime) -> Facts:
         """The agent works off-hook from now on, or no longer, as the directory says."""
@@ -814,7 +819,12 @@ _WHY = {
 }
 
 
+LINE_RENEWED = "renewed"
+"""Why a line has ended that is opened again at once: to the same phone, a page in the browser that was loaded again."""
+
+PAGE_GONE = "page_gone"
 LINE_ENDS = {
+    PAGE_GONE: "the page that was the phone was closed, or its computer lost the network",
     "hung_up": "the line was hung up at the phone, or broke",
     "closed": "the line was closed",
     "lost": "the line was found closed when the PBX was asked again",

@@ -65,6 +65,7 @@ class BrowserPhones:
 
     `phone_seat(login)`: the client that is the agent's phone now. `opened(pbx, login)`: told when a page has just begun to
     be the phone on that PBX and has no call: of one that it had before it was loaded again, it knows nothing any more.
+    `left(pbx, login)`: told when the line to a page that was the phone on that PBX has ended.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class BrowserPhones:
         directory: Directory,
         phone_seat: Callable[[str], Seat | None],
         opened: Callable[[str, str], None],
+        left: Callable[[str, str], None] = lambda pbx, login: None,
         order_seconds: float = ORDER_SECONDS,
     ) -> None:
         self._directory = directory
         self._phone_seat = phone_seat
         self._opened = opened
+        self._left = left
         self._order_seconds = order_seconds
         self._phones: dict[str, _Phone] = {}
         self._orders: dict[str, _Order] = {}
@@ -104,6 +107,13 @@ class BrowserPhones:
                 self._opened(pbx, login)
         self._announce()
 
+    def gone(self, seat: Seat) -> None:
+        """A client's connection has ended: its tab was closed or loaded again, or the network broke."""
+        known = self._phones.get(seat.actor.login)
+        if known is not None and known.seat is seat:
+            for pbx in known.registered:
+                self._left(pbx, seat.actor.login)
+
     def done(self, seat: Seat, args: dict[str, object]) -> None:
         """`phone.done`: what became of an order."""
         told = _checked(PhoneDoneArgs, "phone.done", args)
@@ -119,6 +129,10 @@ class BrowserPhones:
         """Whether this agent's phone on this PBX is one in the browser."""
         known = self._directory.agents.get(agent)
         return known is not None and pbx in known.in_browser
+
+    def there(self, agent: str, pbx: str) -> bool:
+        """Whether the page is open and registered."""
+        return self._missing(agent, pbx) is None
 
     async def ready(self, agent: str, pbx: str) -> None:
         """Waits a moment for a page that is just coming back; raises CommandError unless the phone is there."""

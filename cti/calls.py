@@ -178,7 +178,7 @@ class Calls(CallRecords):
         if leg is not None and row.application == "Queue":
             leg.call.served_by = self._queue_id(argument)
         if leg is not None and row.context == HOLDING and not row.bridge and row.state is ChannelState.UP:
-            leg.set_aside, leg.music = True, row.exten == "music"
+            leg.set_aside, leg.music = True, row.exten != "silent"
             facts += self._settle(leg.call, now)
         if leg is not None and row.application == "AppQueue":
             leg.answered_from = leg.call.served_by

@@ -348,7 +348,8 @@ class LineState(StrEnum):
 
 class AgentLineChanged(Fact, frozen=True, gc=False, kw_only=True):
     """The open line of an agent who works off-hook came or went. `reason`: called, rings, opened; of a closed one hung_up
-    (at the phone, or the way to it broke), closed (by command, logged off), no_answer, busy, rejected, unreachable,
+    (at the phone, or the way to it broke), closed (by command, logged off), page_gone and renewed (a page in the browser was
+    closed, or loaded again), no_answer, busy, rejected, unreachable,
     congestion, lost (found gone at a resync). AMI: Newchannel, Newstate, Hangup."""
 
     TYPE: ClassVar[str] = "agent.line_changed"

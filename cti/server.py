@@ -60,6 +60,7 @@ from cti.commands import Commands, add_basics
 from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.off_hook import OffHook
+from cti.control.pages import Pages
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
@@ -303,6 +304,7 @@ class Server:
             directory=self.directory,
             phone_seat=lambda login: self.hub.phone_of(login),  # noqa: PLW0108  # it is made later
             opened=self._phone_opened,
+            left=self._phone_left,
         )
         means = Means(
             ports=ports,
@@ -317,6 +319,7 @@ class Server:
         )
         self.control = Control(means)
         self.off_hook = OffHook(means, directory=self.directory, agents=self.agents, spawn=self._tasks.spawn)
+        self.pages = Pages(self.control, self.off_hook)
         self.supervising = Supervising(means, spawn=self._tasks.spawn)
         self.desk = Desk(
             pool=lambda: self.database.pool,
@@ -418,7 +421,10 @@ class Server:
         return self.off_hook.device(pbx, login) or agent.interfaces.get(pbx) if agent else None
 
     def _phone_opened(self, pbx: str, login: str) -> None:
-        self._tasks.spawn(self.control.take_up(pbx, login))
+        self._tasks.spawn(self.pages.opened(pbx, login))
+
+    def _phone_left(self, pbx: str, login: str) -> None:
+        self._tasks.spawn(self.pages.left(pbx, login))
 
     def _agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
@@ -741,6 +747,7 @@ class Server:
                 "phone.state": self.browser_phones.state,
                 "phone.done": self.browser_phones.done,
             },
+            gone=self.browser_phones.gone,
         )
         app = rest.application(
             routes=[

@@ -85,6 +85,7 @@ class Websocket:
     """The handler of `/ws`. Bounded: clients not yet let in, commands waiting for answers, frames a second.
 
     `began_after`: the number of the last fact of the server that ran before; who resumes from there gets a snapshot too.
+    `gone`: told when the connection of a client that was let in has ended, however.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Websocket:
         began_after: int = 0,
         allowed_origins: Collection[str] = (),
         of_connection: Mapping[str, OfConnection] | None = None,
+        gone: Callable[[Session], None] = lambda session: None,
         hello_seconds: float = 10.0,
         resume_seconds: float = 10.0,
         grace_seconds: float = 2.0,
@@ -111,6 +113,7 @@ class Websocket:
         self._began_after = began_after
         self._allowed_origins = frozenset(allowed_origins)
         self._of_connection = dict(of_connection or {})
+        self._gone = gone
         self._hello_seconds = hello_seconds
         self._resume_seconds = resume_seconds
         self._grace = grace_seconds
@@ -217,6 +220,8 @@ class Websocket:
         finally:
             self._hub.leave(session)
             session.gone()
+            if not self._stopping:
+                self._gone(session)
             wire.close()
 
     async def _greet(self, request: web.Request, socket: _Socket) -> tuple[Hello, Grant]:

@@ -13,6 +13,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Playwright
 
 from cti import users
+from cti.control.taking_up import SILENT
 from cti.database import connection
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
@@ -206,6 +207,146 @@ async def test_a_page_loaded_again_in_a_call_takes_it_up(centre: Centre, phone: 
     await phone.hears_and_is_heard()
     assert await centre.channel_of("1004") != before
     assert call in screen.picture.calls
+
+
+async def test_a_tab_closed_in_a_call_keeps_the_caller_for_the_next_one(
+    centre: Centre, desk: BrowserContext
+) -> None:
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        screen, call = await talks(centre, page)
+    # nobody talks into a dead line, and no screen says that Emil talks
+    await screen.agent_is("not_ready", reason="Phone unreachable", within=15)
+    await alone(centre, EMIL)
+    assert (await apps(centre))[TRUNK] == "MusicOnHold"
+    screen.mark()
+    async with phone_page(centre, desk, "emil") as again:
+        await screen.wait_for("call.established", agent="emil", call=call, within=20)
+        await become(centre, TRUNK, EMIL)
+        await again.hears_and_is_heard()
+        await screen.agent_is("busy", call=call)
+        await screen.ask("call.hold", call=call)
+        dora = await centre.screen("dora")
+        await centre.log_on(dora)
+    # and nobody opens it again: the caller goes back to the queue, to the next agent
+    await alone(centre, EMIL, within=20)
+    waits = [row for row in await centre.channels() if row["Channel"].startswith(TRUNK)]
+    assert [row["Exten"] for row in waits] == ["away"]
+    await centre.admin("Setvar", Channel=waits[0]["Channel"], Variable="CTI_LOOKS", Value="7")
+    await dora.wait_for("call.established", call=call, agent="dora", within=20)
+    await dora.ask("call.hangup", call=call)
+    assert (await centre.interaction_of(call))["agents"] == ["emil", "dora"]
+
+
+async def test_a_page_that_lost_the_server_alone_keeps_its_call(centre: Centre, phone: PhonePage) -> None:
+    screen, call = await talks(centre, phone)
+    screen.mark()
+    await phone.page.evaluate(
+        "{ const open = WebSocket; window.WebSocket = function (url, how) {"
+        " return new open(window.lost ? `${url}/nowhere` : url, how); }; window.lost = true; }"
+    )
+    seat = centre._server.hub.phone_of("emil")
+    assert seat is not None
+    seat.wire.abort()
+    await phone.shows("#troubles", "No connection to the server")
+    await asyncio.sleep(3 * SILENT)  # it has been listened to by then
+    await phone.hears_and_is_heard()
+    assert not screen.all("call.*")
+    await phone.page.evaluate("window.lost = false")
+    await phone.until(lambda: phone.said("#troubles"), lambda said: not said, "connected again", 30)
+    await screen.ask("call.mute", call=call)
+    await phone.shows("#mute", "Unmute")
+    phone.faults = [fault for fault in phone.faults if "WebSocket" not in fault]
+
+
+async def off_hook(centre: Centre, phone: PhonePage) -> Screen:
+    """Emil works off-hook: the page has taken the line by itself."""
+    screen = await centre.screen("emil")
+    await screen.ask("agent.set_off_hook", off_hook=True)
+    await phone.press("Log on")
+    await screen.agent_is("ready", within=15, lines={"main": "open"})
+    await phone.shows("#call-title", "Your line is open")
+    return screen
+
+
+async def next_caller(centre: Centre, screen: Screen) -> str:
+    """A customer calls and is through on the line; the call's id."""
+    screen.mark()
+    await centre.call("support", talk=120)
+    told = await screen.wait_for("call.established", agent="emil", within=15)
+    call: str = told["data"]["call"]
+    return call
+
+
+async def test_the_open_line_of_an_agent_is_in_the_page(centre: Centre, phone: PhonePage) -> None:
+    screen = await off_hook(centre, phone)
+    call = await next_caller(centre, screen)
+    await phone.shows("#call-title", "Ada Lovelace")
+    assert not screen.all("call.delivered")  # nothing rings
+    await phone.hears_and_is_heard()
+    await screen.ask("call.mute", call=call)
+    await phone.shows("#mute", "Unmute")
+    await screen.ask("call.mute", call=call, muted=False)
+    await phone.press("Hold")
+    await phone.until(lambda: phone.said("#hold"), lambda said: said == "Retrieve", "held")
+    await screen.ask("call.retrieve", call=call)
+    await phone.until(lambda: phone.said("#hold"), lambda said: said == "Hold", "retrieved")
+    await phone.press("Hang up")
+    await screen.wait_for("call.cleared", call=call)
+    await phone.shows("#call-title", "Your line is open")
+    await screen.agent_is("ready", lines={"main": "open"})
+    await phone.page.fill("#to", "1101")
+    await phone.press("Call")
+    await become(centre, EMIL, ANNA)
+    await phone.press("Hang up")
+    await alone(centre, ANNA)
+    await screen.agent_is("ready", lines={"main": "open"})
+    # loaded again, without a call and in one
+    phone.page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+    await phone.page.reload()
+    await screen.wait_for("agent.line_changed", reason="renewed", within=15)
+    await screen.agent_is("ready", within=15, lines={"main": "open"})  # nobody has to ask for it again
+    call = await next_caller(centre, screen)
+    await phone.hears_and_is_heard()
+    screen.mark()
+    await phone.page.reload()  # in a call
+    await screen.wait_for("call.established", agent="emil", call=call, within=20)
+    await phone.hears_and_is_heard()
+    await become(centre, TRUNK, "Local/1004@cti-line")
+    await phone.press("Hang up")
+    await screen.agent_is("ready", within=15, lines={"main": "open"})
+    await phone.press("Close the line")
+    await screen.agent_is("not_ready", reason="Line closed", lines={})
+    await screen.ask("agent.set_off_hook", off_hook=False)
+
+
+async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
+    centre: Centre, desk: BrowserContext
+) -> None:
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        screen = await off_hook(centre, page)
+        screen.mark()
+    told = await screen.wait_for("agent.line_changed", line="closed")
+    assert told["data"]["reason"] == "page_gone"
+    shown = await screen.agent_is("not_ready", reason="Line closed", lines={})
+    assert "page" in shown["why"]
+    await alone(centre, EMIL)
+    async with phone_page(centre, desk, "emil") as page:
+        await page.registered()
+        await page.press("Ready")
+        await screen.agent_is("ready", within=15, lines={"main": "open"})
+        call = await next_caller(centre, screen)
+        await page.hears_and_is_heard()
+        screen.mark()
+    await screen.agent_is("not_ready", reason="Line closed", lines={}, within=15)
+    assert not screen.all("agent.state_changed", agent="emil", new="ready")  # not for a moment
+    async with phone_page(centre, desk, "emil") as page:
+        await screen.wait_for("call.established", agent="emil", call=call, within=20)
+        await page.hears_and_is_heard()
+        await screen.ask("call.hangup", call=call)
+        await screen.agent_is("not_ready", lines={"main": "open"})
+        await screen.ask("agent.set_off_hook", off_hook=False)
 
 
 async def test_two_tabs_exactly_one_is_the_phone(

@@ -1,4 +1,4 @@
-"""More call control on a real Asterisk: conference, tones, parking, deflecting, data, a PBX that is gone."""
+"""More call control on a real Asterisk: conference, tones, parking, deflecting, data."""
 
 from __future__ import annotations
 
@@ -140,12 +140,14 @@ async def test_park_and_pick_up(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
     ben = await centre.screen("ben")
     assert await refused(ben, "call.pick_up", call=call) == "wrong_state"
+    await anna.ask("call.set_data", call=call, data={"order": "4711"})
     answer = await anna.ask("call.park", call=call)
     assert answer["slot"].startswith("70")
     assert ANNA not in await apps(centre)
     await ben.ask("call.pick_up", call=call)
     await become(centre, TRUNK, BEN)
     await ben.wait_for("call.merged", call=call)
+    assert ben.picture.calls[call]["data"]["order"] == "4711"
     assert "parked_at" not in {name for name, value in ben.picture.calls[call].items() if value}
 
 
@@ -171,6 +173,19 @@ async def test_deflect(centre: Centre) -> None:
     await ben.wait_for("call.established", call=call, agent="ben")
     await become(centre, TRUNK, BEN)
     assert await refused(ben, "call.deflect", call=call, to="1103") == "wrong_state"
+
+
+async def test_a_colleagues_call_is_deflected_to_a_queue(centre: Centre) -> None:
+    await centre.phone("1101", mode="silent")
+    anna, dora = await centre.screen("anna"), await centre.screen("dora")
+    await centre.log_on(dora)
+    await centre.dial("1110", "1101")  # of no queue: rings at this phone alone
+    call = (await anna.wait_for("call.delivered", agent="anna"))["data"]["call"]
+    answer = await anna.ask("call.deflect", call=call, to_queue="main:support")
+    assert answer["view"] is None
+    await dora.wait_for("call.established", call=call, agent="dora")
+    await become(centre, "PJSIP/1110", "PJSIP/1104")
+    assert call not in anna.picture.calls
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -209,29 +224,7 @@ async def test_recording_needs_a_right_that_is_not_given_lightly(centre: Centre)
         assert await refused(anna, op, call=call) == "wrong_state"
 
 
-# ------------------------------------------------------------------------------------------ a PBX that is gone
-
-
-async def test_the_pbx_is_gone(centre: Centre) -> None:
-    anna, call, _ = await in_talk(centre)
-    await centre.admin("Command", Command="core show uptime")
-    centre.pbx.freeze()
-    try:
-        link = centre._server.links["main"]
-        protocol = link._protocol
-        assert protocol is not None
-        assert protocol.transport is not None
-        protocol.transport.abort()
-        await anna.wait_for("pbx.status_changed", where=lambda data: data["phase"] != "up")
-        for op in ("call.hold", "call.hangup", "call.clear", "call.complete"):
-            assert await refused(anna, op, call=call) == "pbx_down", op
-        assert await refused(anna, "call.make", to="1102") == "pbx_down"
-    finally:
-        centre.pbx.thaw()
-    await centre.eventually(lambda: centre._server.switches["main"].synced, what="synced", within=20)
-    await anna.ask("call.hold", call=call)
-    await anna.ask("call.retrieve", call=call)
-    assert await bridged(centre, TRUNK, ANNA)
+# ------------------------------------------------------------------------------------------ twice, and over REST
 
 
 async def test_the_same_command_twice_and_two_at_once(centre: Centre) -> None:

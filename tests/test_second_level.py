@@ -137,6 +137,39 @@ async def test_waiting_in_the_queue_is_cancelled_or_completed(centre: Centre) ->
     await alone(centre, ANNA)
 
 
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_caller_who_is_handed_to_the_queue_in_the_agents_place_keeps_it(
+    centre: Centre, full: bool
+) -> None:
+    anna, call, _ = await in_talk(centre)
+    dora = await centre.screen("dora")
+    await centre.phone("1104", mode="silent")
+    await centre.log_on(dora)
+    await centre.dial("1110", "6200")
+    await come_to_wait(centre, ("support", "PJSIP/1110", "0"))
+    await anna.ask("call.consult", call=call, to_queue=SUPPORT)
+    await centre.dial("1111", "6200")
+    before, behind = ("support", "PJSIP/1110", "0"), ("support", "PJSIP/1111", "0")
+    await come_to_wait(centre, before, ("support", ANNA, "0"), behind)
+    queues = centre.pbx.run_dir / "etc" / "queues.conf"
+    written = queues.read_text()
+    assert written.count("[support](q)\n") == 1
+    try:
+        if full:
+            queues.write_text(written.replace("[support](q)\n", "[support](q)\nmaxlen=3\n"))
+            await centre.admin("Command", Command="module reload app_queue.so")
+        answer = await anna.ask("call.complete", call=call)
+        assert answer["view"] is None
+        await alone(centre, ANNA)
+        assert await waits_in(centre) == [before, ("support", TRUNK, "0"), behind]
+    finally:
+        queues.write_text(written)
+        await centre.admin("Command", Command="module reload app_queue.so")
+    olga = await centre.screen(ADMIN)
+    assert [w["call"] for w in olga.picture.queues[SUPPORT]["waiting"]][1] == call
+    await olga.as_told()
+
+
 async def test_a_queue_that_takes_nobody_is_refused_before_anything_changes(centre: Centre) -> None:
     await rules(
         centre,

@@ -13,6 +13,7 @@ from cti.commands import CommandError
 from cti.control.moves import CONNECTED, NotPossible, state_of
 from cti.control.ports import CallAnswer, Port, both, command_error
 from cti.control.steps import NOBODY, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
+from cti.control.targets import phone_number
 from cti.facts import CallView, ConnectionView
 
 DIGITS = frozenset("+*#0123456789")
@@ -48,6 +49,8 @@ class Conferring(Steps):
                 raise NotPossible(
                     "no_such_target", "a queue cannot join a conference: name a number or an agent"
                 )
+            if any(target.exten in (phone_number(c.device), c.number) for c in now.others):
+                raise NotPossible("wrong_state", f"{target.exten} is in this call already, or rings")
             room = now.view.conference
             if room is None:
                 room = _room()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from cti.ami import AmiError
+from cti.ami_events import fields_of
 from cti.commands import CommandError
-from cti.control.moves import CONNECTED, HOLD, QUEUED, Phase, state_of
-from cti.control.ports import CallAnswer, both
+from cti.control.moves import CONNECTED, HOLD, QUEUED, NotPossible, Phase, state_of
+from cti.control.ports import CallAnswer, both, command_error
 from cti.control.second_level import require_takes
 from cti.control.steps import NOBODY, RINGS, RINGS_OR_THROUGH, Act, Finder, Steps
 from cti.control.targets import Target
@@ -155,6 +157,9 @@ class Consulting(Steps):
         async with self._act(call, agent, "complete") as act:
             now = act.scene
             customer, mine = self._channel(act, now.customer), self._channel(act, now.me)
+            if now.me.state is QUEUED:
+                await self._give_place(act, customer, mine)
+                return self._answer(act)
             if now.phase is Phase.ASKING:
                 await self._let_go(act, customer)
                 return self._answer(act)
@@ -173,6 +178,41 @@ class Consulting(Steps):
                 "the two do not talk yet",
             )
             return self._answer(act)
+
+    async def _give_place(self, act: Act, customer: str, mine: str) -> None:
+        """The agent leaves the queue in which they wait, and the caller has their place: comes in just before them, so that
+        nobody gets between. A queue that is full takes the caller only once the agent is out."""
+        now, port = act.scene, act.port
+        then = await self._send(port, "Getvar", Channel=customer, Variable="CTI_THEN")
+        queue = then.get("Value", "").removeprefix("queue/")
+        try:
+            rows = [fields_of(row) for row in await port.query("QueueStatus", {"Queue": queue})]
+        except AmiError as error:
+            raise command_error(port, "QueueStatus", error) from None
+        place = next((row.get("Position", "") for row in rows if row.get("Uniqueid") == mine), None)
+        if place is None:
+            raise NotPossible(
+                "wrong_state",
+                f"somebody of {queue} has taken it just now: say it once more to leave them the caller",
+            )
+        params = next((row for row in rows if row.get("Event") == "QueueParams"), {})
+        full = 0 < int(params.get("Max", "0")) <= int(params.get("Calls", "0"))
+        act.marks.append((customer, "CTI_SECOND_PLACE", place))
+        if full:
+            await self._end(act, now.me)
+            await self._prove(
+                act, lambda view: state_of(view, now.me.id) is None, "your phone has not let go"
+            )
+        await self._do(act, "Redirect", Channel=customer, Context="cti-return", Exten="s", Priority="1")
+
+        def in_place(view: CallView | None) -> bool:
+            served = [c for c in view.connections if c.id not in (now.me.id, now.customer.id)] if view else []
+            taken = state_of(view, now.customer.id) is CONNECTED and any(c.state is CONNECTED for c in served)
+            return state_of(view, now.customer.id) is QUEUED or taken
+
+        await self._prove(act, in_place, f"the caller does not wait in {queue}")
+        await self._end(act, now.me)
+        await self._prove(act, lambda view: state_of(view, now.me.id) is None, "your phone has not let go")
 
     async def _let_go(self, act: Act, customer: str) -> None:
         """The agent leaves while the asked one rings: [cti-return] calls that one again, now for the caller."""

@@ -48,6 +48,41 @@ SAYS: dict[Phase, str] = {
     Phase.ALONE: "the other party has gone: hang up",
 }
 
+WORDS: dict[str, str] = {
+    "answer": "answer this call",
+    "hold": "put this call on hold",
+    "retrieve": "retrieve this call",
+    "mute": "mute the microphone in this call",
+    "transfer": "transfer this call",
+    "consult": "consult somebody in this call",
+    "escalate": "escalate this call",
+    "alternate": "alternate in this call",
+    "complete": "complete a consultation",
+    "cancel": "cancel a consultation",
+    "join": "make a conference of a consultation",
+    "add": "add somebody to this call",
+    "change the conference": "change the conference",
+    "send tones": "send tones",
+    "park": "park this call",
+    "deflect": "deflect this call",
+    "record": "record this call",
+}
+"""Wish → what cannot be done."""
+
+CONSULT_FIRST = "nobody is being asked: consult somebody first"
+INSTEAD: dict[str, str] = {
+    "answer": "it is answered already",
+    "deflect": "it is answered already: transfer it",
+    "hold": "it is on hold already",
+    "retrieve": "nobody is on hold",
+    "alternate": CONSULT_FIRST,
+    "complete": CONSULT_FIRST,
+    "cancel": CONSULT_FIRST,
+    "join": CONSULT_FIRST,
+    "change the conference": "it is no conference: add somebody first",
+}
+"""Wish → what to say to who talks, or holds, and wishes what fits neither."""
+
 POSSIBLE: dict[str, frozenset[Phase]] = {
     "answer": frozenset({Phase.RINGING}),
     "hold": frozenset({Phase.TALKING}),
@@ -145,7 +180,10 @@ def require(wish: str, now: Scene) -> None:
     """Raises NotPossible if the wish does not fit the call as it stands."""
     if now.phase not in POSSIBLE[wish]:
         code = "caller_gone" if now.phase is Phase.ALONE else "wrong_state"
-        raise NotPossible(code, f"you cannot {wish} this call now: {SAYS[now.phase]}")
+        says = SAYS[now.phase]
+        if now.phase in (Phase.TALKING, Phase.HELD):
+            says = INSTEAD.get(wish, says)
+        raise NotPossible(code, f"you cannot {WORDS[wish]} now: {says}")
 
 
 def state_of(view: CallView | None, connection: str) -> ConnectionState | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from cti.agents import Agents
+from cti.agents import LINE_RENEWED, Agents
 from cti.commands import CommandError
 from cti.control.acting import Acting, Means
 from cti.control.moves import CONNECTED
@@ -99,6 +99,7 @@ class OffHook(Acting):
             why = f"no line can be kept open to {device}: only to a phone like PJSIP/1101"
             raise CommandError("no_phone", why)
         self._told.pop((pbx, agent), None)
+        in_browser = self._browser is not None and self._browser.has(agent, pbx)
         headers: dict[str, Any] = {
             "Channel": device,
             "Context": "cti-line-open",
@@ -109,7 +110,8 @@ class OffHook(Acting):
             "ChannelId": id,
             "Variable": [
                 *([f"CTI_LINE_MUSIC={port.line_music}"] if port.line_music else []),
-                *(AUTO_ANSWER if port.auto_answer else []),
+                *(AUTO_ANSWER if port.auto_answer or in_browser else []),
+                *([f"PJSIP_HEADER(add,X-CTI-Channel)={id}"] if in_browser else []),
             ],
         }
         await self._originate(port, headers)
@@ -125,6 +127,30 @@ class OffHook(Acting):
         told = self._told[pbx, agent]
         if told.line is LineState.CLOSED:
             raise CommandError("phone_not_reached", WHY_NOT.get(told.reason, WHY_NOT["unreachable"]))
+
+    def is_open(self, pbx: str, agent: str) -> bool:
+        """Whether the agent's line at this PBX is open."""
+        port = self._ports.get(pbx)
+        return port is not None and port.calls.lines.device(agent) is not None
+
+    async def renew(self, pbx: str, agent: str) -> None:
+        """Ends a line behind which there is no page any more, and opens it to the new one: who was ready stays so. Raises
+        nothing."""
+        await self.end(pbx, agent, LINE_RENEWED)
+        await self._open_by_itself(agent)
+
+    def give_up(self, pbx: str, agent: str) -> None:
+        """Nobody is behind this line any more: the agent is not ready before it ends, so that it is free for no moment."""
+        if self.is_open(pbx, agent):
+            self._publish(self._agents.page_gone(agent, at=datetime.now(UTC)))
+
+    async def end(self, pbx: str, agent: str, why: str) -> None:
+        """Ends a line behind which there is no page any more; nothing happens if there is none. Raises nothing."""
+        port = self._ports[pbx]
+        async with self._lock(agent):
+            if port.up() and port.calls.lines.channel(agent) is not None:
+                with suppress(CommandError):
+                    await self._end([port], agent, why)
 
     async def close(self, agent: str) -> None:
         """Hangs the line up; done once it is gone. Raises CommandError while a call is on it."""
@@ -142,11 +168,11 @@ class OffHook(Acting):
                     raise CommandError("wrong_state", "there is a call on the line: end it first")
             await self._end(lines, agent)
 
-    async def _end(self, lines: list[Port], agent: str) -> None:
+    async def _end(self, lines: list[Port], agent: str, why: str = "closed") -> None:
         for port in lines:
             id = port.calls.lines.channel(agent)
             if id is not None:
-                port.calls.lines.ending(agent, "closed")
+                port.calls.lines.ending(agent, why)
                 await self._hang_up(port, id)
         if not await self._until(lambda: not any(port.calls.lines.channel(agent) for port in lines), PROOF):
             raise CommandError("not_confirmed", "the line was told to end and is still there")
@@ -189,7 +215,7 @@ class OffHook(Acting):
             case AgentLineChanged():
                 self._told[fact.pbx, fact.agent] = fact
                 self._news.set()
-                if fact.line is LineState.OPEN and not self._keeps(fact.agent):
+                if fact.line is LineState.OPEN and not self.keeps(fact.agent):
                     self._spawn(self._close_by_itself(fact.agent))
             case PbxStatusChanged():
                 self._news.set()
@@ -203,13 +229,14 @@ class OffHook(Acting):
         """Ends the line of who has logged off or works on-hook now; with a call on it, when that is over."""
         if agent is None or not any(port.calls.lines.channel(agent) for port in self._ports.values()):
             return
-        if not self._keeps(agent) and not self.in_a_call(agent):
+        if not self.keeps(agent) and not self.in_a_call(agent):
             self._spawn(self._close_by_itself(agent))
 
     def _logged_on(self, agent: str) -> bool:
         return self._agents.session(agent, datetime.now(UTC)).logged_on
 
-    def _keeps(self, agent: str) -> bool:
+    def keeps(self, agent: str) -> bool:
+        """Whether the agent is logged on and works off-hook."""
         person = self._directory.agents.get(agent)
         return person is not None and person.off_hook and self._logged_on(agent)
 

@@ -44,6 +44,9 @@ class InBrowser(Protocol):
     def has(self, agent: str, pbx: str) -> bool:
         """Whether this agent's phone is one."""
 
+    def there(self, agent: str, pbx: str) -> bool:
+        """Whether it is there."""
+
     async def ready(self, agent: str, pbx: str) -> None:
         """Raises unless it is there."""
 

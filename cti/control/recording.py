@@ -53,7 +53,7 @@ class Recorder(Steps):
         """Starts to record the call, at the customer's channel, so that the recording goes on through transfers."""
         async with self._act(call, agent, "record") as act:
             if call in self._recordings:
-                raise NotPossible("wrong_state", "this call is being recorded")
+                raise NotPossible("wrong_state", "this call is being recorded already")
             port = act.port
             channel = self._channel(act, act.scene.customer)
             name = re.sub(r"[^0-9A-Za-z.-]", "-", f"{call}-{uuid4().hex[:6]}") + ".wav"
@@ -142,7 +142,7 @@ class Recorder(Steps):
     def _recording(self, call: str) -> Recording:
         found = self._recordings.get(call)
         if found is None:
-            raise NotPossible("wrong_state", "this call is not being recorded")
+            raise NotPossible("wrong_state", "this call is not being recorded: start it first")
         return found
 
     def forget(self, fact: CallCleared) -> None:

@@ -10,7 +10,7 @@ from cti.command_refusals import refusing
 from cti.commands import CommandError
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Phase, scene, state_of
 from cti.control.ports import CallAnswer, InBrowser, Port
-from cti.control.steps import NOBODY, PROOF, RINGS, RINGS_OR_THROUGH, Act, Finder
+from cti.control.steps import NOBODY, PROOF, RINGS, RINGS_OR_THROUGH, Act, Finder, on_a_line
 from cti.control.talking import Talking
 from cti.control.targets import Target, Targets
 from cti.facts import CallView
@@ -98,7 +98,7 @@ class Ringing(Talking):
     async def _take_at_once(self, browser: InBrowser, port: Port, call: str, agent: str) -> None:
         """Lets the agent's phone in the browser take a call that they have asked for; if it does not, it just rings."""
         now = scene(view, agent) if (view := port.calls.view(call)) is not None else None
-        if now is not None and now.phase is Phase.RINGING:
+        if now is not None and now.phase is Phase.RINGING and not on_a_line(now.me):
             with suppress(CommandError):
                 await browser.order(agent, port.name, "answer", call=call, connection=now.me.id)
 
@@ -134,7 +134,7 @@ class Ringing(Talking):
         port, view = self._find(call)
         slot = view.parked_at
         if slot is None:
-            raise CommandError("wrong_state", "this call is not parked")
+            raise CommandError("wrong_state", "this call is not parked: there is nobody to fetch")
 
         async def find(targets: Targets) -> Target:
             return await targets.number(slot)

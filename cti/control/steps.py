@@ -19,7 +19,7 @@ from cti.commands import CommandError
 from cti.control.acting import Acting
 from cti.control.moves import CONNECTED, HOLD, NotPossible, Scene, require, scene, state_of
 from cti.control.ports import CallAnswer, InBrowser, Port, both, command_error
-from cti.control.targets import Target, Targets
+from cti.control.targets import Target, Targets, phone_number
 from cti.facts import CallView, ConnectionView
 
 T = TypeVar("T")
@@ -191,11 +191,14 @@ class Steps(Acting):
 
     def _browser_of(self, agent: str, pbx: str, me: ConnectionView) -> InBrowser | None:
         there = self._browser is not None and self._browser.has(agent, pbx)
-        return self._browser if there and self._phone_of(pbx, agent) == me.device else None
+        phone = (self._phone_of(pbx, agent) or "").removesuffix("/n")
+        return self._browser if there and phone == me.device else None
 
     async def _order(self, act: Act, browser: InBrowser, do: str) -> None:
-        """Lets the agent's phone in the browser do something with this call."""
-        await browser.order(act.agent, act.port.name, do, call=act.call, connection=act.scene.me.id)
+        """Lets the agent's phone in the browser do something with this call; of a call on an open line, with the line."""
+        line = act.port.calls.lines.channel(act.agent) if on_a_line(act.scene.me) else None
+        connection = f"{act.port.name}:{line}" if line is not None else act.scene.me.id
+        await browser.order(act.agent, act.port.name, do, call=act.call, connection=connection)
 
     def _find(self, call: str) -> tuple[Port, CallView]:
         name = call.partition(":")[0]
@@ -209,7 +212,7 @@ class Steps(Acting):
 
     async def _target(self, act: Act, find: Finder) -> Target:
         target = await self._sought(act.port, find)
-        if not target.queue and target.exten == act.scene.me.device.partition("/")[2].partition("@")[0]:
+        if not target.queue and target.exten == phone_number(act.scene.me.device):
             raise NotPossible("no_such_target", "that is your own phone")
         return target
 
@@ -262,6 +265,11 @@ class Steps(Acting):
         view = act.port.calls.view(act.call)
         mine = view is not None and any(c.agent == act.agent for c in view.connections)
         return CallAnswer(call=act.call, agent=act.agent, view=view if mine else None)
+
+
+def on_a_line(me: ConnectionView) -> bool:
+    """Whether an agent is in a call with the open line of their phone."""
+    return me.device.endswith("@cti-line")
 
 
 def _together(values: Mapping[str, str]) -> dict[str, str]:

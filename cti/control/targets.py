@@ -43,6 +43,11 @@ def outside_digits(exten: str, outside_prefix: str) -> str:
     return exten.removeprefix("00").removeprefix("+")
 
 
+def phone_number(device: str) -> str:
+    """The number by which a phone of the house is called: `PJSIP/1101`, `Local/1101@cti-line` → `1101`."""
+    return device.partition("/")[2].partition("@")[0].partition("/")[0]
+
+
 class Targets:
     """Looks for targets on one PBX. Cheap: two actions, some milliseconds."""
 
@@ -89,7 +94,7 @@ class Targets:
         """An agent's own phone; raises NotPossible if it cannot be reached."""
         agent = self._directory.agents.get(login)
         interface = agent.interfaces.get(self._pbx, "") if agent else ""
-        exten = interface.partition("/")[2].partition("@")[0].partition("/")[0]
+        exten = phone_number(interface)
         if _EXTENSION.fullmatch(exten) is None:
             raise NotPossible("no_such_target", f"{login} has no phone with a number on {self._pbx}")
         return await self.number(exten)

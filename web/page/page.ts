@@ -311,8 +311,7 @@ class Page {
   /** By the phone itself: works while the server is away too. A call on an open line ends, and the line stays. */
   private async hangUp(): Promise<void> {
     const own = this.current(), shown = this.shownCall();
-    const onOpenLine = shown && !this.mine(shown)?.device.startsWith("PJSIP/");
-    if (own && !(onOpenLine && this.socket.connected)) own.hangUp();
+    if (own && !(own.isOpenLine && shown && this.socket.connected)) own.hangUp();
     else if (shown) await this.command("call.hangup", { call: shown.id });
   }
 
@@ -484,10 +483,11 @@ class Page {
   private renderCall(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): void {
     const ringing = own?.state === "ringing";
     const held = Boolean(own?.heldHere || (call && this.isHeld(call)));
+    const open = own?.isOpenLine && !call; // the line alone is no call
     const name = this.callerName(own, call, pop);
     el("call").classList.toggle("ringing", ringing);
-    say("call-title", own || call ? name : pop ? `Over: ${name}` : "No call");
-    say("number", own || call || pop ? this.callerNumber(own, call, pop) : "");
+    say("call-title", open ? (own.state === "talking" ? "Your line is open" : "Your line is being opened") : own || call ? name : pop ? `Over: ${name}` : "No call");
+    say("number", !open && (own || call || pop) ? this.callerNumber(own, call, pop) : "");
     say("facts", this.facts(call, pop));
     const show = (id: string, wanted: boolean): void => {
       const button = el<HTMLButtonElement>(id);
@@ -496,10 +496,10 @@ class Page {
       if (focused && !wanted) (el<HTMLButtonElement>("hang-up").hidden ? el("to") : el("hang-up")).focus();
     };
     const talking = own?.state === "talking";
-    show("answer", Boolean(ringing || own?.state === "answering"));
+    show("answer", Boolean(ringing || (own?.state === "answering" && !open)));
     el<HTMLButtonElement>("answer").disabled = own?.state === "answering";
     show("hang-up", Boolean(own || (call && this.mine(call))));
-    say("hang-up", ringing ? "Decline" : "Hang up");
+    say("hang-up", ringing ? "Decline" : open ? "Close the line" : "Hang up");
     show("hold", Boolean(talking && (call || !this.socket.connected)));
     say("hold", held ? "Retrieve" : "Hold");
     el("hold").classList.toggle("on", held);
@@ -507,7 +507,7 @@ class Page {
     show("mute", Boolean(talking));
     say("mute", own?.muted ? "Unmute" : "Mute");
     el("mute").classList.toggle("on", Boolean(own?.muted));
-    show("keys", Boolean(talking));
+    show("keys", Boolean(talking && !open));
     el("actions").hidden = !own && !call;
     if (!talking && !el("keypad").hidden) {
       el("keypad").hidden = true;
@@ -515,12 +515,13 @@ class Page {
     }
     say("announce", ringing ? `Call from ${name}` : "");
     if (ringing && document.activeElement === document.body) el("answer").focus();
-    el("dial").hidden = Boolean(own || call) || this.elsewhere;
+    el("dial").hidden = Boolean((own && !open) || call) || this.elsewhere;
     say("hint", this.hint(own, call));
-    document.title = ringing ? `\u260E ${name}` : own ? `In a call: ${name}` : "Phone";
+    document.title = ringing ? `\u260E ${name}` : open ? "Line open" : own ? `In a call: ${name}` : "Phone";
   }
 
   private hint(own: Call | undefined, call: CallView | undefined): string {
+    if (own?.isOpenLine && !call) return own.state === "talking" ? "Callers are with you after a beep. Keep this tab open." : "";
     if (own || call) return call && !own && this.mine(call)?.state === "alerting" && !this.elsewhere ? "Your phone rings elsewhere." : "";
     const state = this.agent()?.state;
     if (state === "logged_off") return "Log on to be offered the calls of your queues.";
@@ -531,12 +532,12 @@ class Page {
   private callerName(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): string {
     const first = pop?.candidates[0];
     const known = first ? first.contact?.name || first.account.name : "";
-    return outside(known || pop?.name || call?.ani_name || own?.name) || (pop?.withheld ? "Number withheld" : this.callerNumber(own, call, pop)) || "Unknown";
+    return outside(known || pop?.name || call?.ani_name || (own?.isOpenLine ? "" : own?.name)) || (pop?.withheld ? "Number withheld" : this.callerNumber(own, call, pop)) || "Unknown";
   }
 
   private callerNumber(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): string {
     if (pop?.withheld) return "Number withheld";
-    return outside(pop?.formatted || pop?.number || (call?.direction === "inbound" ? call.ani : "") || own?.number);
+    return outside(pop?.formatted || pop?.number || (call?.direction === "inbound" ? call.ani : "") || (own?.isOpenLine ? "" : own?.number));
   }
 
   private facts(call: CallView | undefined, pop: Pop | undefined): string {
@@ -589,7 +590,8 @@ class Page {
     const own = this.current(), call = this.shownCall(), agent = this.agent();
     const mine = call && this.mine(call);
     let text = "";
-    if (own?.talkingSince) text = clock((Date.now() - own.talkingSince) / 1000);
+    if (own?.isOpenLine && !call) text = "";
+    else if (own?.talkingSince && !own.isOpenLine) text = clock((Date.now() - own.talkingSince) / 1000);
     else if (mine?.state === "connected" || mine?.state === "hold")
       text = clock((Date.now() + this.socket.skew - Date.parse(mine.since)) / 1000);
     else if (own) text = "rings";

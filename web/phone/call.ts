@@ -22,6 +22,10 @@ function settled(): { promise: Promise<void>; resolve: () => void } {
 export class Call {
   state: CallState = "ringing";
   muted = false;
+  /** The line that stays open while its agent works off-hook: calls come and go on it. */
+  get isOpenLine(): boolean {
+    return this.channel.startsWith("cti-line-");
+  }
   /** Held by this phone itself, not by the server. */
   heldHere = false;
   /** Why it ended by itself, or could not be answered: a sentence, "" if all was well. */
