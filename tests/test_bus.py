@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import ClassVar
 
 import msgspec
 import pytest
 
+from crm.facts import PopWithdrawn
 from cti.bus import MOST_WAITING, Bus, Envelope
 from cti.facts import CallDataChanged, Fact, PbxResynced, PbxStatusChanged
 
@@ -103,12 +103,9 @@ def test_a_remover_removes_once(bus: Bus) -> None:
     assert heard == ["a"]
 
 
-class Urgent(Fact, frozen=True, gc=False, kw_only=True):
-    """Overtakes."""
-
-    TYPE: ClassVar[str] = "test.urgent"
-    AHEAD: ClassVar[bool] = True
-    why: str
+def urgent(why: str) -> PopWithdrawn:
+    """A fact that overtakes."""
+    return PopWithdrawn(at=NOON, agent="anna", call="main:1", pop="p1", reason=why)
 
 
 async def test_what_is_lined_up_is_published_in_later_turns_in_order(
@@ -157,11 +154,11 @@ async def test_who_listens_at_once_hears_before_the_fact_is_out_and_what_is_ahea
     bus: Bus, carried: list[Envelope]
 ) -> None:
     def react(fact: PbxStatusChanged) -> Iterable[Fact]:
-        return [Urgent(at=NOON, why=fact.why), resynced()] if fact.why == "b" else []
+        return [urgent(fact.why), resynced()] if fact.why == "b" else []
 
     bus.listen(PbxStatusChanged, react, at_once=True)
     bus.line_up([status("a"), status("b"), status("c")])
-    assert [(e.seq, e.fact.TYPE) for e in carried] == [(42, "test.urgent")]
+    assert [(e.seq, e.fact.TYPE) for e in carried] == [(42, "pop.withdrawn")]
     bus.settle()
     assert [e.fact.TYPE for e in carried[1:]] == [
         "pbx.status_changed",
@@ -175,10 +172,10 @@ async def test_who_listens_at_once_hears_before_the_fact_is_out_and_what_is_ahea
 async def test_what_is_ahead_of_a_fact_being_told_of_comes_after_it(
     bus: Bus, carried: list[Envelope]
 ) -> None:
-    bus.listen(PbxStatusChanged, lambda fact: [Urgent(at=NOON, why=fact.why)])
+    bus.listen(PbxStatusChanged, lambda fact: [urgent(fact.why)])
     bus.line_up([status("a"), status("b")])
     bus.settle()
-    assert [e.fact.TYPE for e in carried] == ["pbx.status_changed", "test.urgent"] * 2
+    assert [e.fact.TYPE for e in carried] == ["pbx.status_changed", "pop.withdrawn"] * 2
 
 
 async def test_then_waits_for_what_is_lined_up_before(bus: Bus, carried: list[Envelope]) -> None:

@@ -568,6 +568,13 @@ def test_free_ports_differ_and_can_be_bound() -> None:
         taken.bind(("127.0.0.1", ports[0]))
 
 
+def test_a_port_that_was_found_is_not_found_by_another_process_before_it_is_in_use() -> None:
+    (port,) = place.free_ports(1)
+    ask = f"from cti.embedded import place; print(place.free_ports(1, lowest={port - 1}, highest={port + 1}))"
+    other = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert str(port) not in other.stdout
+
+
 def test_sample_pbxs_never_share_a_password(asterisk_installation: Installation) -> None:
     one, two = (SamplePbx(asterisk_installation, Path("/tmp/x"), n) for n in ("a", "b"))
     assert len({one.secret, one.admin_secret, one.phone_secret, two.secret}) == 4

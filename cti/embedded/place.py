@@ -11,7 +11,9 @@ import random
 import shutil
 import socket
 import stat
+import sys
 import tempfile
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,15 +118,38 @@ def free_ports(count: int, *, lowest: int = 10_000, highest: int = 32_000) -> li
     """Find `count` ports free for TCP and UDP on 127.0.0.1 and 127.0.0.2.
 
     Below the range the kernel gives to outgoing connections (so that none of those takes one before the server
-    is up), and from a random place, so that test runs side by side seldom meet.
+    is up), and none that was found by another process a moment ago and is not in use yet.
     """
     found: list[int] = []
     for port in random.sample(range(lowest, highest), highest - lowest):
-        if _is_free(port):
+        if _is_free(port) and _taken_down(port):
             found.append(port)
             if len(found) == count:
                 return found
     raise OSError(f"no {count} free ports between {lowest} and {highest}")
+
+
+_FOUND: deque[socket.socket] = deque()
+"""A name in Linux's abstract namespace for each of the last ports that were found here: it can be taken once on a machine,
+and is free again when the process is gone."""
+
+_REMEMBERED = 100
+"""Ports found after which the first is surely in use."""
+
+
+def _taken_down(port: int) -> bool:
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0cti-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _FOUND.append(name)
+    if len(_FOUND) > _REMEMBERED:
+        _FOUND.popleft().close()
+    return True
 
 
 def _is_free(port: int) -> bool:
