@@ -584,6 +584,7 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert code == 1, err
     assert "NOT in time" in out
     assert "10 contacts may be called, 10 never tried" in out
+    assert "wrap-up 20 s, from 0 calls" in out
     assert "the zones are open in the rota's hours: 0% at Wed 09:00 to 100% at Wed 11:00" in out
     (answer,) = [
         one["answer"]
@@ -592,6 +593,9 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     ]
     assert answer["expected"][0]["agents"] == 2
     assert (answer["callable"], answer["dropped"]) == (10, [])
+    assert (await here.cli("wrap-up", "Spring", "--seconds", "0"))[0] == 0
+    out = (await here.cli("plan", "Spring", "--for", "1", "--agents", "2"))[1]
+    assert "wrap-up 0 s, from 0 calls" in out  # the campaign's own rule, whatever its queue's calls took
     await here.pool.execute("DELETE FROM do_not_call_editions")
     empty = await here.made(name="Empty")
     code, out, err = await here.cli("plan", str(empty))

@@ -182,7 +182,7 @@ def play(
     history = question.history
     by_hand = mode in BY_HAND
     talk = pulled(history.talk, history.talk_of, 90.0, 20.0)
-    wrap = pulled(history.wrap, history.wrap_of, 20.0, 20.0) + (LOOKING if by_hand else 0.0)
+    wrap = pulled(history.wrap, history.wrap_of, history.usual_wrap, 20.0) + (LOOKING if by_hand else 0.0)
     to_answer = pulled(history.to_answer, history.to_answer_of, 9.0, 20.0)
     answers = sum(history.answered)
     machines = (answers - history.live + 3.0) / (answers + 20.0) if answers else 0.15
@@ -449,7 +449,7 @@ def _expected(
     runs = [_mixed(pair.paced, pair.one_each, way.one_for_one) for pair in pairs]
     busy = between([run.busy for run in runs], 0.0, 1.0)
     talk = pulled(question.history.talk, question.history.talk_of, 90.0, 20.0)
-    wrap = pulled(question.history.wrap, question.history.wrap_of, 20.0, 20.0)
+    wrap = pulled(question.history.wrap, question.history.wrap_of, question.history.usual_wrap, 20.0)
     of_talk = talk / (talk + wrap)
     connected = fmean(run.connected_per_agent_hour for run in runs)
     part = way.one_for_one
@@ -636,9 +636,10 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
     yield f"answered {rate.mean:.0%} ({rate.low:.0%} to {rate.high:.0%}), from {of} attempts{thin}"
     known = sum(count >= HOUR_WEIGHT for count in history.tried)
     yield f"{known} hours of the day known by themselves, the others taken to be like all"
-    for name, of_calls in (("talk", history.talk_of), ("wrap-up", history.wrap_of)):
-        mean = history.talk if name == "talk" else history.wrap
-        usual = 90.0 if name == "talk" else 20.0
+    for name, mean, of_calls, usual in (
+        ("talk", history.talk, history.talk_of, 90.0),
+        ("wrap-up", history.wrap, history.wrap_of, history.usual_wrap),
+    ):
         told = pulled(mean, of_calls, usual, 20.0)
         yield f"{name} {told:.0f} s, from {of_calls} calls{' (thin: mostly the usual value)' if of_calls < 20 else ''}"
     never = sum(pool.ready[0] for pool in question.pools if pool.ready)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from math import sqrt
 from typing import TYPE_CHECKING
 
+from cti.wrap_up import WrapUp
 from dialer.attempts import Outcome
 from dialer.forecasting.question import History
 
@@ -22,10 +23,18 @@ REACHED = frozenset({"", Outcome.CONNECTED, Outcome.ANSWERED, Outcome.ABANDONED,
 
 LOOKS_BACK = timedelta(days=90)
 
+USUAL_WRAP = 20.0
+"""Seconds of wrap-up that agents take where nothing else is known and the rule leaves them the time."""
 
-async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: datetime) -> History:
+INSTANT = 0.1
+"""Seconds between two talks without wrap-up."""
+
+
+async def history_of(
+    db: Queryable, campaign: int, queue: str, zone: str, now: datetime, *, rule: WrapUp, own_rule: bool
+) -> History:
     """The last 90 days: of all campaigns that called the lists this campaign has now, and of its own. Talk and wrap-up by
-    its queue's agents where no calls of its own tell."""
+    its queue's agents where no calls of its own tell; wrap-up by its rule, if that is its own and not the queue's."""
     lists = [
         row["id"] for row in await db.fetch("SELECT id FROM call_lists WHERE campaign_id = $1", campaign)
     ]
@@ -81,6 +90,8 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
     handled = wrap["handled"]
     if not connected and handled:
         connected, talk = min(handled, 200), max(1.0, wrap["talk"] / 1e6 / handled)
+    usual = USUAL_WRAP if rule.mandatory else min(USUAL_WRAP, max(rule.seconds, INSTANT))
+    wrap_of = 0 if own_rule else handled
     return History(
         tried=tuple(tried),
         answered=tuple(answered),
@@ -90,8 +101,9 @@ async def history_of(db: Queryable, campaign: int, queue: str, zone: str, now: d
         talk=talk,
         talk_spread=spread,
         talk_of=connected,
-        wrap=max(0.5, wrap["wrap_up"] / 1e6 / handled) if handled else 20.0,
-        wrap_of=handled,
+        wrap=max(INSTANT, wrap["wrap_up"] / 1e6 / wrap_of) if wrap_of else usual,
+        wrap_of=wrap_of,
+        usual_wrap=usual,
         unreached=tuple(sorted(unreached.items())),
         tried_of=tuple(tried_of),
         answered_of=tuple(answered_of),

@@ -35,7 +35,7 @@ class History(Frozen, frozen=True, gc=False, kw_only=True):
     """What is known of the list. `tried`, `answered`: attempts that are over and those somebody or a machine answered, by
     hour of the day in the question's zone (24 each), and by which attempt to the contact it was (`tried_of`: the first, the
     second…); `unreached`: how many ended by which outcome that reached nobody; seconds with how many calls each mean is
-    of."""
+    of. `usual_wrap`: seconds of wrap-up where few calls tell, by the campaign's rule."""
 
     tried: tuple[int, ...] = (0,) * 24
     answered: tuple[int, ...] = (0,) * 24
@@ -47,6 +47,7 @@ class History(Frozen, frozen=True, gc=False, kw_only=True):
     talk_of: int = 0
     wrap: float = 20.0
     wrap_of: int = 0
+    usual_wrap: float = 20.0
     unreached: tuple[tuple[str, int], ...] = ()
     tried_of: tuple[int, ...] = ()
     answered_of: tuple[int, ...] = ()

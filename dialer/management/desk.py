@@ -187,15 +187,16 @@ class CampaignDesk:
             changed_by=record.changed_by,
             next_step=coming[1].value if coming else None,
             next_at=coming[0] if coming else None,
-            wrap_up=self._wrap_up(campaign),
+            wrap_up=self.wrap_up(campaign),
         )
 
     def wrap_up_of(self, id: int) -> WrapUp | None:
         """What follows the talks of a campaign; None if it is gone."""
         record = self._records.get(id)
-        return self._wrap_up(record.campaign) if record is not None else None
+        return self.wrap_up(record.campaign) if record is not None else None
 
-    def _wrap_up(self, campaign: Campaign) -> WrapUp:
+    def wrap_up(self, campaign: Campaign) -> WrapUp:
+        """What follows its talks, where it has no rule of its own by the queue's or the general one."""
         own, words = campaign.settings.wrap_up, words_of(campaign.settings)
         usual = self._house.wrap_up(campaign.settings.queue or None)
         return WrapUp(

@@ -387,7 +387,11 @@ def routes(
 
         async def whole() -> Question:
             contacts = await contacts_of(pool(), campaign, mode, profile, workers, question.now)
-            history = await history_of(pool(), campaign.id, settings.queue, where, question.now)
+            history = await history_of(
+                *(pool(), campaign.id, settings.queue, where, question.now),
+                rule=desk.wrap_up(campaign),
+                own_rule=settings.wrap_up.seconds is not None,
+            )
             return msgspec.structs.replace(question, history=history, **contacts._asdict())
 
         return whole
