@@ -19,7 +19,7 @@ from dialer.management.cli import campaigns
 
 if TYPE_CHECKING:
     from cti.doctor import Report
-    from cti.doctor_checks import Target
+    from cti.doctor_findings import Target
 
 app = typer.Typer(
     name="cti",
@@ -223,7 +223,7 @@ def _targets(
     pbx: str | None,
 ) -> list[tuple[Target, str]]:
     from cti.doctor import target_of
-    from cti.doctor_checks import Target
+    from cti.doctor_findings import Target
     from cti.settings import PbxSettings
 
     if host is not None:
@@ -273,7 +273,7 @@ def _show_reports(reports: list[Report]) -> None:
     from rich.text import Text
 
     from cti.doctor import as_lines
-    from cti.doctor_checks import Level
+    from cti.doctor_findings import Level
 
     colours = {Level.OK: "green", Level.WARN: "yellow", Level.WRONG: "red", Level.UNSEEN: "dim"}
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())

@@ -16,23 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from cti.ami import AmiLink, LinkPhase, LinkStatus
-from cti.doctor_checks import (
-    CONTEXTS,
-    ROUTING,
-    TEST_CALL_EVENTS,
-    VERSIONS,
-    Evidence,
-    Finding,
-    Fix,
-    Level,
-    QueueFound,
-    QueueMember,
-    Recorded,
-    Target,
-    findings,
-    usable,
-)
+from cti.doctor_checks import findings, usable
+from cti.doctor_dialplan import CONTEXTS, ROUTING, VERSIONS
+from cti.doctor_findings import Evidence, Finding, Fix, Level, QueueFound, QueueMember, Recorded, Target
 from cti.doctor_line import Line, Refused, SessionLost
+from cti.doctor_link import TEST_CALL_EVENTS
 from cti.settings import PbxSettings
 from cti.terminal_text import plain
 

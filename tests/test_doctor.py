@@ -13,24 +13,10 @@ from dataclasses import replace
 import pytest
 
 from cti.doctor import Report, as_json, as_lines, examine
-from cti.doctor_checks import (
-    ACTIONS,
-    CORE_EVENTS,
-    FILTER_LINE,
-    ROUTING,
-    TEST_CALL_EVENTS,
-    VERSIONS,
-    Evidence,
-    Finding,
-    Level,
-    QueueFound,
-    QueueMember,
-    Recorded,
-    Target,
-    findings,
-    passes,
-    usable,
-)
+from cti.doctor_checks import findings, usable
+from cti.doctor_dialplan import ROUTING, VERSIONS
+from cti.doctor_findings import Evidence, Finding, Level, QueueFound, QueueMember, Recorded, Target
+from cti.doctor_link import ACTIONS, CORE_EVENTS, FILTER_LINE, TEST_CALL_EVENTS, passes
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports, remove_folder, scratch_folder
 from cti.embedded.sample_pbx import CONFIGURATION, SamplePbx

@@ -35,6 +35,11 @@ def csv_of(items: Sequence[Row], kind: type[Row]) -> str:
     return out.getvalue()
 
 
+_OF_PEOPLE = (
+    *("handled", "average_handle_time", "not_answered"),
+    *("logged_on", "occupancy", "over_limit", "over_limit_lasted"),
+)
+
 _IN_SHORT = {
     QueueFigures: [
         "queue",
@@ -45,31 +50,12 @@ _IN_SHORT = {
         "average_speed_of_answer",
         "average_handle_time",
     ],
-    AgentFigures: [
-        "agent",
-        "handled",
-        "average_handle_time",
-        "not_answered",
-        "logged_on",
-        "occupancy",
-        "over_limit",
-        "over_limit_lasted",
-    ],
+    AgentFigures: ["agent", *_OF_PEOPLE],
     WorkFigures: [
         *("queue", "kind", "brought", "open", "overdue", "done", "service_level"),
         *("average_time_to_begin", "average_handle_time"),
     ],
-    TeamFigures: [
-        "team",
-        "agents",
-        "handled",
-        "average_handle_time",
-        "not_answered",
-        "logged_on",
-        "occupancy",
-        "over_limit",
-        "over_limit_lasted",
-    ],
+    TeamFigures: ["team", "agents", *_OF_PEOPLE],
 }
 
 
