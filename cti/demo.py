@@ -72,6 +72,7 @@ class Switch:
     place: Callable[[PlannedCall], Awaitable[None]]
     phone_url: str = ""
     phone_password: str | None = None
+    recordings: str = ""
 
 
 def run(*, headless: bool, seconds: float | None, simulator: bool, port: int | None, fresh: bool) -> None:
@@ -383,6 +384,7 @@ class Demo:
             place,
             f"ws://{pbx.host}:{pbx.http_port}/ws",
             f"{pbx.phone_secret}{IN_BROWSER.phone}",
+            str(pbx.run_dir / "spool" / "monitor"),
         )
 
     async def _simulated(self, ending: contextlib.AsyncExitStack) -> Switch:
@@ -426,6 +428,7 @@ class Demo:
                     "inbound_contexts": ["from-trunk"],
                     "outside_prefix": "9",
                     "phone_url": switch.phone_url,
+                    "recordings_seen_at": switch.recordings,
                 }
             },
             wrap_up={"seconds": 15.0, "after": "ready"},

@@ -17,7 +17,10 @@ _RTP_WIDTH = 3000
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How the PBX and the world behave, in seconds; "" means believable chance (for a demo)."""
+    """How the PBX and the world behave, in seconds; "" means believable chance (for a demo).
+
+    `records`: recordings may be begun by command: a right that is not given lightly (asterisk-config/include/manager_cti.conf).
+    """
 
     ring_seconds: int = 15
     wait_seconds: int = 60
@@ -29,10 +32,15 @@ class Behaviour:
     phone_talk: str = "3600"
     customer_delay: str = "1"
     customer_talk: str = "30"
+    records: bool = False
 
 
-LIVELY = Behaviour(phone_delay="", phone_misses=4, phone_talk="", customer_delay="", customer_talk="")
+LIVELY = Behaviour(
+    phone_delay="", phone_misses=4, phone_talk="", customer_delay="", customer_talk="", records=True
+)
 """For the demo: agents answer after one to five seconds, miss a call now and then, and hang up first at times."""
+
+MORE_RIGHTS = "[cti](+)\nwrite=call,agent,user,originate,reporting,system"
 
 
 class SamplePbx:
@@ -85,6 +93,7 @@ class SamplePbx:
                 "CTI_PERMIT": f"{self.host}/255.255.255.255",
                 "CTI_INTERNAL": "from-agent",
                 "CTI_SECRET": self.secret,
+                "CTI_MORE": MORE_RIGHTS if how.records else "",
                 "ADMIN_SECRET": self.admin_secret,
                 "PHONE_SECRET": self.phone_secret,
             },
