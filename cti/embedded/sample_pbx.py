@@ -19,7 +19,7 @@ _RTP_WIDTH = 3000
 class Behaviour:
     """How the PBX and the world behave, in seconds; "" means believable chance (for a demo).
 
-    `records`: recordings may be begun by command: a right that is not given lightly (asterisk-config/include/manager_cti.conf).
+    `records`: recordings may be begun by command: a right not given lightly (asterisk-config/include/manager_cti.conf).
     """
 
     ring_seconds: int = 15
