@@ -117,7 +117,7 @@ async def _measured(centre: Centre, rounds: int) -> dict[str, Any]:
 
     def answered(fact: CallEstablished) -> None:
         if fact.call.startswith("main:connect-") and fact.agent is None:
-            server._spawn(connect(fact.call))
+            server._tasks.spawn(connect(fact.call))
 
     server.bus.listen(CallEstablished, answered)
     took: dict[str, list[float]] = {"bare": [], "connect": [], "queue": []}
