@@ -74,7 +74,7 @@ LATER_REFUSALS = 2  # further logins when a password that has worked is refused 
 JUST_STARTED = 300.0  # an Asterisk younger than this may still be loading its modules
 CLOSE_WAIT = 0.5
 PINGS_MISSED_MAX = 3  # pings without an answer on a connection that still carries events
-AT_A_TIME = 200  # messages read in one turn of the loop, some 5 ms: the bus tells of them in slices
+AT_A_TIME = 16  # messages read in one turn of the loop: a pop may wait for so many others, a millisecond
 
 BACKOFF_AWAY = 5.0
 """Seconds at most between two attempts at a PBX that is away: it must not come back unnoticed."""

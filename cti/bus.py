@@ -2,9 +2,8 @@
 
 A listener that fails is logged and the others still hear the fact. A listener *returns* further facts; only the bus
 publishes. Facts are published in the order in which they were given, either in the caller's turn of the event loop
-(`publish`) or in the next turns, a few at a time (`line_up`), so that a burst of events keeps nobody waiting who is in a
-hurry: those who listen `at_once` hear a fact when it is lined up, and a fact that is `AHEAD` overtakes what waits. With
-them a screen pop needs not wait until all else that other calls have caused is told, written and counted.
+(`publish`) or in the next turns, a few at a time (`line_up`). Those who listen `at_once` hear a fact when it is lined up,
+and a fact that is `AHEAD` overtakes what waits: a screen pop does not wait until all else is told, written and counted.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Bus:
         self._listeners: dict[type[Fact], tuple[Listener[Fact], ...]] = {}
         self._at_once: dict[type[Fact], tuple[Listener[Fact], ...]] = {}
         self._carriers: list[Carrier] = []
-        self._waiting: deque[Fact | Callable[[], None]] = deque()
+        self._waiting: deque[Fact] = deque()
         self._publishing = False
         self._carrying = False
         self._turn: asyncio.Handle | None = None
@@ -121,13 +120,6 @@ class Bus:
         elif self._waiting and self._turn is None and not self._publishing:
             self._turn = asyncio.get_running_loop().call_soon(self._in_turn)
 
-    def then(self, act: Callable[[], None]) -> None:
-        """Acts when what is lined up now has been published: at once, if nothing is."""
-        if not self._waiting and not self._publishing:
-            self._act(act)
-            return
-        self._waiting.append(act)
-
     def settle(self) -> int:
         """Publishes all that waits; returns the number of the newest fact: what anybody can see now has been told up to
         there. Called from inside a listener, it only returns it."""
@@ -146,11 +138,7 @@ class Bus:
         self._publishing = True
         try:
             while waiting:
-                one = waiting.popleft()
-                if isinstance(one, Fact):
-                    self._publish_one(one)
-                else:
-                    self._act(one)
+                self._publish_one(waiting.popleft())
                 if end is not None and perf_counter() >= end:
                     return
         finally:
@@ -197,10 +185,3 @@ class Bus:
                 continue
             if caused:
                 self._take(caused)
-
-    def _act(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except Exception:
-            self.failures += 1
-            log.exception("what was to be done after facts failed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from cti.ami import AmiLink, LinkStatus
 from cti.ami_canary import Canary
 from cti.ami_events import PARSERS
-from cti.bus import Bus
 from cti.calls import Calls
 from cti.facts import Fact
 from cti.queues import Queues
@@ -35,16 +33,14 @@ def put_together(
     settings: PbxSettings,
     *,
     agent_at: Callable[[str], str | None],
-    bus: Bus,
     publish: Callable[[Iterable[Fact]], None],
     first: Hears,
     then: Hears,
 ) -> Pbx:
     """Makes a PBX's parts; nothing is connected yet.
 
-    `publish` takes the facts of the link and of comparisons; those of single events are lined up. `first` hears of records
-    before they are folded (a caller waits for the answer, within milliseconds), `then` when the facts that they tell have
-    been published.
+    `publish` takes what the PBX tells. `first` hears of records before they are folded (a caller waits for the answer,
+    within milliseconds), `then` afterwards.
     """
     calls = Calls(
         name,
@@ -58,7 +54,6 @@ def put_together(
         calls=calls,
         queues=queues,
         publish=publish,
-        line_up=bus.line_up,
         resync_every=settings.resync_every,
     )
 
@@ -86,8 +81,7 @@ def put_together(
         canary.event(records[-1].at)
         tell(first, records)
         switch.on_records(records)
-        if any(type(record) in then for record in records):
-            bus.then(functools.partial(tell, then, records))
+        tell(then, records)
 
     link = AmiLink(
         pbx=name,

@@ -275,7 +275,6 @@ class Server:
                 name,
                 pbx,
                 agent_at=functools.partial(self.directory.agent_at, name),
-                bus=self.bus,
                 publish=telling_corrections(self.bus, self.agents),
                 first={
                     RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later

@@ -82,10 +82,7 @@ class LinkState:
 
 
 class Switch:
-    """The state of one PBX. `on_records` and `on_link` are called by the link, in order, never at the same time.
-
-    `line_up`: publishes what single events tell, in the next turns of the loop; by default `publish`, at once.
-    """
+    """The state of one PBX. `on_records` and `on_link` are called by the link, in order, never at the same time."""
 
     def __init__(
         self,
@@ -94,7 +91,6 @@ class Switch:
         calls: Calls,
         queues: Queues,
         publish: Callable[[Iterable[Fact]], None],
-        line_up: Callable[[Iterable[Fact]], None] | None = None,
         resync_every: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,7 +99,6 @@ class Switch:
         self.queues = queues
         self.link: Link | None = None
         self._publish = publish
-        self._line_up = line_up or publish
         self._resync_every = resync_every
         self._clock = clock
         self._state = LinkState("connecting", "", "", clock())
@@ -187,7 +182,7 @@ class Switch:
                 self.ask_again("a record could not be folded")
                 continue
             if facts:
-                self._line_up(facts)
+                self._publish(facts)
 
     def _fold_one(self, record: Record) -> list[Fact]:
         if isinstance(record, MemberSeen | MemberRemoved):

@@ -4,6 +4,7 @@ PostgreSQL refuses to run as root and Asterisk should not, so when we are root t
 able to walk to their files. Folders that are not ours are never made wider for that: another place is taken.
 """
 
+import atexit
 import hashlib
 import os
 import pwd
@@ -132,6 +133,8 @@ def free_ports(count: int, *, lowest: int = 10_000, highest: int = 32_000) -> li
 _FOUND: deque[socket.socket] = deque()
 """A name in Linux's abstract namespace for each of the last ports that were found here: it can be taken once on a machine,
 and is free again when the process is gone."""
+
+atexit.register(lambda: [name.close() for name in _FOUND])
 
 _REMEMBERED = 100
 """Ports found after which the first is surely in use."""
