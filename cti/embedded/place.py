@@ -134,10 +134,14 @@ _FOUND: deque[socket.socket] = deque()
 """A name in Linux's abstract namespace for each of the last ports that were found here: it can be taken once on a machine,
 and is free again when the process is gone."""
 
-atexit.register(lambda: [name.close() for name in _FOUND])
-
 _REMEMBERED = 100
 """Ports found after which the first is surely in use."""
+
+
+@atexit.register
+def _let_go() -> None:
+    for name in _FOUND:
+        name.close()
 
 
 def _taken_down(port: int) -> bool:
