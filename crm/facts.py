@@ -10,17 +10,15 @@ from cti.facts import Fact
 
 
 class PopFact(Fact, frozen=True, gc=False, kw_only=True):
-    """A fact about one agent's screen pop: for that agent alone. It holds all that the agent needs to see, so it overtakes
-    what else is to be told, of this call, too."""
+    """A fact about one agent's screen pop: for that agent alone."""
 
-    AHEAD: ClassVar[bool] = True
     agent: str
     call: str
     pop: str
 
 
 class PopShown(PopFact, frozen=True, gc=False, kw_only=True):
-    """The call is offered to the agent (or dialled by them): this is who it is. Caused by call.offered."""
+    """The call is offered to the agent (or dialled by them): this is who it is. Follows call.offered."""
 
     TYPE: ClassVar[str] = "pop.shown"
     view: PopView

@@ -178,10 +178,7 @@ OCCUPIED = frozenset({AgentState.BUSY, AgentState.RESERVED, AgentState.WRAP_UP, 
 
 def state_of(a: AgentNow) -> AgentState:
     """The agent's state by the table."""
-    for state, holds in STATES:
-        if holds(a):
-            return state
-    raise AssertionError("the last condition always holds")
+    return next(state for state, holds in STATES if holds(a))
 
 
 def pending_of(a: AgentNow, state: AgentState) -> str | None:

@@ -84,7 +84,6 @@ class Audience:
         self._call_teams: dict[str, set[str]] = {}
         self._told_last: dict[str, tuple[_Parties, frozenset[str]]] = {}
         self._ended_teams: OrderedDict[str, set[str]] = OrderedDict()
-        self._agents: dict[str, frozenset[str]] = {}
         self._ways: dict[type[Fact], Callable[[Any], frozenset[str]]] = {}
 
     def __len__(self) -> int:
@@ -93,7 +92,6 @@ class Audience:
     def people_changed(self) -> None:
         """Forgets what was worked out from teams as they were."""
         self._told_last.clear()
-        self._agents.clear()
 
     def teams_of_call(self, call: str) -> frozenset[str]:
         """The teams whose supervisors may see the call."""
@@ -130,13 +128,10 @@ class Audience:
 
     def _of_agent(self, fact: AgentStateChanged) -> frozenset[str]:
         """The agent, their colleagues and supervisors."""
-        found = self._agents.get(fact.agent)
-        if found is None:
-            topics = {ADMIN, f"agent:{fact.agent}"}
-            if (team := self._directory.team_of(fact.agent)) is not None:
-                topics |= {f"team:{team}", f"mates:{team}"}
-            found = self._agents[fact.agent] = frozenset(topics)
-        return found
+        topics = {ADMIN, f"agent:{fact.agent}"}
+        if (team := self._directory.team_of(fact.agent)) is not None:
+            topics |= {f"team:{team}", f"mates:{team}"}
+        return frozenset(topics)
 
     def _of_voicemail(self, fact: VoicemailWaiting) -> frozenset[str]:
         return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})

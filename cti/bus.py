@@ -1,18 +1,14 @@
 """The bus: gives each fact its number, tells those who react, then hands it to those who carry it out of the house.
 
-A listener that fails is logged and the others still hear the fact. A listener *returns* further facts; only the bus
-publishes. Facts are published in the order in which they were given, either in the caller's turn of the event loop
-(`publish`) or in the next turns, a few at a time (`line_up`). Those who listen `at_once` hear a fact when it is lined up,
-and a fact that is `AHEAD` overtakes what waits: a screen pop does not wait until all else is told, written and counted.
+Everything happens in the caller's turn of the event loop: no task, no await, no queue that could grow. A listener
+that fails is logged and the others still hear the fact. A listener *returns* further facts; only the bus publishes.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
-from time import perf_counter
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -27,15 +23,6 @@ Listener = Callable[[F], Iterable[Fact] | None]
 Topics = frozenset[str]
 
 _encode = msgspec.json.Encoder().encode
-
-A_TURN = 0.0003
-"""Seconds for which facts that wait are published in one turn of the loop; then links are read and answers taken."""
-
-FEW = 500
-"""Facts that may wait in peace; of more, a fiftieth of them goes out in one turn however long that takes."""
-
-MOST_WAITING = 20_000
-"""Facts that may wait; beyond it they are published at once, and whoever brings more of them waits meanwhile."""
 
 
 class Envelope(Frozen, frozen=True, gc=False):
@@ -66,13 +53,10 @@ class Bus:
     def __init__(self, *, audience: Callable[[Fact], Topics], last_seq: int = 0) -> None:
         self._audience = audience
         self._seq = last_seq
-        self._listeners: dict[type[Fact], tuple[Listener[Fact], ...]] = {}
-        self._at_once: dict[type[Fact], tuple[Listener[Fact], ...]] = {}
+        self._listeners: dict[type[Fact], list[Listener[Fact]]] = defaultdict(list)
         self._carriers: list[Carrier] = []
         self._waiting: deque[Fact] = deque()
         self._publishing = False
-        self._carrying = False
-        self._turn: asyncio.Handle | None = None
         self.failures = 0
 
     @property
@@ -80,22 +64,14 @@ class Bus:
         """The number of the newest published fact."""
         return self._seq
 
-    @property
-    def waiting(self) -> int:
-        """How many facts are lined up."""
-        return len(self._waiting)
-
-    def listen(self, kind: type[F], listener: Listener[F], *, at_once: bool = False) -> Callable[[], None]:
-        """Calls `listener` with each fact of exactly this class; returns what removes it again.
-
-        `at_once`: as soon as the fact is lined up, before it has a number and before anybody else knows of it.
-        """
-        whom = self._at_once if at_once else self._listeners
-        mine = cast("Listener[Fact]", listener)  # it is only ever called with an F
-        whom[kind] = (*whom.get(kind, ()), mine)
+    def listen(self, kind: type[F], listener: Listener[F]) -> Callable[[], None]:
+        """Calls `listener` with each fact of exactly this class; returns what removes it again."""
+        listeners = self._listeners[kind]
+        listeners.append(listener)  # type: ignore[arg-type]  # a listener of F is only ever called with an F
 
         def remove() -> None:
-            whom[kind] = tuple(other for other in whom[kind] if other != mine)
+            if listener in listeners:
+                listeners.remove(listener)
 
         return remove
 
@@ -105,54 +81,16 @@ class Bus:
         return lambda: self._carriers.remove(carrier) if carrier in self._carriers else None
 
     def publish(self, facts: Iterable[Fact]) -> None:
-        """Publishes the facts, after those that wait, and whatever they caused. Called from inside a listener, it only
-        lines them up."""
-        before = len(self._waiting)
-        self._take(facts)
-        if len(self._waiting) > before:
-            self.settle()
-
-    def line_up(self, facts: Iterable[Fact]) -> None:
-        """Publishes the facts, after those that wait, in the next turns of the loop."""
-        self._take(facts)
-        if len(self._waiting) > MOST_WAITING:
-            self.settle()
-        elif self._waiting and self._turn is None and not self._publishing:
-            self._turn = asyncio.get_running_loop().call_soon(self._in_turn)
-
-    def settle(self) -> int:
-        """Publishes all that waits; returns the number of the newest fact: what anybody can see now has been told up to
-        there. Called from inside a listener, it only returns it."""
-        if not self._publishing:
-            self._publish_until(None)
-        return self._seq
-
-    def _in_turn(self) -> None:
-        self._turn = None
-        self._publish_until(perf_counter() + A_TURN * max(1.0, len(self._waiting) / FEW))
-        if self._waiting:
-            self._turn = asyncio.get_running_loop().call_soon(self._in_turn)
-
-    def _publish_until(self, end: float | None) -> None:
-        waiting = self._waiting
+        """Publishes the facts, then whatever they caused. Called from inside a listener, it only lines them up."""
+        self._waiting.extend(facts)
+        if self._publishing:
+            return
         self._publishing = True
         try:
-            while waiting:
-                self._publish_one(waiting.popleft())
-                if end is not None and perf_counter() >= end:
-                    return
+            while self._waiting:
+                self._publish_one(self._waiting.popleft())
         finally:
             self._publishing = False
-
-    def _take(self, facts: Iterable[Fact]) -> None:
-        """Lines the facts up, tells those who listen at once, and publishes what is ahead."""
-        for fact in facts:
-            if fact.AHEAD and not self._carrying:
-                self._publish_one(fact)
-            else:
-                self._waiting.append(fact)
-            if (listeners := self._at_once.get(type(fact))) is not None:
-                self._tell(listeners, fact)
 
     def _publish_one(self, fact: Fact) -> None:
         try:
@@ -164,24 +102,18 @@ class Bus:
             return
         self._seq += 1
         envelope = Envelope(self._seq, fact, topics, frame, data)
-        self._carrying = True
         for carrier in self._carriers:
             try:
                 carrier(envelope)
             except Exception:
                 self.failures += 1
                 log.exception("carrier failed", fact=fact.TYPE)
-        self._carrying = False
-        if (listeners := self._listeners.get(type(fact))) is not None:
-            self._tell(listeners, fact)
-
-    def _tell(self, listeners: tuple[Listener[Fact], ...], fact: Fact) -> None:
-        for listener in listeners:
+        for listener in tuple(self._listeners.get(type(fact), ())):
             try:
                 caused = listener(fact)
             except Exception:
                 self.failures += 1
                 log.exception("listener failed", fact=fact.TYPE)
                 continue
-            if caused:
-                self._take(caused)
+            if caused is not None:
+                self._waiting.extend(caused)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from cti.agents import Agents
-from cti.bus import Bus
 from cti.facts import Fact, PbxResynced
 
 log = structlog.get_logger(__name__)
@@ -15,7 +14,7 @@ log = structlog.get_logger(__name__)
 Publish = Callable[[Iterable[Fact]], None]
 
 
-def telling_corrections(bus: Bus, agents: Agents) -> Publish:
+def telling_corrections(publish: Publish, agents: Agents) -> Publish:
     """Returns what publishes a PBX's facts. What agents' states become by the differences that a comparison found says so; a
     state that was `unknown` until then was not wrong."""
 
@@ -23,11 +22,10 @@ def telling_corrections(bus: Bus, agents: Agents) -> Publish:
         told = list(facts)
         resynced = told[-1] if told else None
         if not isinstance(resynced, PbxResynced):
-            bus.publish(told)
+            publish(told)
             return
-        bus.settle()  # what events told before that is no correction
         with agents.compared(resynced.pbx) as corrected:
-            bus.publish(told)
+            publish(told)
         for one in corrected:
             log.warning(
                 "an agent's state was wrong", agent=one.agent, shown=one.old, found=one.new, why=one.why

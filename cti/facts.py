@@ -85,11 +85,9 @@ class CallView(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Fact(Frozen, frozen=True, gc=False, kw_only=True):
-    """The base of all facts. `TYPE` names it on the wire; `at` is when it happened. `AHEAD`: it tells all that is needed to
-    understand it, and overtakes facts that wait to be published."""
+    """The base of all facts. `TYPE` names it on the wire; `at` is when it happened."""
 
     TYPE: ClassVar[str] = ""
-    AHEAD: ClassVar[bool] = False
     at: datetime
 
 

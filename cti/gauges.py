@@ -66,7 +66,6 @@ def of_server(
     """What the server itself does with that."""
     return (
         Gauge("cti_facts_total", "facts published", lambda: float(bus.seq), counter=True),
-        Gauge("cti_facts_waiting", "facts lined up to be published", lambda: float(bus.waiting)),
         Gauge("cti_listener_failures_total", "reactions that failed", lambda: float(bus.failures), counter=True),
         Gauge("cti_clients", "websocket clients", lambda: float(len(hub))),
         Gauge("cti_journal_buffered", "facts not yet written", lambda: float(journal.buffered)),

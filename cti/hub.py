@@ -222,8 +222,7 @@ class Counts:
 
 
 class Hub:
-    """Who listens to what. `subscriptions(actor)`: the topics of an actor's clients; `snapshot(actor)`: what they see;
-    `seq()`: publishes what waits and says the newest number."""
+    """Who listens to what. `subscriptions(actor)`: the topics of an actor's clients; `snapshot(actor)`: what they see."""
 
     def __init__(
         self,
@@ -273,7 +272,7 @@ class Hub:
     def carry(self, envelope: Envelope) -> None:
         """Gives the fact to every client that listens to one of its topics, once to each. A carrier of the bus.
 
-        What one turn of the loop publishes goes out in one write a client, when the turn is over; what is `AHEAD` now.
+        What one turn of the loop publishes goes out in one write a client, when the turn is over.
         """
         listening = [
             listeners for topic in envelope.topics if (listeners := self._listeners.get(topic)) is not None
@@ -282,7 +281,6 @@ class Hub:
             return
         sessions: Iterable[Session] = listening[0] if len(listening) == 1 else set().union(*listening)
         framed = frame(envelope.frame)
-        ahead = envelope.fact.AHEAD
         counts = self.counts
         counts.facts += 1
         for session in tuple(sessions):  # one that is closed for being slow leaves them
@@ -295,7 +293,7 @@ class Hub:
                 self._due.append(session)
             session.waiting.append(framed)
             session.waiting_size += len(framed)
-            if ahead or session.waiting_size > GATHERED_MOST:
+            if session.waiting_size > GATHERED_MOST:
                 self._write_out(session)
         counts.writes += len(sessions)  # type: ignore[arg-type]  # a set either way
         if not self._flushing and self._due:
@@ -340,7 +338,6 @@ class Hub:
         A session that claims the phone closes the one that claimed it before.
         """
         login = session.actor.login
-        self._seq()  # what waits to be told was before this client
         seats = self._seats.setdefault(login, [])
         if session.claimed:
             for other in [seat for seat in seats if seat.claimed]:
@@ -362,7 +359,6 @@ class Hub:
     def refresh(self, login: str | None = None) -> None:
         """Looks again at what the clients of `login` (None: everybody) may see. Those for whom it changed get a welcome
         with a new epoch and a snapshot; nobody else notices."""
-        self._seq()
         for session in list(self) if login is None else list(self._seats.get(login, ())):
             topics = self._subscriptions(session.actor)
             if topics != session.topics and session.closed is None:
@@ -381,8 +377,8 @@ class Hub:
 
     def show(self, session: Session) -> None:
         """Sends a welcome and a snapshot that stand for the same moment."""
-        seq = self._seq()
         session.held, session.held_size = None, 0
+        seq = self._seq()
         self.welcome(session, seq=seq, resumed=False)
         snapshot = b'{"type":"snapshot","seq":%d,"data":%s}' % (seq, pack(self._snapshot(session.actor)))
         # A snapshot may be larger than the buffer a client is allowed: it must not be what closes the client.

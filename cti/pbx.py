@@ -39,8 +39,7 @@ def put_together(
 ) -> Pbx:
     """Makes a PBX's parts; nothing is connected yet.
 
-    `publish` takes what the PBX tells. `first` hears of records before they are folded (a caller waits for the answer,
-    within milliseconds), `then` afterwards.
+    `first` hears of records before they are folded (a caller waits for the answer, within milliseconds), `then` afterwards.
     """
     calls = Calls(
         name,
@@ -49,13 +48,7 @@ def put_together(
         inbound_contexts=settings.inbound_contexts,
     )
     queues = Queues(name, agent_at=agent_at)
-    switch = Switch(
-        name,
-        calls=calls,
-        queues=queues,
-        publish=publish,
-        resync_every=settings.resync_every,
-    )
+    switch = Switch(name, calls=calls, queues=queues, publish=publish, resync_every=settings.resync_every)
 
     def on_status(status: LinkStatus) -> None:
         switch.on_link(LinkState(status.phase.value, status.code, status.why, status.since))

@@ -275,7 +275,7 @@ class Server:
                 name,
                 pbx,
                 agent_at=functools.partial(self.directory.agent_at, name),
-                publish=telling_corrections(self.bus, self.agents),
+                publish=telling_corrections(self.bus.publish, self.agents),
                 first={
                     RouteAsked: lambda pbx, record: self.questions.ask(pbx, record),  # noqa: PLW0108  # made later
                     PromiseAsked: lambda pbx, record: self.promises.ask(pbx, record),  # noqa: PLW0108
@@ -376,7 +376,7 @@ class Server:
     async def _written(self) -> bool:
         """Waits until all facts so far are in the journal; False while the database is away."""
         try:
-            await self.journal.flushed(self.bus.settle(), timeout=WRITTEN_WITHIN)
+            await self.journal.flushed(self.bus.seq, timeout=WRITTEN_WITHIN)
         except TimeoutError:
             return False
         return True
@@ -461,7 +461,7 @@ class Server:
             teams_of=self.audience.teams_of_call,
         )
         self.interactions = Interactions(
-            self.database.pool, publish=self.bus.line_up, region_of=self._region_of
+            self.database.pool, publish=self.bus.publish, region_of=self._region_of
         )
         self.call_backs = CallBacks(
             lambda: self.database.pool,
@@ -476,7 +476,7 @@ class Server:
         self.pops = ScreenPops(
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
-            publish=self.bus.line_up,
+            publish=self.bus.publish,
             region_of=self._region_of,
             clock=lambda: datetime.now(UTC),
             spawn=self._tasks.spawn,
@@ -636,7 +636,7 @@ class Server:
         self.trail = AuditTrail(self.database.pool)
         self.commands = Commands(audit=self.trail.note)
         self._cleanup.push_async_callback(self.commands.close)
-        add_basics(self.commands, seq=self.bus.settle, snapshot=self.snapshots, shape=StateNow)
+        add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
         add_agent_commands(
             self.commands,
             agents=self.agents,
@@ -715,7 +715,7 @@ class Server:
         self.hub = Hub(
             subscriptions=lambda actor: subscriptions(actor, self.directory),
             snapshot=self.snapshots,
-            seq=self.bus.settle,
+            seq=lambda: self.bus.seq,
             epoch=self.journal.epoch,
             buffer=s.client_buffer,
             heartbeat=s.heartbeat,
@@ -739,7 +739,7 @@ class Server:
             commands=self.commands,
             authenticate=self.access.authenticate,
             resume=self.journal.resume,
-            seq=self.bus.settle,
+            seq=lambda: self.bus.seq,
             began_after=self._began_after,
             allowed_origins=origins,
             of_connection={
@@ -759,7 +759,7 @@ class Server:
                 ),
                 *state.routes(
                     snapshot=self.snapshots,
-                    seq=self.bus.settle,
+                    seq=lambda: self.bus.seq,
                     subscriptions=lambda actor: subscriptions(actor, self.directory),
                     facts_of=self.journal.facts_of,
                     since=lambda after, limit, types: self.journal.since(after, limit=limit, types=types),
@@ -925,7 +925,7 @@ class Server:
         for kind in fact_classes(AlarmFact):
             listen(kind, self.alarm_watch.hear)
         for kind, reaction in self.pops.reactions().items():
-            listen(kind, reaction, at_once=True)
+            listen(kind, reaction)
         for kind, note in self.interactions.reactions().items():
             listen(kind, note)
         listen(CallEscalated, self.escalations.put)

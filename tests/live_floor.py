@@ -46,7 +46,7 @@ class LiveFloor(Floor):
                 pbx,
                 calls=self.calls[pbx],
                 queues=self.queues[pbx],
-                publish=telling_corrections(self.bus, self.agents),
+                publish=telling_corrections(self.bus.publish, self.agents),
                 resync_every=resync_every,
             )
             for pbx in pbxs

@@ -1031,4 +1031,4 @@ async def test_the_wire_names_are_the_protocol() -> None:
     await desk.settled()
     desk.happen(call.diverted("anna", "no_answer"))
     told = [t for t in _types(desk.told) if not t.startswith("call.")]
-    assert told == ["pop.shown", "pop.updated", "interaction.identified", "pop.withdrawn"]
+    assert told == ["pop.shown", "interaction.identified", "pop.updated", "pop.withdrawn"]

@@ -142,11 +142,9 @@ class Supervising(Acting):
                 )
                 if not await self._until(watch, lambda: port.calls.talk(call, mine, customer), PROOF):
                     raise CommandError("not_confirmed", "you and the caller do not talk: look at the call")
-            except BaseException:
-                watch.ending = ""
-                raise
             finally:
                 port.calls.expect_no_more(watch.id)
+                watch.ending = ""
             me = self._channel(port, call, now.me, there=False)
             if me is not None:
                 with suppress(CommandError):  # gone by itself
