@@ -204,12 +204,18 @@ def add_call_commands(
             if directory.team_of(agent) not in actor.teams:
                 raise CommandError("not_your_agent", f"{agent} is not in a team of yours")
 
-    def register(op: str, args: type[A], do: Callable[[A, str], Awaitable[CallAnswer]], summary: str) -> None:
+    def register(
+        op: str,
+        args: type[A],
+        do: Callable[[A, str], Awaitable[CallAnswer]],
+        summary: str,
+        lane: str = "call",
+    ) -> None:
         async def handler(actor: Actor, given: A) -> CallAnswer:
             return await do(given, whose(actor, given.call, given.agent))
 
         commands.add(
-            op, args, handler, summary=summary, result=CallAnswer, roles=ROLES, lane="call", limit=LIMIT
+            op, args, handler, summary=summary, result=CallAnswer, roles=ROLES, lane=lane, limit=LIMIT
         )
 
     async def make(actor: Actor, args: MakeArgs) -> CallAnswer:
@@ -426,6 +432,7 @@ def add_call_commands(
         OnCall,
         lambda args, agent: control.record(args.call, agent),
         "Record the call from now on; an error if no recording is written.",
+        lane="recording",  # it takes seconds until a recording is known to be written: nobody waits for that with a call
     )
     register(
         "recording.pause",

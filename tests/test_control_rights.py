@@ -52,7 +52,12 @@ async def the_centre(asterisk_installation: Installation, postgres_server: Postg
 
 async def test_a_recording_is_known_after_a_restart(centre: Centre) -> None:
     anna, call, _ = await in_talk(centre)
-    await anna.ask("recording.start", call=call)
+    started = asyncio.create_task(anna.ask("recording.start", call=call))
+    await anna.until(lambda: anna.picture.calls[call]["data"].get("recording") == "starting")
+    await anna.ask("call.hold", call=call)  # does not wait for the first sound in the file
+    assert anna.picture.calls[call]["data"]["recording"] == "starting"
+    await anna.ask("call.retrieve", call=call)
+    await started
 
     async def restarted(shown: str | None) -> Screen:
         await centre.stop_server()

@@ -24,7 +24,7 @@ WAV_HEAD = 44
 """Bytes of a WAV file without sound."""
 
 RECORDING = "recording"
-"""The entry in a call's data that says whether it is recorded: on, paused, or absent."""
+"""The entry in a call's data that says whether it is recorded: starting, on, paused, or absent."""
 
 
 RECORDING_ID, PAUSED = "CTI_RECORDING_ID", "CTI_RECORDING_PAUSED"
@@ -50,7 +50,11 @@ class Recorder(Steps):
         self._recordings: dict[str, Recording] = {}
 
     async def record(self, call: str, agent: str) -> CallAnswer:
-        """Starts to record the call, at the customer's channel, so that the recording goes on through transfers."""
+        """Starts to record the call, at the customer's channel, so that the recording goes on through transfers.
+
+        Answered when sound has arrived in the file: Asterisk writes the first after two seconds. Other commands on the call
+        do not wait for that.
+        """
         async with self._act(call, agent, "record") as act:
             if call in self._recordings:
                 raise NotPossible("wrong_state", "this call is being recorded already")
@@ -62,14 +66,26 @@ class Recorder(Steps):
                 port, "MixMonitor", Channel=channel, File=file, Options=f"i({RECORDING_ID})"
             )
             recording = Recording(port, channel, answer.get("MixMonitorID", ""), file)
-            if not await self._is_written(port, name):
-                with suppress(CommandError):
-                    await self._stop_recording(recording)
-                why = f"{port.name} wrote no recording: look at the folder and its rights ({file})"
-                raise CommandError("recording_failed", why)
             self._recordings[call] = recording
-            self._say(act.port, call, "on", agent)
+            self._say(port, call, "starting", agent)
+        written = await self._is_written(recording, call, name)
+        async with self._lock(call):
+            if self._recordings.get(call) is recording:  # nobody has stopped it, and the call goes on
+                if not written:
+                    await self._give_up(recording, call, agent)
+                elif not recording.paused:
+                    self._say(port, call, "on", agent)
             return self._answer(act)
+
+    async def _give_up(self, recording: Recording, call: str, agent: str) -> None:
+        del self._recordings[call]
+        self._say(recording.port, call, "", agent)
+        with suppress(CommandError):
+            await self._stop_recording(recording)
+        why = (
+            f"{recording.port.name} wrote no recording: look at the folder and its rights ({recording.file})"
+        )
+        raise CommandError("recording_failed", why)
 
     async def pause(self, call: str, agent: str, paused: bool) -> CallAnswer:
         """Leaves out of the recording what is said now (card numbers), or goes on with it."""
@@ -152,14 +168,16 @@ class Recorder(Steps):
     def _say(self, port: Port, call: str, what: str, by: str) -> None:
         self._publish(port.calls.set_data(call, {RECORDING: what}, by=by, at=time.time()))
 
-    async def _is_written(self, port: Port, name: str) -> bool:
-        """Whether the file has sound in it by now; True where this machine cannot look."""
-        if not port.recordings_seen_at:
+    async def _is_written(self, recording: Recording, call: str, name: str) -> bool:
+        """Whether sound arrives in the file while the recording lasts; True where this machine cannot look."""
+        seen_at = recording.port.recordings_seen_at
+        if not seen_at:
             return True
-        path = Path(port.recordings_seen_at) / name
         for _ in range(int(PROOF / LOOK_AGAIN)):
-            if await asyncio.to_thread(_size, path) > WAV_HEAD:
+            if await asyncio.to_thread(_size, Path(seen_at) / name) > WAV_HEAD:
                 return True
+            if self._recordings.get(call) is not recording:
+                return False
             await asyncio.sleep(LOOK_AGAIN)
         return False
 
