@@ -32,7 +32,7 @@ import time
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,11 +45,13 @@ from aiohttp import web
 import cti.database
 from benchmarks.ami_parse import GREETING, logged_in
 from benchmarks.machine import machine, percentile
+from crm.resolution import settle
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.database import migrate
 from cti.embedded.place import free_ports, home, remove_folder, scratch_folder
 from cti.embedded.postgres import Postgres
 from cti.people import Actor, Role
+from cti.settings import FiguresSettings
 from cti.tokens import Tokens
 
 AGENTS = 300
@@ -74,7 +76,7 @@ def database(accounts: int) -> Iterator[str]:
     """A PostgreSQL with so many customers and the agents in it; its address."""
     migrations = sorted(Path(cti.database.__file__).parent.glob("migrations/*"))
     known = hashlib.sha256(b"".join(path.read_bytes() for path in migrations if path.is_file())).hexdigest()
-    template = f"numbers_{accounts}_{known[:12]}"
+    template = f"numbers_{accounts}_{known[:12]}_settled"
     server = Postgres(home() / "benchmarks" / "postgres", durable=False)
     server.start()
     try:
@@ -124,8 +126,13 @@ async def _load(dsn: str, accounts: int) -> None:
         "INSERT INTO agent_sessions (login, logged_on, ready, since) VALUES ($1, true, true, now())",
         [(login,) for login, _, _ in people],
     )
-    await connection.execute("VACUUM ANALYZE")
     await connection.close()
+    async with asyncpg.create_pool(
+        dsn, min_size=1, max_size=1
+    ) as pool:  # as in a house that has been at work for long
+        while await settle(pool, days=FiguresSettings().first_call_days, now=datetime.now(UTC)):
+            pass
+        await pool.execute("VACUUM ANALYZE")
 
 
 @contextlib.contextmanager
