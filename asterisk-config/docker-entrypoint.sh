@@ -13,7 +13,7 @@ export BIND="${BIND:-0.0.0.0}" AMI_PORT="${AMI_PORT:-5038}" SIP_PORT="${SIP_PORT
 export RTP_START="${RTP_START:-10000}" RTP_END="${RTP_END:-10199}"
 export PEER_HOST="${PEER_HOST:-192.0.2.1}" PEER_PORT="${PEER_PORT:-5060}" CTI_INTERNAL="${CTI_INTERNAL:-from-agent}"
 export RING_SECONDS="${RING_SECONDS:-15}" WAIT_SECONDS="${WAIT_SECONDS:-120}" OVERFLOW_SECONDS="${OVERFLOW_SECONDS:-60}"
-export PARK_SECONDS="${PARK_SECONDS:-90}" MENU_SECONDS="${MENU_SECONDS:-5}"
+export PARK_SECONDS="${PARK_SECONDS:-90}" WRAP_SECONDS="${WRAP_SECONDS:-2}" MENU_SECONDS="${MENU_SECONDS:-5}"
 export MOH="${MOH:-/usr/share/asterisk/moh}"
 export MEDIA="" NAT="" ICE=""
 if [ -n "${PUBLIC_ADDRESS:-}" ]; then # phones and carrier reach this container under another address

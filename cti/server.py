@@ -1,4 +1,5 @@
-"""Everything wired on one page: what is made, who reacts to what, what is served. Only the `cti` command imports this.
+"""Everything put together: what is made, started and ended, in which order. Only the `cti` command imports this. Who reacts
+to what, and what is served, stands in `cti.wiring`.
 
 Order of a start: database and people, journal and bus, models, customers' side, what goes out, the links last, so that
 whatever a PBX tells first is heard by all.
@@ -20,26 +21,18 @@ from uuid import uuid4
 import structlog
 from aiohttp import web
 
-import crm.call_back_rest
-import crm.rest
-import crm.target_group_rest
-import routing.rest
-import routing.work_rest
 from crm.ani import CallerLookup
 from crm.call_back_commands import Customer as CalledCustomer
-from crm.call_back_commands import add_call_back_commands
 from crm.call_backs import CallBacks, topics_of
 from crm.called_customer import customer_of
-from crm.commands import add_crm_commands
 from crm.escalations import escalations
 from crm.interactions import Interactions
 from crm.pop_url import PopUrl
 from crm.resolution import keep_settling
 from crm.screen_pop import ScreenPops
 from crm.voicemails import voicemail_notes
-from cti import audit, gauges, metrics, users
+from cti import audit, users
 from cti.access import Access
-from cti.agent_commands import add_agent_commands
 from cti.agent_sessions import load_agent_sessions, save_agent_sessions
 from cti.agents import Agents
 from cti.alarm_measures import AlarmMeasures
@@ -54,9 +47,8 @@ from cti.audience import Audience, subscriptions
 from cti.audit_trail import AuditTrail
 from cti.browser_phones import BrowserPhones
 from cti.bus import Bus
-from cti.call_commands import add_call_commands
 from cti.callers_for_routing import caller_facts
-from cti.commands import Commands, add_basics
+from cti.commands import Commands
 from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.off_hook import OffHook
@@ -68,81 +60,54 @@ from cti.corrections import telling_corrections
 from cti.customers_for_lists import CustomersForLists
 from cti.database import Database, migrate
 from cti.facts import (
-    AgentLineChanged,
-    AgentOffHookChanged,
-    AgentStateChanged,
-    CallCleared,
-    CallFact,
-    CallOffered,
-    ConnectionCleared,
     DatabaseStatusChanged,
     Fact,
     JournalGap,
     PbxResynced,
-    PbxStatusChanged,
-    QueueAdded,
-    QueueCallerJoined,
-    QueueCallerLeft,
-    QueueMemberJoined,
-    QueueMemberLeft,
-    QueueMemberPaused,
-    QueueMemberStatusChanged,
 )
-from cti.figures.commands import add_figures_commands
 from cti.figures.desk import Desk
 from cti.figures.roll_up import RollUp, set_limits, set_targets, set_zone, targets_of
 from cti.help_requests import HelpRequests
 from cti.housekeeping import keep_house
 from cti.hub import Hub
 from cti.journal import Journal
-from cti.line_commands import add_line_commands
-from cti.membership import AFTER_A_BREAK, OF_MEMBERS, Membership
-from cti.message_commands import add_message_commands
+from cti.membership import AFTER_A_BREAK, Membership
 from cti.messages import Messages
-from cti.metrics import Gauge
 from cti.numbers import read_caller
 from cti.other_work import BlendingView, WorkView
 from cti.pbx import put_together
 from cti.people import Actor, Directory
 from cti.people_watch import PeopleWatch
 from cti.phone_passwords import PhonePassword, phone_passwords
-from cti.protocol import StateNow
 from cti.reasons import Reason
-from cti.rest import admin, health, phone, sessions, state
-from cti.rest import alarms as rest_alarms
 from cti.rest import application as rest
-from cti.rest import commands as rest_commands
-from cti.rest import figures as rest_figures
-from cti.second_level import CallEscalated
 from cti.settings import Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
-from cti.supervision import AlarmFact, AlarmView
-from cti.supervisor_commands import add_alarm_commands, add_supervisor_commands
+from cti.supervision import AlarmView
 from cti.switch import Switch
 from cti.tasks import Tasks
 from cti.tokens import signing_key
 from cti.views import DatabaseView, QueueView
-from cti.voicemail import CallVoicemailLeft, VoicemailWaiting
+from cti.voicemail import VoicemailWaiting
 from cti.websocket import Websocket
 from cti.whose_call import WhoseCall
-from dialer import dialing
+from cti.wiring.commands import add_commands
+from cti.wiring.reactions import react
+from cti.wiring.routes import TRANSLATE, routes
 from dialer.call_lists import imports as list_imports
 from dialer.calling.live import OF_ATTEMPTS
 from dialer.calling.switchboard import PbxPort
 from dialer.dialing import Around, Dialing
-from dialer.law.commands import add_law_commands
 from routing import work_store
 from routing.book import RuleBook
 from routing.desk import WorkDesk
 from routing.floor import Floors
 from routing.invitation import Invitation
-from routing.mailboxes import Mailboxes
 from routing.promises import Promises
 from routing.questions import Decided, Questions
 from routing.second_level import RulesOfQueues
 from routing.waiting import Ageing, OnTheWay
 from routing.waiting import Waits as QueueWaits
-from routing.work_commands import add_work_commands
 from routing.work_floor import work_floor
 
 log = structlog.get_logger(__name__)
@@ -150,9 +115,6 @@ log = structlog.get_logger(__name__)
 VERSION = "0.1.0"
 POP_PATIENCE = 10.0
 """Seconds that a look-up for a pop may take; the pop is shown without it meanwhile."""
-
-PERSON_WAITS = 2.0
-"""Seconds that a look-up may take which a person has asked for."""
 
 WITHOUT_DATABASE = "the database does not answer: calls go on, notes, dispositions and look-ups have to wait"
 
@@ -185,6 +147,11 @@ class Server:
         """Where it is served."""
         return self.settings.public_url or f"http://{self.settings.listen}:{self._port}"
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Where pages of ours are served from, besides the address that a browser names."""
+        return (self.settings.public_url.rstrip("/"),) if self.settings.public_url else ()
+
     async def start(self, *, wait_for_database: float = 60.0) -> None:
         """Starts everything; raises DatabaseUnavailable, MigrationFailed, JournalInUse or OSError (port taken), and then
         nothing is left running."""
@@ -196,9 +163,12 @@ class Server:
             await self._routing()
             self._dialing()
             await self._sums()
-            self._commands()
+            self.trail = AuditTrail(self.database.pool)
+            self.commands = Commands(audit=self.trail.note)
+            self._cleanup.push_async_callback(self.commands.close)
+            add_commands(self)
             await self._doors()
-            self._reactions()
+            react(self)
             await self._take_up_sessions()
             self._links()
         except BaseException:
@@ -216,11 +186,11 @@ class Server:
         self.directory = Directory()
         self.directory.load(*await users.load_directory(self.database.pool))
 
-    async def _choose_off_hook(self, login: str, off_hook: bool, by: str) -> None:
+    async def choose_off_hook(self, login: str, off_hook: bool, by: str) -> None:
         await users.set_off_hook(self.database.pool, login, off_hook)
         await self.people_watch.refresh(chosen={login: by})
 
-    async def _people_changed(self, _login: str | None) -> None:
+    async def people_changed(self, _login: str | None) -> None:
         await self.people_watch.refresh()
 
     # ------------------------------------------------------------------------------------------ journal and bus
@@ -238,7 +208,7 @@ class Server:
         last = self._began_after = await self.journal.start()
         self._cleanup.push_async_callback(self.journal.close)
         self.audience = Audience(
-            self.directory, agents_in=self._agents_in, announce=self.settings.supervision.announce
+            self.directory, agents_in=self.agents_in, announce=self.settings.supervision.announce
         )
         self.bus = Bus(audience=self.audience, last_seq=last)
 
@@ -246,7 +216,7 @@ class Server:
         up = self.database.healthy
         return DatabaseView(up=up, why="" if up else WITHOUT_DATABASE, since=self.database.since)
 
-    def _database_changed(self) -> None:
+    def database_changed(self) -> None:
         view = self._database_view()
         self.bus.publish([DatabaseStatusChanged(at=view.since, up=view.up, why=view.why)])
 
@@ -313,7 +283,7 @@ class Server:
             rules=RulesOfQueues(
                 rules=lambda: self.book.active, team_of=self.directory.team_of, now=lambda: datetime.now(UTC)
             ),
-            set_data=self._set_data,
+            set_data=self.set_data,
             browser=self.browser_phones,
         )
         self.control = Control(means)
@@ -373,7 +343,7 @@ class Server:
     def _queue_views(self) -> Iterable[QueueView]:
         return (view for switch in self.switches.values() for view in switch.queues.views())
 
-    async def _written(self) -> bool:
+    async def written(self) -> bool:
         """Waits until all facts so far are in the journal; False while the database is away."""
         try:
             await self.journal.flushed(self.bus.seq, timeout=WRITTEN_WITHIN)
@@ -392,7 +362,7 @@ class Server:
             [VoicemailWaiting(at=now, pbx=pbx, mailbox=record.mailbox, new=record.new, old=record.old)]
         )
 
-    def _set_data(self, call: str, values: dict[str, str], by: str) -> None:
+    def set_data(self, call: str, values: dict[str, str], by: str) -> None:
         switch = self.switches[call.partition(":")[0]]
         self.bus.publish(switch.calls.set_data(call, values, by=by, at=datetime.now(UTC).timestamp()))
 
@@ -402,7 +372,7 @@ class Server:
         views = self.alarms.views()
         return [view for view in views if not topics.isdisjoint(self.audience.of_alarm(view))]
 
-    def _raised_for(self, actor: Actor) -> list[AlarmView]:
+    def raised_for(self, actor: Actor) -> list[AlarmView]:
         return self._alarms_for(subscriptions(actor, self.directory))
 
     def _work_for(self, topics: frozenset[str]) -> list[WorkView]:
@@ -425,7 +395,7 @@ class Server:
     def _phone_left(self, pbx: str, login: str) -> None:
         self._tasks.spawn(self.pages.left(pbx, login))
 
-    def _agents_in(self, call: str) -> tuple[str, ...]:
+    def agents_in(self, call: str) -> tuple[str, ...]:
         switch = self.switches.get(call.partition(":")[0])
         return switch.calls.agents_in(call) if switch else ()
 
@@ -455,13 +425,13 @@ class Server:
             read_caller("0000", pbx.region)  # reads the country's number plan now, not at the first call
         self.whose_call = WhoseCall(
             directory=self.directory,
-            agents_in=self._agents_in,
+            agents_in=self.agents_in,
             shown_to=lambda login: (pop.call for pop in self.pops.for_agent(login)),
             had_by=lambda call: (*self.interactions.agents_of(call), *self.agents.wrapping_up(call)),
             teams_of=self.audience.teams_of_call,
         )
         self.interactions = Interactions(
-            self.database.pool, publish=self.bus.publish, region_of=self._region_of
+            self.database.pool, publish=self.bus.publish, region_of=self.region_of
         )
         self.call_backs = CallBacks(
             lambda: self.database.pool,
@@ -477,7 +447,7 @@ class Server:
             find=functools.partial(self.lookup.find, limit=POP_PATIENCE),
             ask=functools.partial(self.lookup.ask, limit=POP_PATIENCE),
             publish=self.bus.publish,
-            region_of=self._region_of,
+            region_of=self.region_of,
             clock=lambda: datetime.now(UTC),
             spawn=self._tasks.spawn,
             url=PopUrl(self.settings.pop_url),
@@ -489,9 +459,9 @@ class Server:
     def _pops_of(self, login: str) -> Iterable[Any]:
         return self.pops.for_agent(login)
 
-    async def _customer_of(self, _actor: Actor, call: str) -> CalledCustomer:
+    async def customer_of(self, _actor: Actor, call: str) -> CalledCustomer:
         pbx = call.partition(":")[0]
-        region = self._region_of(pbx) if pbx in self.settings.pbx else ""
+        region = self.region_of(pbx) if pbx in self.settings.pbx else ""
         found = await customer_of(self.database.pool, call, region, self.pops.of_call(call))
         contact = await self.dialing.contact_of(call)
         if contact is None:
@@ -504,20 +474,20 @@ class Server:
             zone=found.zone or contact.zone,
         )
 
-    def _calls_back(self, call: str, call_back: int, by: str) -> None:
-        self._set_data(call, {"call_back": str(call_back)}, by)
+    def calls_back(self, call: str, call_back: int, by: str) -> None:
+        self.set_data(call, {"call_back": str(call_back)}, by)
         self._tasks.spawn(self.dialing.calls_back(self.call_backs.live(call_back).call, call))
 
-    async def _dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
+    async def dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
         return await self.control.make(pbx, agent, lambda targets: targets.number(number))
 
-    def _region_of(self, pbx: str) -> str:
+    def region_of(self, pbx: str) -> str:
         return self.settings.pbx[pbx].region
 
     def _outside_number(self, pbx: str, dialled: str) -> str:
         return dialled.removeprefix(self.settings.pbx[pbx].outside_prefix)
 
-    def _disposed(self, actor: Actor, call: str, disposition: str) -> None:
+    def disposed(self, actor: Actor, call: str, disposition: str) -> None:
         """Somebody has said how a call ended: they owe it no more, and neither do the agents they may speak for."""
         now = datetime.now(UTC)
         speaks_for = [login for login in self.agents.owing(call) if self.whose_call.speaks_for(actor, login)]
@@ -535,7 +505,7 @@ class Server:
         self.floors = Floors(self.switches, self.agents, waits=self.queue_waits, on_the_way=self.on_the_way)
         self.ageing = Ageing(send=send)
         self.invitation = Invitation(send=send, wanted=lambda: bool(self.book.active.entries))
-        ask = caller_facts(self.lookup, self._region_of, limit=self.settings.routing.lookup_seconds)
+        ask = caller_facts(self.lookup, self.region_of, limit=self.settings.routing.lookup_seconds)
         self.questions = Questions(
             rules=lambda: self.book.active,
             caller_facts=ask,
@@ -554,7 +524,7 @@ class Server:
             agents=self.agents,
             call=self._call_for_work,
             view=lambda call: self._switch_of(call).calls.view(call),
-            set_data=self._set_data,
+            set_data=self.set_data,
             publish=self.bus.publish,
             now=lambda: datetime.now(UTC),
         )
@@ -562,7 +532,7 @@ class Server:
             add=self.work.add,
             cancel=self.work.cancel,
             caller_facts=ask,
-            known_queue=self._knows_queue,
+            known_queue=self.knows_queue,
             send=send,
             spawn=self._tasks.spawn,
             now=lambda: datetime.now(UTC),
@@ -574,12 +544,12 @@ class Server:
     def _switch_of(self, call: str) -> Switch:
         return self.switches[call.partition(":")[0]]
 
-    def _knows_queue(self, queue: str) -> bool:
+    def knows_queue(self, queue: str) -> bool:
         switch = self.switches.get(queue.partition(":")[0])
         return switch is not None and switch.queues.knows(queue)
 
     async def _call_for_work(self, pbx: str, agent: str, number: str) -> str:
-        return (await self._dial_customer(pbx, agent, number)).call
+        return (await self.dial_customer(pbx, agent, number)).call
 
     def _decided(self, decided: Decided) -> None:
         self.on_the_way.decided(decided)
@@ -598,12 +568,12 @@ class Server:
                 directory=self.directory,
                 agents=self.agents,
                 pbxs={name: self._port_of_dialer(name) for name in self.switches},
-                knows_queue=self._knows_queue,
+                knows_queue=self.knows_queue,
                 connect=self.off_hook.connect,
                 call=self._call_for_work,
                 view=lambda call: self._switch_of(call).calls.view(call),
                 publish=self.bus.publish,
-                set_data=self._set_data,
+                set_data=self.set_data,
                 spawn=self._tasks.spawn,
                 target_groups=CustomersForLists(lambda: self.database.pool),
             )
@@ -630,81 +600,7 @@ class Server:
         await set_zone(self.database.pool, self.settings.figures.time_zone)
         self.roll_up = RollUp(self.database.pool)
 
-    # ------------------------------------------------------------------------------------------ commands and doors
-
-    def _commands(self) -> None:
-        self.trail = AuditTrail(self.database.pool)
-        self.commands = Commands(audit=self.trail.note)
-        self._cleanup.push_async_callback(self.commands.close)
-        add_basics(self.commands, seq=lambda: self.bus.seq, snapshot=self.snapshots, shape=StateNow)
-        add_agent_commands(
-            self.commands,
-            agents=self.agents,
-            directory=self.directory,
-            publish=self.bus.publish,
-            wants_line=self.off_hook.wanted,
-        )
-        add_line_commands(
-            self.commands,
-            off_hook=self.off_hook,
-            agents=self.agents,
-            directory=self.directory,
-            choose=self._choose_off_hook,
-        )
-        add_call_commands(
-            self.commands,
-            control=self.control,
-            directory=self.directory,
-            agents_in=self._agents_in,
-            works_on=self.whose_call.works_on,
-            set_data=self._set_data,
-            written=self._written,
-        )
-        add_supervisor_commands(self.commands, supervising=self.supervising, directory=self.directory)
-        add_alarm_commands(
-            self.commands,
-            alarms=self.alarms,
-            sees=lambda actor, view: view in self._raised_for(actor),
-            publish=self.bus.publish,
-        )
-        add_message_commands(
-            self.commands,
-            messages=self.messages,
-            help_requests=self.help_requests,
-            directory=self.directory,
-            agents_in=self._agents_in,
-            logged_on=lambda login: self.agents.session(login, datetime.now(UTC)).logged_on,
-            publish=self.bus.publish,
-        )
-        add_crm_commands(
-            self.commands,
-            pops=self.pops,
-            interactions=self.interactions,
-            works_on=self.whose_call.works_on,
-            publish=self.bus.publish,
-            choice=self.agents.dispositions,
-            of_campaign=self.dialing.dispositions,
-            follows=self.dialing.disposed,
-            disposed=self._disposed,
-        )
-        add_call_back_commands(
-            self.commands,
-            call_backs=self.call_backs,
-            directory=self.directory,
-            works_on=self.whose_call.works_on,
-            customer_of=self._customer_of,
-            dial=self._dial_customer,
-            mark=self._calls_back,
-        )
-        add_law_commands(
-            self.commands,
-            pool=lambda: self.database.pool,
-            works_on=self.whose_call.works_on,
-            customer_of=self._customer_of,
-        )
-        add_figures_commands(self.commands, self.desk)
-        add_work_commands(self.commands, desk=self.work, directory=self.directory)
-        self.dialing.add_commands(self.commands)
+    # ------------------------------------------------------------------------------------------ doors
 
     async def _doors(self) -> None:
         """Websocket and REST. The port is opened here: clients may come before the first PBX is up."""
@@ -733,7 +629,6 @@ class Server:
             hub=self.hub,
             publish=self.bus.publish,
         )
-        origins = (s.public_url.rstrip("/"),) if s.public_url else ()
         self.websocket = Websocket(
             hub=self.hub,
             commands=self.commands,
@@ -741,7 +636,7 @@ class Server:
             resume=self.journal.resume,
             seq=lambda: self.bus.seq,
             began_after=self._began_after,
-            allowed_origins=origins,
+            allowed_origins=self.origins,
             of_connection={
                 "phone.state": self.browser_phones.state,
                 "phone.done": self.browser_phones.done,
@@ -749,97 +644,14 @@ class Server:
             gone=self.browser_phones.gone,
         )
         app = rest.application(
-            routes=[
-                *sessions.routes(
-                    log_in=self.access.log_in,
-                    refresh=self.access.refresh,
-                    log_out=self.access.log_out,
-                    secure=s.public_url.startswith("https://"),
-                    allowed_origins=origins,
-                ),
-                *state.routes(
-                    snapshot=self.snapshots,
-                    seq=lambda: self.bus.seq,
-                    subscriptions=lambda actor: subscriptions(actor, self.directory),
-                    facts_of=self.journal.facts_of,
-                    since=lambda after, limit, types: self.journal.since(after, limit=limit, types=types),
-                ),
-                *rest_commands.routes(self.commands),
-                *rest_figures.routes(self.desk),
-                *rest_alarms.routes(
-                    pool=lambda: self.database.pool,
-                    directory=self.directory,
-                    pbxs=self.switches,
-                    raised=self._raised_for,
-                    changed=self.alarm_watch.refresh,
-                ),
-                *crm.rest.routes(
-                    pool=lambda: self.database.pool,
-                    find=functools.partial(self.lookup.find, limit=PERSON_WAITS),
-                    add_note=lambda actor, text, about: self.interactions.add_note(
-                        actor, text, interaction=about
-                    ),
-                    edit_note=lambda actor, note, text, version: self.interactions.edit_note(
-                        actor, note, text, version=version
-                    ),
-                    audit=self.trail.note,
-                ),
-                *crm.call_back_rest.routes(
-                    pool=lambda: self.database.pool,
-                    views=self.call_backs.views,
-                    subscriptions=lambda actor: subscriptions(actor, self.directory),
-                    directory=self.directory,
-                ),
-                *routing.rest.routes(
-                    pool=lambda: self.database.pool,
-                    rules=lambda: self.book.active,
-                    caller_facts=caller_facts(self.lookup, self._region_of, limit=PERSON_WAITS),
-                    floor=self.floors,
-                    pbxs=lambda: sorted(self.switches),
-                    changed=self.book.refresh,
-                    mailboxes=Mailboxes({name: link.query for name, link in self.links.items()}).check,
-                ),
-                *routing.work_rest.routes(
-                    desk=self.work,
-                    directory=self.directory,
-                    knows_queue=self._knows_queue,
-                    audit=self.trail.note,
-                ),
-                *self.dialing.routes(),
-                *crm.target_group_rest.routes(pool=lambda: self.database.pool),
-                *phone.routes(
-                    pbxs=s.pbx,
-                    passwords=self._phone_passwords,
-                    given=self._phone_password_given,
-                ),
-                *admin.routes(
-                    pool=lambda: self.database.pool,
-                    passwords=self.access.passwords,
-                    directory=self.directory,
-                    changed=self._people_changed,
-                    end_sessions=self.access.tokens.revoke_all,
-                ),
-                *health.routes(
-                    checks=gauges.checks(self.switches, self.database, self.journal),
-                    registry=metrics.registry(self._gauges()),
-                ),
-            ],
+            routes=routes(self),
             websocket=self.websocket,
             commands=self.commands,
             facts=fact_classes(),
             authenticate=self.access.authenticate,
             version=VERSION,
-            allowed_origins=origins,
-            translate={
-                **crm.rest.TRANSLATE,
-                **routing.rest.TRANSLATE,
-                **routing.work_rest.TRANSLATE,
-                **dialing.TRANSLATE,
-                **crm.target_group_rest.TRANSLATE,
-                **admin.TRANSLATE,
-                **rest_figures.TRANSLATE,
-                **phone.TRANSLATE,
-            },
+            allowed_origins=self.origins,
+            translate=TRANSLATE,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
@@ -848,106 +660,23 @@ class Server:
         await site.start()
         self._port = runner.addresses[0][1]
 
-    async def _phone_passwords(self, login: str) -> Sequence[PhonePassword]:
+    async def phone_passwords(self, login: str) -> Sequence[PhonePassword]:
         key = await signing_key(self.database.pool, self.settings.secret_key.get_secret_value())
         return await phone_passwords(self.database.pool, key, login)
 
-    async def _phone_password_given(self, actor: Actor, pbxs: Sequence[str]) -> None:
+    async def phone_password_given(self, actor: Actor, pbxs: Sequence[str]) -> None:
         await audit.record(
             self.database.pool, actor, "phone.password_given", actor.login, {"pbxs": list(pbxs)}
         )
 
-    def _gauges(self) -> Iterable[Gauge]:
-        return (
-            *gauges.of_pbxs(self.switches, self.links, self.canaries),
-            gauges.of_agents(self.agents),
-            *gauges.of_server(
-                bus=self.bus,
-                hub=self.hub,
-                journal=self.journal,
-                database=self.database,
-                roll_up=self.roll_up,
-                membership=self.membership,
-            ),
-            Gauge("cti_browser_phones", "phones in the browser that are open", lambda: float(len(self.browser_phones))),
-            Gauge("cti_interactions_unwritten", "interaction records not yet written",
-                  lambda: float(self.interactions.unwritten)),
-            Gauge("cti_routing_questions_total", "calls that asked where to go, by what became of it",
-                  lambda: {name: float(n) for name, n in self.questions.outcomes.items()}, "outcome", counter=True),
-            Gauge("cti_routing_version", "the active version of the routing rules",
-                  lambda: float(self.book.active.version)),
-            Gauge("cti_routing_promises_total", "callbacks that callers wanted to be promised, by what became of it",
-                  lambda: {name: float(n) for name, n in self.promises.outcomes.items()}, "outcome", counter=True),
-            Gauge("cti_work_open", "other work that is open", lambda: float(len(self.work.items()))),
-        )  # fmt: skip
+    # ------------------------------------------------------------------------------------------ after a resync
 
-    # ------------------------------------------------------------------------------------------ who reacts to what
-
-    def _reactions(self) -> None:
-        listen = self.bus.listen
-        self.bus.carry(self.journal.carry)
-        self.bus.carry(self.hub.carry)
-        self.database.on_change = self._database_changed
-        for kind in fact_classes(CallFact):
-            listen(kind, self.agents.hear)
-            listen(kind, self.waits.hear)
-            listen(kind, self.supervising.hear_call)
-        for kind in (
-            AgentLineChanged,
-            AgentOffHookChanged,
-            AgentStateChanged,
-            ConnectionCleared,
-            PbxStatusChanged,
-        ):
-            listen(kind, self.off_hook.hear)
-        listen(AgentLineChanged, self.agents.hear)
-        listen(PbxStatusChanged, self.waits.hear)
-        listen(PbxStatusChanged, self.supervising.hear_pbx)
-        listen(PbxStatusChanged, self.alarm_measures.hear)
-        listen(CallCleared, self.control.forget)
-        for kind in (CallOffered, CallCleared):
-            listen(kind, self.work.hear_call)
-        listen(AgentStateChanged, self.work.hear_agent)
-        listen(QueueCallerJoined, self.work.hear_queue)
-        for kind in (
-            PbxStatusChanged,
-            PbxResynced,
-            QueueMemberJoined,
-            QueueMemberStatusChanged,
-            QueueMemberPaused,
-            QueueMemberLeft,
-        ):
-            listen(kind, self.agents.hear)
-        for kind in (AgentStateChanged, PbxResynced, QueueAdded, *OF_MEMBERS):
-            listen(kind, self.membership.hear)
-        listen(AgentStateChanged, self.attendance.hear)
-        listen(AgentStateChanged, self.help_requests.hear)
-        for kind in fact_classes(AlarmFact):
-            listen(kind, self.alarm_watch.hear)
-        for kind, reaction in self.pops.reactions().items():
-            listen(kind, reaction)
-        for kind, note in self.interactions.reactions().items():
-            listen(kind, note)
-        listen(CallEscalated, self.escalations.put)
-        listen(CallVoicemailLeft, self.voicemail_notes.put)
-        listen(PbxResynced, self._settle_interactions)
-        listen(PbxResynced, self._ask_what_lists_do_not_tell)
-        for kind in (PbxStatusChanged, PbxResynced):
-            listen(kind, self.invitation.hear)
-        for kind, hear in self.dialing.reactions():
-            listen(kind, hear)
-        listen(QueueCallerJoined, self.ageing.joined)
-        listen(QueueCallerLeft, self.ageing.left)
-        listen(QueueCallerLeft, self.queue_waits.hear)
-        for kind in (QueueCallerJoined, CallCleared):
-            listen(kind, self.on_the_way.hear)
-
-    def _ask_what_lists_do_not_tell(self, fact: PbxResynced) -> None:
+    def ask_what_lists_do_not_tell(self, fact: PbxResynced) -> None:
         if fact.reason in AFTER_A_BREAK:
             self._tasks.spawn(self.control.find_recordings(fact.pbx))
             self._tasks.spawn(self.control.ask_who_is_muted(fact.pbx))
 
-    def _settle_interactions(self, fact: PbxResynced) -> None:
+    def settle_interactions(self, fact: PbxResynced) -> None:
         alive = [view.id for view in self.switches[fact.pbx].calls.views()]
         self.interactions.settle(fact.pbx, alive)
 

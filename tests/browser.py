@@ -85,6 +85,9 @@ class PhonePage:
         self.page = page
         self.login = login
         self.faults: list[str] = []
+        page.on(
+            "dialog", lambda dialog: asyncio.ensure_future(dialog.accept())
+        )  # leave, in the middle of a call
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on(
             "console",

@@ -878,22 +878,23 @@ async def centre_of(
     folders = [quick_folder("cti-e2e-"), quick_folder("cti-e2e-")]
     log = Path(scratch_folder("cti-e2e-log-"))
     pbx = SamplePbx(installation, folders[0], name, behaviour)
-    started: list[SamplePbx | World] = []
+    world = World(installation, folders[1], pbx, replace(behaviour))
     dsn = await database_of_centre(postgres)
+    around = asyncio.create_task(asyncio.to_thread(world.start))
     try:
-        started.append(await asyncio.to_thread(pbx.start))
-        world = World(installation, folders[1], pbx, replace(behaviour))
-        started.append(await asyncio.to_thread(world.start))
+        await asyncio.to_thread(pbx.start)
         centre = Centre(pbx, world, postgres, dsn, free_ports(1)[0], log, dict(settings), main or {})
         try:
             if server:
                 await centre.start_server()
+            await around
             yield centre
         finally:
             await centre.close()
     finally:
-        for asterisk in reversed(started):
-            await asyncio.to_thread(asterisk.stop)
+        await asyncio.wait([around])
+        for asterisk in (world, pbx):  # nobody waits for them to end in order
+            await asyncio.to_thread(asterisk.kill)
         for folder in [*folders, log]:
             remove_folder(folder)
         with suppress(Exception):

@@ -117,7 +117,7 @@ def asterisk_factory(asterisk_installation: Installation) -> Iterator[AsteriskFa
             ended.callback(remove_folder, folder)
             how = replace(Behaviour(), **behaviour)
             pbx = SamplePbx(asterisk_installation, folder, name, how)
-            ended.callback(pbx.stop)
+            ended.callback(pbx.kill)
             return pbx.start() if start else pbx
 
         yield make
@@ -140,9 +140,9 @@ def asterisk_pair(asterisk_installation: Installation) -> Iterator[Pair]:
         for folder in folders:
             ended.callback(remove_folder, folder)
         pbx = SamplePbx(asterisk_installation, folders[0], "", how)
-        ended.callback(pbx.stop)
+        ended.callback(pbx.kill)
         world = World(asterisk_installation, folders[1], pbx.start(), how)
-        ended.callback(world.stop)
+        ended.callback(world.kill)
         yield Pair(pbx, world.start())
 
 

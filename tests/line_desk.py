@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -15,7 +16,7 @@ from cti.commands import CommandError
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
 from tests.call_desk import apps
-from tests.centre import Centre, Refusal, Screen, centre_of
+from tests.centre import BRISK, Centre, Refusal, Screen, centre_of
 
 PHONE, LINE = "PJSIP/1101", "Local/1101@cti-line"
 AT_QUEUE = LINE + "/n"
@@ -26,7 +27,10 @@ FREE, IN_USE, GONE = "1", "2", "5"
 @asynccontextmanager
 async def house(installation: Installation, postgres: Postgres) -> AsyncIterator[Centre]:
     """A call centre in which a supervisor has a phone too."""
-    async with centre_of(installation, postgres, server=False, main={"ring_seconds": 6}) as centre:
+    at_once = replace(BRISK, wrap_seconds=0)
+    async with centre_of(
+        installation, postgres, behaviour=at_once, server=False, main={"ring_seconds": 6}
+    ) as centre:
         db = await asyncpg.connect(centre.dsn)
         try:
             await users.set_interface(db, "sara", "main", "PJSIP/1109")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -56,13 +58,54 @@ async def desk(the_browser: tuple[Playwright, Browser]) -> AsyncIterator[Browser
     await context.close()
 
 
+class Tab:
+    """Emil's page, which stays open from one test to the next."""
+
+    def __init__(self, centre: Centre, desk: BrowserContext) -> None:
+        self._open = functools.partial(phone_page, centre, desk, "emil")
+        self._page: PhonePage | None = None
+        self._stack = AsyncExitStack()
+
+    async def page(self) -> PhonePage:
+        """The page, as after it was loaded: nobody is logged on, no call, nothing has gone wrong."""
+        if self._page is None:
+            self._page = await self._stack.enter_async_context(self._open())
+        await self._page.page.set_viewport_size(SCREEN)
+        await self._page.registered()
+        await self._page.shows("#state", "Logged off")
+        await self._page.shows("#call-title", "No call")
+        self._page.faults.clear()
+        return self._page
+
+    async def close(self) -> None:
+        """Close it; the next who asks gets a new one."""
+        self._page = None
+        await self._stack.aclose()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def the_tab(the_centre: Centre, desk: BrowserContext) -> AsyncIterator[Tab]:
+    tab = Tab(the_centre, desk)
+    yield tab
+    await tab.close()
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def phone(centre: Centre, desk: BrowserContext) -> AsyncIterator[PhonePage]:
+async def phone(centre: Centre, the_tab: Tab) -> AsyncIterator[PhonePage]:
     """Emil's page, which is the phone."""
-    async with phone_page(centre, desk, "emil") as page:
-        await page.registered()
-        yield page
-        assert page.faults == []
+    page = await the_tab.page()
+    yield page
+    assert page.faults == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tabs(centre: Centre, the_tab: Tab, desk: BrowserContext) -> BrowserContext:
+    """Where Emil opens pages; none is open, and the PBX knows it."""
+    await the_tab.close()
+    async with asyncio.timeout(10):
+        while (await centre.admin("Getvar", Variable=f"DEVICE_STATE({EMIL})"))["Value"] != "UNAVAILABLE":
+            await asyncio.sleep(0.05)
+    return desk
 
 
 async def work(centre: Centre, phone: PhonePage) -> Screen:
@@ -199,7 +242,6 @@ async def test_a_call_made_at_the_page_is_taken_there_by_itself(centre: Centre, 
 async def test_a_page_loaded_again_in_a_call_takes_it_up(centre: Centre, phone: PhonePage) -> None:
     screen, call = await talks(centre, phone)
     before = await centre.channel_of("1004")
-    phone.page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
     await phone.page.reload()
     screen.mark()
     await screen.wait_for("call.established", agent="emil", call=call, within=20)
@@ -210,9 +252,9 @@ async def test_a_page_loaded_again_in_a_call_takes_it_up(centre: Centre, phone: 
 
 
 async def test_a_tab_closed_in_a_call_keeps_the_caller_for_the_next_one(
-    centre: Centre, desk: BrowserContext
+    centre: Centre, tabs: BrowserContext
 ) -> None:
-    async with phone_page(centre, desk, "emil") as page:
+    async with phone_page(centre, tabs, "emil") as page:
         await page.registered()
         screen, call = await talks(centre, page)
     # nobody talks into a dead line, and no screen says that Emil talks
@@ -220,7 +262,7 @@ async def test_a_tab_closed_in_a_call_keeps_the_caller_for_the_next_one(
     await alone(centre, EMIL)
     assert (await apps(centre))[TRUNK] == "MusicOnHold"
     screen.mark()
-    async with phone_page(centre, desk, "emil") as again:
+    async with phone_page(centre, tabs, "emil") as again:
         await screen.wait_for("call.established", agent="emil", call=call, within=20)
         await become(centre, TRUNK, EMIL)
         await again.hears_and_is_heard()
@@ -302,7 +344,6 @@ async def test_the_open_line_of_an_agent_is_in_the_page(centre: Centre, phone: P
     await alone(centre, ANNA)
     await screen.agent_is("ready", lines={"main": "open"})
     # loaded again, without a call and in one
-    phone.page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
     await phone.page.reload()
     await screen.wait_for("agent.line_changed", reason="renewed", within=15)
     await screen.agent_is("ready", within=15, lines={"main": "open"})  # nobody has to ask for it again
@@ -321,9 +362,9 @@ async def test_the_open_line_of_an_agent_is_in_the_page(centre: Centre, phone: P
 
 
 async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
-    centre: Centre, desk: BrowserContext
+    centre: Centre, tabs: BrowserContext
 ) -> None:
-    async with phone_page(centre, desk, "emil") as page:
+    async with phone_page(centre, tabs, "emil") as page:
         await page.registered()
         screen = await off_hook(centre, page)
         screen.mark()
@@ -332,7 +373,7 @@ async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
     shown = await screen.agent_is("not_ready", reason="Line closed", lines={})
     assert "page" in shown["why"]
     await alone(centre, EMIL)
-    async with phone_page(centre, desk, "emil") as page:
+    async with phone_page(centre, tabs, "emil") as page:
         await page.registered()
         await page.press("Ready")
         await screen.agent_is("ready", within=15, lines={"main": "open"})
@@ -341,7 +382,7 @@ async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
         screen.mark()
     await screen.agent_is("not_ready", reason="Line closed", lines={}, within=15)
     assert not screen.all("agent.state_changed", agent="emil", new="ready")  # not for a moment
-    async with phone_page(centre, desk, "emil") as page:
+    async with phone_page(centre, tabs, "emil") as page:
         await screen.wait_for("call.established", agent="emil", call=call, within=20)
         await page.hears_and_is_heard()
         await screen.ask("call.hangup", call=call)
@@ -350,7 +391,11 @@ async def test_no_caller_is_put_through_to_a_line_whose_page_was_closed(
 
 
 async def test_two_tabs_exactly_one_is_the_phone(
-    centre: Centre, phone: PhonePage, desk: BrowserContext, the_browser: tuple[Playwright, Browser]
+    centre: Centre,
+    phone: PhonePage,
+    the_tab: Tab,
+    desk: BrowserContext,
+    the_browser: tuple[Playwright, Browser],
 ) -> None:
     screen = await work(centre, phone)
     async with phone_page(centre, desk, "emil") as second:
@@ -371,6 +416,7 @@ async def test_two_tabs_exactly_one_is_the_phone(
             await second.shows("#troubles", "Another tab is the phone now")
             await third.hears_and_is_heard(20)
             await second.until(lambda: second.page.title(), lambda title: title == "Phone", "without a call")
+    await the_tab.close()
 
 
 async def test_a_hostile_caller_name_is_only_text(centre: Centre, phone: PhonePage) -> None:
@@ -401,7 +447,7 @@ async def test_it_fits_400_pixels_and_needs_no_mouse(centre: Centre, phone: Phon
 
 
 async def test_what_cannot_be_done_is_said(
-    centre: Centre, desk: BrowserContext, the_browser: tuple[Playwright, Browser]
+    centre: Centre, tabs: BrowserContext, the_browser: tuple[Playwright, Browser]
 ) -> None:
     screen = await centre.screen("emil")
 
@@ -410,21 +456,23 @@ async def test_what_cannot_be_done_is_said(
             await screen.ask(op, **args)
         return caught.value
 
-    assert (await refusal("call.make", to="1101")).code == "phone_not_open"
-    async with (
-        browser_of(the_browser[0], chromium_program(), microphone=False) as mute,
-        phone_page(centre, mute, "emil") as page,
-    ):
+    async with AsyncExitStack() as stack:
+        mute, why = await asyncio.gather(
+            stack.enter_async_context(browser_of(the_browser[0], chromium_program(), microphone=False)),
+            refusal("call.make", to="1101"),
+        )
+        assert why.code == "phone_not_open"
+        page = await stack.enter_async_context(phone_page(centre, mute, "emil"))
         await page.shows("#troubles", "may not use the microphone")
         await page.shows("#line", "Phone off")
         why = await refusal("call.make", to="1101")
         assert why.code == "phone_not_registered"
         assert "microphone" in why.message
-    async with phone_page(centre, desk, "emil") as page:
+    async with phone_page(centre, tabs, "emil") as page:
         await page.registered()
         await work(centre, page)
         call = await rings(centre, page, screen)
-        asleep = await desk.new_cdp_session(page.page)
+        asleep = await tabs.new_cdp_session(page.page)
         await asleep.send("Debugger.enable")
         await asleep.send("Debugger.pause")
         since = time.monotonic()

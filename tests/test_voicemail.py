@@ -44,7 +44,9 @@ async def test_who_overflows_into_voicemail_is_not_lost(centre: Centre) -> None:
         while not any(row["Application"] == "VoiceMail" for row in await centre.channels()):
             await asyncio.sleep(0.05)
     folder = centre.pbx.run_dir / "spool" / "voicemail" / "default" / "100"
-    async with asyncio.timeout(30):  # the greeting, the tone; then it records
+    world = await centre.ami("world")
+    async with asyncio.timeout(30):  # the greeting, which # ends, and the tone; then it records
+        await world.send("PlayDTMF", {"Channel": customer, "Digit": "#"})
         while not any(one.stat().st_size > 30_000 for one in folder.glob("**/*.wav")):
             await asyncio.sleep(0.1)
     await centre.hang_up(customer)
@@ -68,7 +70,7 @@ async def test_who_overflows_into_voicemail_is_not_lost(centre: Centre) -> None:
 async def test_who_leaves_no_message_leaves_nothing(centre: Centre) -> None:
     status, _ = await put(
         centre,
-        entries=[{**SALES, "calendar": "never", "closed": {**BOX, "sounds": ["vm-isunavail"]}}],
+        entries=[{**SALES, "calendar": "never", "closed": {**BOX, "sounds": ["beep"]}}],
         calendars={"never": {"zone": "UTC"}},
     )
     assert status == 200

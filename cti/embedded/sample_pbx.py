@@ -23,6 +23,7 @@ class Behaviour:
     """
 
     ring_seconds: int = 15
+    wrap_seconds: int = 2
     wait_seconds: int = 60
     overflow_seconds: int = 30
     park_seconds: int = 45
@@ -79,6 +80,7 @@ class SamplePbx:
                 "RTP_START": rtp,
                 "RTP_END": rtp + _RTP_WIDTH,
                 "RING_SECONDS": how.ring_seconds,
+                "WRAP_SECONDS": how.wrap_seconds,
                 "WAIT_SECONDS": how.wait_seconds,
                 "OVERFLOW_SECONDS": how.overflow_seconds,
                 "PARK_SECONDS": how.park_seconds,

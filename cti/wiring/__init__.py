@@ -1,0 +1,1 @@
+"""What the server is wired to, by subject: commands, routes, who reacts to what, what is measured."""
