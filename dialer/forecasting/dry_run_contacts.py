@@ -8,12 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from cti.database import patiently
 from cti.people import Agent
+from dialer.call_lists.quotas import reached
 from dialer.call_lists.zones import Places
 from dialer.candidate import Candidate
 from dialer.compliance import AGENT_WAITS, ConsentState, Known, Listed, judge
@@ -22,10 +24,13 @@ from dialer.forecasting.question import (
     ALL,
     LONGEST_DAYS,
     NEVER_OPEN,
+    NO_QUOTA,
     REFUSED,
     Assignment,
     Crew,
     Dropped,
+    Limit,
+    Limited,
     Pool,
     Span,
 )
@@ -36,6 +41,7 @@ from dialer.management.settings import Campaign, CampaignSettings
 
 if TYPE_CHECKING:
     from cti.database import Pool as Database
+    from cti.database import Queryable
 
 WITHIN = 120.0
 """Seconds that the query may take."""
@@ -49,6 +55,7 @@ SAYS = {
     "attempts_used_up": "all attempts are used up",
     "no_zone": "nobody knows in which time zone the number rings: not called automatically",
     "never_open": NEVER_OPEN,
+    "quota_reached": "on lists whose quota is reached",
     "not_theirs": "on lists that are assigned to nobody who works for the campaign",
 }
 
@@ -66,6 +73,19 @@ SELECT left(o, $2) AS beginning, min(o) AS number
 """
 """A number of each beginning of contacts' other numbers."""
 
+WAITING = """
+SELECT l.campaign_id, count(*) AS n, avg(c.attempts) AS attempts
+  FROM call_lists l JOIN list_contacts c ON c.list_id = l.id
+ WHERE l.campaign_id = ANY ($1::bigint[]) AND l.active AND c.state = 'open'
+   AND (l.quota_until IS NULL OR l.quota_until <= now())
+ GROUP BY 1
+"""
+
+WITH_QUOTAS = """
+SELECT id, name, settings FROM call_lists
+ WHERE campaign_id = $1 AND active AND jsonb_array_length(coalesce(settings -> 'quota', '[]')) > 0 ORDER BY id
+"""
+
 COUNTED = """
 WITH campaign AS (
     SELECT id, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
@@ -77,9 +97,8 @@ WITH campaign AS (
                SELECT array_agg(n ORDER BY first) FROM (
                    SELECT n, min(o) AS first FROM unnest(c.e164 || c.other_numbers) WITH ORDINALITY AS u (n, o)
                     WHERE n <> ALL (c.dead_numbers) GROUP BY n) AS numbers) END AS several,
-           CASE WHEN greatest(c.not_before, l.quota_until) > $3
-                THEN date_bin('1 hour', greatest(c.not_before, l.quota_until), timestamptz '2020-01-01 00:00:00+00')
-           END AS due,
+           CASE WHEN c.not_before > $3
+                THEN date_bin('1 hour', c.not_before, timestamptz '2020-01-01 00:00:00+00') END AS due,
            CASE WHEN c.state IN ('done', 'blocked', 'skipped') THEN c.state
                 WHEN c.state = 'exhausted'
                   OR c.attempts >= least($2, coalesce((l.settings ->> 'max_attempts')::integer, $2)) THEN 'attempts_used_up'
@@ -168,6 +187,7 @@ class Contacts(NamedTuple):
     rules: tuple[Rules, ...]
     assignments: tuple[Assignment, ...]
     crews: tuple[Crew, ...]
+    limited: tuple[Limited, ...]
 
 
 async def contacts_of(
@@ -177,19 +197,51 @@ async def contacts_of(
     profile: Profile | None,
     people: Sequence[Agent],
     now: datetime,
+    zone: str = "UTC",
+    also_for: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Contacts:
     """Returns who may be called, and who drops out, on the active lists of a campaign; without a `profile` no law is
-    asked. `people`: who is meant to work for it."""
+    asked. `people`: who is meant to work for it, `also_for` which other campaigns, by login; `zone`: whose midnight ends a
+    day of a quota."""
     most = campaign.settings.max_attempts
     async with patiently(database, WITHIN) as db:  # a long list takes its time
+        limited = await _limited(db, campaign.id, now, zone)
         others: list[Any] = await db.fetch(OTHERS, campaign.id, ALIKE, timeout=WITHIN + 5.0)
         zones, places = await asyncio.to_thread(_zones_of, others)
         rows: list[Any] = await db.fetch(
             COUNTED, campaign.id, most, now, mode == "manual", ALIKE, list(places), list(places.values()),
             timeout=WITHIN + 5.0,
         )  # fmt: skip
-    sorting = _Sorting(campaign.settings, mode, profile, people, zones, now)
+    sorting = _Sorting(campaign.settings, mode, profile, people, zones, now, limited, also_for)
     return await asyncio.to_thread(sorting.of, rows)
+
+
+async def waiting_of(database: Database, campaigns: Sequence[int]) -> dict[int, tuple[int, float]]:
+    """How many contacts of each campaign wait to be called, and how often they have been on average."""
+    if not campaigns:
+        return {}
+    async with patiently(database, WITHIN) as db:
+        rows: list[Any] = await db.fetch(WAITING, list(campaigns), timeout=WITHIN + 5.0)
+    return {row["campaign_id"]: (row["n"], float(row["attempts"])) for row in rows}
+
+
+async def _limited(db: Queryable, campaign: int, now: datetime, zone: str) -> dict[int, Limited]:
+    """The campaign's lists with quotas, and what of them is reached."""
+    found = {}
+    for row in await db.fetch(WITH_QUOTAS, campaign):
+        limits = []
+        for quota in list_settings(row["settings"]).quota:
+            limits.append(
+                Limit(
+                    counts=quota.counts,
+                    per=quota.per,
+                    most=quota.most,
+                    disposition=quota.disposition,
+                    so_far=await reached(db, row["id"], quota, now, zone),
+                )
+            )
+        found[row["id"]] = Limited(name=row["name"], limits=tuple(limits))
+    return found
 
 
 def _zones_of(others: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, ...]], dict[str, int]]:
@@ -233,7 +285,16 @@ class _Sorting:
         people: Sequence[Agent],
         zones: Sequence[tuple[str, ...]],
         now: datetime,
+        limited: Mapping[int, Limited],
+        also_for: Mapping[str, tuple[int, ...]],
     ) -> None:
+        self._limited, self._also_for = limited, also_for
+        self._places = {id: place for place, id in enumerate(limited)}
+        self._ended = {
+            id
+            for id, one in limited.items()
+            if any(limit.per == "total" and limit.so_far >= limit.most for limit in one.limits)
+        }
         self._settings, self._mode, self._profile = settings, mode, profile
         self._people, self._zones, self._now = people, zones, now
         self._dropped: Counter[tuple[str, str]] = Counter()
@@ -262,7 +323,7 @@ class _Sorting:
                 ready.setdefault(alike, Counter())[row["attempts"]] += row["n"]
         pools = []
         for alike in {**ready, **due}:
-            opens, place, rules, whose, priority = alike
+            opens, place, rules, whose, priority, limited = alike
             many = ready.get(alike, Counter())
             pools.append(
                 Pool(
@@ -271,6 +332,7 @@ class _Sorting:
                     rules=rules,
                     whose=whose,
                     priority=priority,
+                    limited=limited,
                     ready=tuple(many[tries] for tries in range(max(many) + 1)) if many else (),
                     due=tuple((at, tries, n) for (at, tries), n in sorted(due.get(alike, {}).items())),
                 )
@@ -283,6 +345,7 @@ class _Sorting:
             tuple(self._rules),
             tuple(one for one, _ in self._assignments),
             self._crews(),
+            tuple(self._limited.values()),
         )
 
     def _alike(self, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -293,15 +356,17 @@ class _Sorting:
             self._dropped[refusal] += row["n"]
             return None
         whose = self._whose(row["assigned"])
-        if whose is None:
-            self._dropped["not_theirs", SAYS["not_theirs"]] += row["n"]
+        if whose is None or row["list_id"] in self._ended:
+            gone = "not_theirs" if whose is None else "quota_reached"
+            self._dropped[gone, SAYS[gone]] += row["n"]
             return None
         opens = tuple(REFUSED if self._refused(row, one)[0] else self._open(row, one) for one in numbers)
         if opens[row["turn"]] == REFUSED:
             self._dropped["never_open", SAYS["never_open"]] += row["n"]
             return None
         rules = self._rules_of(row["settings"], len(numbers), row["person"])
-        return opens, row["turn"], rules, whose, row["priority"]
+        limited = self._places.get(row["list_id"], NO_QUOTA)
+        return opens, row["turn"], rules, whose, row["priority"], limited
 
     # ------------------------------------------------------------------------------------------ the law
 
@@ -382,14 +447,19 @@ class _Sorting:
         return None if found == NOBODY else found
 
     def _crews(self) -> tuple[Crew, ...]:
-        """The campaign's people by which of the assigned lists they may call."""
-        if not self._assignments:
+        """The campaign's people by which of the assigned lists they may call, and for which others they work."""
+        if not self._assignments and not self._also_for:
             return ()
         many = Counter(
-            tuple(n for n, (_, logins) in enumerate(self._assignments) if agent.login in logins)
+            (
+                tuple(n for n, (_, logins) in enumerate(self._assignments) if agent.login in logins),
+                self._also_for.get(agent.login, ()),
+            )
             for agent in self._people
         )
-        return tuple(Crew(share=n / len(self._people), may=may) for may, n in many.items())
+        return tuple(
+            Crew(share=n / len(self._people), may=may, rivals=rivals) for (may, rivals), n in many.items()
+        )
 
 
 def _windows(limit: Attempts) -> tuple[tuple[int, int], ...]:
