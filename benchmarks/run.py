@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, tuple[list[str], float]] = {
     "claims": (["--contacts", "15000", "--seconds", "3"], 120),
     "originate": (["--seconds", "6"], 150),
     "list_import": (["--rows", "100000"], 240),
+    "dry_run": (["--contacts", "100000", "--seconds", "5"], 180),
     "pacing": (["--seeds", "1", "--hours", "0.4", "--repeats", "2"], 300),
 }
 """Name → its short settings, and the seconds after which it is given up."""

@@ -594,8 +594,19 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     assert answer["expected"][0]["agents"] == 2
     assert (answer["callable"], answer["dropped"]) == (10, [])
     assert (await here.cli("wrap-up", "Spring", "--seconds", "0"))[0] == 0
+    # The same agents work for another campaign, which comes first; the list's quota is nearly reached.
+    autumn = await here.ready(name="Autumn", priority=9)
+    await here.pool.execute("UPDATE campaigns SET state = 'running' WHERE id = $1", autumn)
+    await here.pool.execute(
+        """UPDATE call_lists SET settings = '{"quota": [{"counts": "attempts", "most": 4}]}' WHERE campaign_id = $1""",
+        id,
+    )
+    await here.desk.refresh()
     out = (await here.cli("plan", "Spring", "--for", "1", "--agents", "2"))[1]
     assert "wrap-up 0 s, from 0 calls" in out  # the campaign's own rule, whatever its queue's calls took
+    assert f"list List of {id}: quota reached (4 attempts)" in out
+    assert "9 of its contacts are not called any more" in out  # four were called, one was reached
+    assert "Autumn (priority 9) comes first: 2 agents in its hours, until its 10 contacts are called" in out
     await here.pool.execute("DELETE FROM do_not_call_editions")
     empty = await here.made(name="Empty")
     code, out, err = await here.cli("plan", str(empty))

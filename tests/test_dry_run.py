@@ -13,10 +13,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from cti.people import Agent
+from cti.people import Agent, QueueAssignment
 from dialer.attempts import LOST, Attempt, CountsAs, Told
 from dialer.calling.claims import Claims
 from dialer.calling.outcomes import alive
+from dialer.campaigns import Record, Schedule
 from dialer.compliance import judge
 from dialer.forecasting.courses import Rules, course_of
 from dialer.forecasting.dry_run import (
@@ -25,11 +26,25 @@ from dialer.forecasting.dry_run import (
     plan,
 )
 from dialer.forecasting.dry_run_contacts import contacts_of
-from dialer.forecasting.question import Assignment, Crew, Dropped, History, Pool, Question, Shift
+from dialer.forecasting.question import (
+    Assignment,
+    Band,
+    Crew,
+    Dropped,
+    History,
+    Limit,
+    Limited,
+    Pool,
+    Question,
+    Rival,
+    Shift,
+)
+from dialer.forecasting.sharing import shared
 from dialer.forecasting.worked_through import (
     USUAL_ANSWER,
     Between,
     Rates,
+    Rested,
     Speed,
     Way,
     Work,
@@ -39,8 +54,9 @@ from dialer.forecasting.worked_through import (
 from dialer.law import do_not_call
 from dialer.law.consents import Word, record
 from dialer.law.known import known_for
-from dialer.management.settings import Campaign, CampaignSettings, Retried, RetryRule
+from dialer.management.settings import Campaign, CampaignMode, CampaignSettings, Retried, RetryRule
 from dialer.simulation import Simulation, Traffic
+from routing.hours import Span
 from tests.law_desk import GB, NOON, law_desk
 
 MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)  # nine o'clock in Berlin
@@ -218,6 +234,140 @@ def test_who_may_call_few_lists_is_left_to_them() -> None:
     )
     way = worked(both, flat(0.25), 0.0, one_each=25.0)
     assert way.through_of == {0: MONDAY + timedelta(hours=2), 1: MONDAY + timedelta(hours=2)}
+
+
+def test_a_quota_ends_a_list_and_the_others_go_on() -> None:
+    """200 calls an hour. The first list may have 300 attempts in all, of which 50 were made before."""
+    limited = Limited(name="May", limits=(Limit(counts="attempts", per="total", most=300, so_far=50),))
+    pools = Pool(ready=(1000,), priority=5, limited=0), Pool(ready=(400,))
+    way = worked(question(pools=pools, limited=(limited,)), flat(0.25), 50.0)
+    assert way.rested == {
+        0: Rested(first=MONDAY + timedelta(hours=2), days=1, for_good=True, left=pytest.approx(750))
+    }
+    assert way.once == way.through == MONDAY + timedelta(hours=3.25)
+    told = plan(question(pools=pools, limited=(limited,)))
+    assert [(one.for_good, one.contacts_left) for one in told.quotas] == [(True, 750)]
+    assert any(line.startswith("list May: quota reached (300 attempts) Mon 02 Mar ") for line in told.says)
+
+
+def test_a_quota_of_a_day_begins_anew_at_the_houses_midnight() -> None:
+    """Talks: a quarter of the calls, but for machines; 100 of today's 150 were had before."""
+    live = (1200 + 17) / (1200 + 20)
+    daily = Limit(counts="connected", per="day", most=150, so_far=100)
+    asked = question(
+        contacts=(1000,),
+        limited=(Limited(name="May", limits=(daily,)),),
+        pools=(Pool(ready=(1000,), limited=0),),
+        house_zone="Europe/Berlin",
+    )
+    way = worked(asked, flat(0.25), 50.0)
+    first, second, last = (150 - 100) / 0.25 / live, 150 / 0.25 / live, 0.0
+    last = 1000 - first - second
+    assert way.rested[0].days == 2
+    assert not way.rested[0].for_good
+    assert way.rested[0].first > MONDAY + timedelta(hours=1)
+    assert way.through == MONDAY + timedelta(days=2, hours=last / 200)
+    # Of half the talks somebody says so: twice as many calls.
+    sold = msgspec.structs.replace(KNOWN, said=(("sale", 600),))
+    limit = Limit(counts="disposition", disposition="sale", per="total", most=25)
+    of_sales = msgspec.structs.replace(
+        asked, history=sold, limited=(Limited(name="May", limits=(limit, daily)),)
+    )
+    way = worked(of_sales, flat(0.25), 50.0)
+    assert way.rested[0].left == pytest.approx(1000 - 25 / 0.25 / live / 0.5, rel=0.03)
+    told = plan(of_sales)
+    assert any(
+        line.startswith("list May: quota reached (25 times sale, 150 talks a day)") for line in told.says
+    )
+    assert any("of the talks end with sale, from 1200 talks" in line for line in told.basis)
+
+
+def test_agents_are_shared_with_campaigns_as_they_are_lent() -> None:
+    """4 agents at 50 calls an hour. Another campaign's 100 contacts take one call each."""
+    other = Rival(name="Autumn", priority=3, rank=0, contacts=100, attempts_left=1.0)
+
+    def through(rival: Rival, *crews: Crew, elsewhere: tuple[Band, ...] = ()) -> tuple[Way, Question]:
+        asked = question(people=4, crews=crews, rivals=(rival,), elsewhere=elsewhere, rank=0)
+        return worked(asked, flat(0.25), 50.0), asked
+
+    way, _ = through(other, Crew(share=1.0, rivals=(0,)))
+    assert way.rival_through == {0: MONDAY + timedelta(hours=1)}
+    assert way.through == MONDAY + timedelta(hours=5.5)
+    # One that comes first has them all, until it is through.
+    first = msgspec.structs.replace(other, rank=1)
+    way, asked = through(first, Crew(share=1.0, rivals=(0,)))
+    assert way.rival_through == {0: MONDAY + timedelta(hours=1)}
+    assert way.through == MONDAY + timedelta(hours=6)
+    # It has two of its own and its share is even: three each.
+    way, _ = through(other, Crew(share=1.0, rivals=(0,)), elsewhere=(Band(agents=2, rivals=(0,)),))
+    assert way.through == MONDAY + timedelta(hours=1) + timedelta(hours=(1000 - 150) / 200)
+    # Half of them work for this one alone: the other has the rest, also while it comes first.
+    halves = Crew(share=0.5), Crew(share=0.5, rivals=(0,))
+    assert through(other, *halves)[0].through == through(first, *halves)[0].through
+    # It runs from noon on.
+    noon = (at(12), at(17))
+    later = msgspec.structs.replace(first, times=(noon,))
+    assert through(later, Crew(share=1.0, rivals=(0,)))[0].through == MONDAY + timedelta(hours=6)
+    told = plan(asked)
+    assert [(one.campaign, one.first, one.agents) for one in told.sharing] == [("Autumn", True, 4.0)]
+    assert told.lent < 1.0
+    assert any(
+        line.startswith("Autumn (priority 3) comes first: 4 agents in its hours") for line in told.says
+    )
+
+
+def test_who_shares_agents_is_who_runs_or_will_and_comes_before() -> None:
+    mine, theirs, both = "main:sales", "main:support", "main:after"
+
+    def agent(login: str, *queues: str) -> Agent:
+        return Agent(login=login, name=login, queues=tuple(QueueAssignment(queue=one) for one in queues))
+
+    agents = [
+        agent("anna", mine, theirs),
+        agent("ben", mine),
+        agent("cleo", theirs, both),
+        agent("dan", both),
+    ]
+
+    def campaign(id: int, queue: str, mode: CampaignMode = "predictive", **more: Any) -> Record:
+        values: dict[str, Any] = {"state": "running", "priority": 1} | more
+        schedule = values.pop("schedule", None)
+        found = Campaign(
+            id=id, name=f"c{id}", mode=mode, profile="GB", version=1, settings=CampaignSettings(queue=queue), **values
+        )  # fmt: skip
+        return Record(
+            campaign=found, created=MONDAY, created_by="sue", changed=MONDAY, changed_by="sue", since=MONDAY, why="",
+            schedule=schedule,
+        )  # fmt: skip
+
+    office = Schedule(
+        zone="Europe/Berlin", days=frozenset({0}), spans=(Span(start=600, end=660),), last=MONDAY.date()
+    )
+    records = [
+        campaign(1, mine),
+        campaign(2, theirs, priority=2, state="paused", schedule=office),
+        campaign(3, both),
+        campaign(4, mine, "preview", priority=9),
+        campaign(5, mine, state="paused"),
+        campaign(6, mine, "agentless"),
+        campaign(7, "main:else"),
+    ]
+    found = shared(records[0].campaign, "predictive", agents[:2], agents, records, MONDAY)
+    assert [one.campaign.id for one in found.records] == [2, 3]
+    assert found.times == (((at(10), at(11)),), None)
+    assert (found.ranks, found.rank) == ((1, 0), 0)
+    assert found.of_agent == {"anna": (0,), "cleo": (0, 1), "dan": (1,)}
+    assert found.elsewhere == (Band(agents=1, rivals=(0, 1)), Band(agents=1, rivals=(1,)))
+    # Calls come before what agents dial themselves; of that offers come by priority.
+    by_hand = shared(records[0].campaign, "preview", agents[:2], agents, records, MONDAY)
+    assert [one.campaign.id for one in by_hand.records] == [2, 3, 4]
+    assert min(by_hand.ranks) > by_hand.rank
+    assert shared(records[5].campaign, "agentless", agents[:2], agents, records, MONDAY).records == ()
+    named = found.rivals({2: (40, 1.5)}, lambda record: record.campaign.id == 3)
+    assert [(one.name, one.contacts, one.attempts_left) for one in named] == [
+        ("another campaign", 40, 4.5),
+        ("c3", 0, 6.0),
+    ]
 
 
 def test_lists_of_high_priority_come_first() -> None:

@@ -72,7 +72,7 @@ class Quotas:
         room: dict[int, int] = {}
         for id, quotas in near.items():
             left = [
-                quota.most - await _count(db, id, quota, now, self._zone, with_under_way=True)
+                quota.most - await reached(db, id, quota, now, self._zone, with_under_way=True)
                 for quota in quotas
             ]
             room[id] = max(0, min(left))
@@ -102,12 +102,12 @@ class Quotas:
         for row in rows:
             until = None
             for quota in _quotas_of(row):
-                count = await _count(db, row["id"], quota, now, self._zone)
+                count = await reached(db, row["id"], quota, now, self._zone)
                 if quota.most - count > NEAR:
                     far[_key(row["id"], quota)] = self._clock() + 2 * EVERY
                 if count >= quota.most:
-                    reached = _ends(quota, now, self._zone)
-                    until = max(until or reached, reached)
+                    end = _ends(quota, now, self._zone)
+                    until = max(until or end, end)
             if until is not None:
                 resting[row["id"]] = until
             if until != row["quota_until"]:
@@ -135,7 +135,7 @@ def _quotas_of(row: Any) -> list[Quota]:
         return []
 
 
-async def _count(
+async def reached(
     db: Queryable, id: int, quota: Quota, now: datetime, zone: str, *, with_under_way: bool = False
 ) -> int:
     """How many are reached, no further than the quota; with those under way that may be."""

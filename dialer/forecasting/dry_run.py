@@ -28,6 +28,7 @@ from dialer.attempts import left_to_connect
 from dialer.forecasting.question import ALL, LONGEST_DAYS, NEVER_OPEN, Dropped, OpenHour, Question, Shift
 from dialer.forecasting.worked_through import (
     HOUR_WEIGHT,
+    USUAL_SAID_WEIGHT,
     USUAL_WEIGHT,
     Between,
     Rates,
@@ -37,6 +38,7 @@ from dialer.forecasting.worked_through import (
     open_hours,
     pulled,
     rates_of,
+    share_said,
     within_rota,
 )
 from dialer.law.abandoned import lost_share
@@ -102,12 +104,38 @@ class Assigned(Frozen, frozen=True, gc=False, kw_only=True):
     through: datetime | None
 
 
+class Sharing(Frozen, frozen=True, gc=False, kw_only=True):
+    """Another campaign that runs, or is scheduled to, and takes of the agents: so many of them (`agents`) while all have
+    somebody to call, until it has called its `contacts` (`through`; None: not within 60 days). `first`: it comes before this
+    one, by priority or because its calls come by themselves."""
+
+    campaign: str
+    priority: int
+    first: bool
+    contacts: int
+    agents: float
+    through: datetime | None
+
+
+class QuotaOf(Frozen, frozen=True, gc=False, kw_only=True):
+    """What comes of a list's quotas, `told` in words: when one is reached first, on how many `days`, whether for good, and
+    how many contacts are not called then. `reached` None: the list is through before, or not within 60 days."""
+
+    list: str
+    told: str
+    reached: datetime | None
+    days: int
+    for_good: bool
+    contacts_left: int
+
+
 class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
     """The answer. `says`: in words, the goal first; `basis`: what it rests on, and what is thin. `callable` contacts are
     called, `dropped` are not; `open_hours`: of how many the zones are open, by the hours of the rota's first week.
     `expected`: as planned, then what a change would make of it; `assigned`: lists that are for some of the agents, as
-    planned. `agents_needed`: to be through by the wanted time, None if no number of them is enough or no time was wanted.
-    `complete`: whether there was time for all of it."""
+    planned; `sharing`: who else takes of the agents, of whose time `lent` (a share of 1) is the campaign's until it is
+    through; `quotas` of its lists. `agents_needed`: to be through by the wanted time, None if no number of them is enough
+    or no time was wanted. `complete`: whether there was time for all of it."""
 
     says: tuple[str, ...]
     basis: tuple[str, ...]
@@ -117,6 +145,9 @@ class DryRun(Frozen, frozen=True, gc=False, kw_only=True):
     answer_rate: Between
     expected: tuple[Expected, ...]
     assigned: tuple[Assigned, ...]
+    sharing: tuple[Sharing, ...]
+    lent: float
+    quotas: tuple[QuotaOf, ...]
     agents_needed: int | None
     holds: bool | None
     complete: bool
@@ -319,45 +350,44 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     if not question.pools:
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     rates, work = rates_of(question.history), Work(question)
+    alone = Work(msgspec.structs.replace(question, rivals=())) if question.rivals else work
     until = clock() + PLAYING * question.seconds
-    wanted: list[tuple[str, int, float]] = [("as planned", most, question.ring_timeout)]
-    if question.variants:
-        wanted.append((f"{most + 5} agents", most + 5, question.ring_timeout))
-        if most > 5:
-            wanted.insert(1, (f"{most - 5} agents", most - 5, question.ring_timeout))
-        shorter = max(question.min_ring, round(question.ring_timeout * 0.75))
-        for ring in (shorter, round(question.ring_timeout * 1.25)):
-            if abs(ring - question.ring_timeout) >= 1:
-                wanted.append((f"ringing {ring:g} s", most, ring))
-    runs: dict[str, list[_Pair]] = {title: [] for title, _, _ in wanted}
+    lent = work.usual_share()
+    cases = _cases(question, most, lent)
+    runs: dict[str, list[_Pair]] = {case.title: [] for case in cases}
     complete = True
     for seed in range(1, RUNS + 1):
-        for title, agents, ring in wanted:
-            if seed > (RUNS if title == "as planned" else RUNS_OF_CHANGES):
+        for case in cases:
+            if seed > (RUNS if case is cases[0] else RUNS_OF_CHANGES):
                 continue
-            if runs[title] and clock() > until:
+            if runs[case.title] and clock() > until:
                 complete = False
                 continue
-            runs[title].append(
-                _played_in_pairs(question, min(agents, LARGEST), ring, rates.overall.mean, seed)
+            runs[case.title].append(
+                _played_in_pairs(question, case.played, case.ring, rates.overall.mean, seed)
             )
-    speed = _speed_of(
-        {agents: runs[title] for title, agents, ring in wanted if ring == question.ring_timeout}
-    )
+    speed = _speed_of({case.played: runs[case.title] for case in cases if case.ring == question.ring_timeout})
     expected, planned = [], None
-    for title, agents, ring in wanted:
-        if runs[title]:
-            own = speed if ring == question.ring_timeout else _speed_of({agents: runs[title]})
+    for case in cases:
+        if runs[case.title]:
+            own = speed if case.ring == question.ring_timeout else _speed_of({case.played: runs[case.title]})
             found, way = _expected(
-                question, work, rates, title, agents, ring, runs[title], own, agents - most
+                question,
+                alone if case.alone else work,
+                rates,
+                case,
+                runs[case.title],
+                own,
+                case.agents - most,
             )
             expected.append(found)
             planned = planned or way
     assert planned is not None
     needed = _needed(question, work, rates, speed, most) if question.finish_by is not None else None
-    assigned = _assigned(question, planned)
+    assigned, sharing = _assigned(question, planned), _sharing(question, work, planned)
+    quotas = _quotas(question, planned)
     return DryRun(
-        says=tuple(_says(question, expected, assigned, needed, most)),
+        says=tuple(_says(question, expected, assigned, sharing, planned.lent, quotas, needed, most)),
         basis=tuple(_basis(question, rates)),
         callable=_callable(question),
         dropped=question.dropped,
@@ -365,10 +395,45 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         answer_rate=rates.overall,
         expected=tuple(expected),
         assigned=assigned,
+        sharing=sharing,
+        lent=planned.lent,
+        quotas=quotas,
         agents_needed=needed,
         holds=_holds(question, expected[0]),
-        complete=complete and len(expected) == len(wanted),
+        complete=complete and len(expected) == len(cases),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What is reckoned: so many `agents` in the rota, of whom as many are `played` as the campaign has in its hours;
+    `alone`: were they for it alone."""
+
+    title: str
+    agents: int
+    ring: float
+    played: int
+    alone: bool = False
+
+
+def _cases(question: Question, most: int, lent: float) -> list[_Case]:
+    """The plan first, then what would change it."""
+
+    def case(title: str, agents: int, ring: float = question.ring_timeout, share: float = lent) -> _Case:
+        return _Case(title, agents, ring, min(max(1, round(agents * share)), LARGEST), share != lent)
+
+    found = [case("as planned", most)]
+    if question.variants:
+        if most > 5:
+            found.append(case(f"{most - 5} agents", most - 5))
+        found.append(case(f"{most + 5} agents", most + 5))
+        shorter = max(question.min_ring, round(question.ring_timeout * 0.75))
+        for ring in (shorter, round(question.ring_timeout * 1.25)):
+            if abs(ring - question.ring_timeout) >= 1:
+                found.append(case(f"ringing {ring:g} s", most, ring))
+        if lent < 0.995:
+            found.append(case("agents not shared", most, share=1.0))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,6 +465,42 @@ def _assigned(question: Question, way: Way) -> tuple[Assigned, ...]:
     )
 
 
+def _sharing(question: Question, work: Work, way: Way) -> tuple[Sharing, ...]:
+    lent, most = work.lent(), max(shift.agents for shift in question.rota)
+    if lent is None:
+        return ()
+    ours = {n for crew in question.crews for n in crew.rivals}
+    return tuple(
+        Sharing(
+            campaign=rival.name,
+            priority=rival.priority,
+            first=rival.rank > question.rank,
+            contacts=rival.contacts,
+            agents=round(lent.rivals[n] * most / question.people, 1),
+            through=way.rival_through.get(n),
+        )
+        for n, rival in enumerate(question.rivals)
+        if rival.contacts and n in ours and rival.rank >= question.rank
+    )
+
+
+def _quotas(question: Question, way: Way) -> tuple[QuotaOf, ...]:
+    found = []
+    for n, one in enumerate(question.limited):
+        rested = way.rested.get(n)
+        found.append(
+            QuotaOf(
+                list=one.name,
+                told=", ".join(limit.told for limit in one.limits),
+                reached=rested.first if rested is not None else None,
+                days=rested.days if rested is not None else 0,
+                for_good=rested is not None and rested.for_good,
+                contacts_left=round(rested.left) if rested is not None else 0,
+            )
+        )
+    return tuple(found)
+
+
 def _in_time_share(question: Question, ring: float) -> float:
     to_answer = pulled(question.history.to_answer, question.history.to_answer_of, 9.0, 20.0)
     return _in_time(to_answer, ring) / max(_in_time(to_answer, question.ring_timeout), 0.05)
@@ -418,7 +519,7 @@ def _speed_of(runs: dict[int, list[_Pair]]) -> Speed:
         if played
     )
 
-    def paced(agents: int) -> float:
+    def paced(agents: float) -> float:
         if agents <= known[0][0]:
             return known[0][1]
         for (a, low), (b, high) in pairwise(known):
@@ -434,14 +535,12 @@ def _expected(
     question: Question,
     work: Work,
     rates: Rates,
-    title: str,
-    agents: int,
-    ring: float,
+    case: _Case,
     pairs: Sequence[_Pair],
     speed: Speed,
     more: int,
 ) -> tuple[Expected, Way]:
-    share = _in_time_share(question, ring)
+    share = _in_time_share(question, case.ring)
     way = work.through(rates, 1.0, speed, more, share)
     level = rates.overall
     early = work.through(rates, level.high / level.mean, speed, more, share)
@@ -452,12 +551,12 @@ def _expected(
     wrap = pulled(question.history.wrap, question.history.wrap_of, question.history.usual_wrap, 20.0)
     of_talk = talk / (talk + wrap)
     connected = fmean(run.connected_per_agent_hour for run in runs)
-    part = way.one_for_one
+    part, working = way.one_for_one, case.agents * way.lent
     ends = sorted(one for one in (early.through, way.through, late.through) if one is not None)
     expected = Expected(
-        title=title,
-        agents=agents,
-        ring_timeout=ring,
+        title=case.title,
+        agents=case.agents,
+        ring_timeout=case.ring,
         busy=busy,
         talk_minutes=Between(
             mean=60 * of_talk * busy.mean, low=60 * of_talk * busy.low, high=60 * of_talk * busy.high
@@ -465,7 +564,7 @@ def _expected(
         idle=3600 * (1 - busy.mean) / connected if connected else 3600.0,
         customer_wait=fmean(run.waited for run in runs),
         abandonment=_abandoned(runs),
-        calls_per_hour=((1 - part) * speed.paced(agents) + part * speed.one_each) * agents,
+        calls_per_hour=((1 - part) * speed.paced(working) + part * speed.one_each) * working,
         lines=max(run.lines for run in runs),
         calls_per_second=max(run.calls_per_second for run in runs),
         reached=way.reached,
@@ -544,8 +643,9 @@ def _agentless(question: Question) -> DryRun:
         through_early=way.through,
         through_late=way.through,
     )
+    quotas = _quotas(question, way)
     return DryRun(
-        says=tuple(_says(question, (expected,), (), None, 0)),
+        says=tuple(_says(question, (expected,), (), (), 1.0, quotas, None, 0)),
         basis=tuple(_basis(one, rates)),
         callable=_callable(one),
         dropped=one.dropped,
@@ -553,6 +653,9 @@ def _agentless(question: Question) -> DryRun:
         answer_rate=rates.overall,
         expected=(expected,),
         assigned=(),
+        sharing=(),
+        lent=1.0,
+        quotas=quotas,
         agents_needed=None,
         holds=_holds(question, expected),
         complete=True,
@@ -566,6 +669,9 @@ def _says(
     question: Question,
     expected: Sequence[Expected],
     assigned: Sequence[Assigned],
+    sharing: Sequence[Sharing],
+    lent: float,
+    quotas: Sequence[QuotaOf],
     needed: int | None,
     most: int,
 ) -> Iterable[str]:
@@ -589,6 +695,7 @@ def _says(
                 if needed is not None
                 else "no number of agents is through by then: contacts are called again only after a while, at most "
                 f"{question.max_attempts} times; ask for fewer attempts or shorter pauses"
+                + (", or larger quotas" if any(one.reached for one in quotas) else "")
             )
             yield (
                 f"by then {first.reached_in_time:.0%} of the contacts will have been reached,"
@@ -619,6 +726,8 @@ def _says(
         )
     if len(assigned) > LISTS_TOLD:
         yield f"and {len(assigned) - LISTS_TOLD} more such lists, through before"
+    yield from _told_of_quotas(quotas, when)
+    yield from _told_of_sharing(sharing, lent, most, when)
     nothing = sum(crew.share for crew in question.crews if not crew.may)
     if nothing > 0.005 and all(pool.whose != ALL for pool in question.pools):
         yield f"{nothing * most:.0f} of the agents may call none of its lists"
@@ -627,6 +736,41 @@ def _says(
             f"{other.title}: through {when(other.through)}, {other.talk_minutes.mean:.0f} minutes of talk,"
             f" {other.abandonment.mean:.1%} abandoned"
         )
+
+
+def _told_of_quotas(quotas: Sequence[QuotaOf], when: Callable[[datetime | None], str]) -> Iterable[str]:
+    for one in quotas[:LISTS_TOLD]:
+        if one.reached is None:
+            yield f"list {one.list}: its quota ({one.told}) is not reached"
+        elif one.for_good:
+            days = f", on {one.days} days" if one.days > 1 else ""
+            yield (
+                f"list {one.list}: quota reached ({one.told}) {when(one.reached)}{days};"
+                f" {one.contacts_left} of its contacts are not called any more"
+            )
+        else:
+            yield (
+                f"list {one.list}: quota reached ({one.told}) on {one.days} days, first {when(one.reached)};"
+                " it rests until midnight then"
+            )
+    if len(quotas) > LISTS_TOLD:
+        yield f"and {len(quotas) - LISTS_TOLD} more lists with quotas"
+
+
+def _told_of_sharing(
+    sharing: Sequence[Sharing], lent: float, most: int, when: Callable[[datetime | None], str]
+) -> Iterable[str]:
+    if not sharing:
+        return
+    yield f"shared agents: {lent:.0%} of the {most} agents' time is this campaign's until it is through"
+    for one in sharing[:LISTS_TOLD]:
+        order = "comes first" if one.first else "shares alike"
+        yield (
+            f"{one.campaign} (priority {one.priority}) {order}: {one.agents:g} agents in its hours, until its"
+            f" {one.contacts} contacts are called, {when(one.through)}"
+        )
+    if len(sharing) > LISTS_TOLD:
+        yield f"and {len(sharing) - LISTS_TOLD} more campaigns that share agents"
 
 
 def _basis(question: Question, rates: Rates) -> Iterable[str]:
@@ -654,6 +798,11 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
     if len(history.tried_of) > 1 and sum(history.tried_of[1:]) >= HOUR_WEIGHT:
         shares = (f"{rate.mean * rates.of_attempt(n):.0%}" for n in range(min(len(history.tried_of), 5)))
         yield f"answered by attempt, the first to the fifth: {', '.join(shares)}"
+    for limit in (limit for one in question.limited for limit in one.limits if limit.counts == "disposition"):
+        thin = " (thin: mostly the usual value)" if history.live < USUAL_SAID_WEIGHT else ""
+        yield (
+            f"{share_said(question, limit):.1%} of the talks end with {limit.disposition}, from {history.live} talks{thin}"
+        )
     if question.dropped:
         yield f"{sum(one.count for one in question.dropped)} are not called: " + "; ".join(_dropped(question))
     hours = open_hours(question)

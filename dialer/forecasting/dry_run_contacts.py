@@ -8,12 +8,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from cti.database import patiently
 from cti.people import Agent
+from dialer.call_lists.quotas import reached
 from dialer.call_lists.zones import Places
 from dialer.candidate import Candidate
 from dialer.compliance import AGENT_WAITS, ConsentState, Known, Listed, judge
@@ -22,10 +24,13 @@ from dialer.forecasting.question import (
     ALL,
     LONGEST_DAYS,
     NEVER_OPEN,
+    NO_QUOTA,
     REFUSED,
     Assignment,
     Crew,
     Dropped,
+    Limit,
+    Limited,
     Pool,
     Span,
 )
@@ -36,6 +41,7 @@ from dialer.management.settings import Campaign, CampaignSettings
 
 if TYPE_CHECKING:
     from cti.database import Pool as Database
+    from cti.database import Queryable
 
 WITHIN = 120.0
 """Seconds that the query may take."""
@@ -49,6 +55,7 @@ SAYS = {
     "attempts_used_up": "all attempts are used up",
     "no_zone": "nobody knows in which time zone the number rings: not called automatically",
     "never_open": NEVER_OPEN,
+    "quota_reached": "on lists whose quota is reached",
     "not_theirs": "on lists that are assigned to nobody who works for the campaign",
 }
 
@@ -66,87 +73,108 @@ SELECT left(o, $2) AS beginning, min(o) AS number
 """
 """A number of each beginning of contacts' other numbers."""
 
+WAITING = """
+SELECT l.campaign_id, count(*) AS n, avg(c.attempts) AS attempts
+  FROM call_lists l JOIN list_contacts c ON c.list_id = l.id
+ WHERE l.campaign_id = ANY ($1::bigint[]) AND l.active AND c.state = 'open'
+   AND (l.quota_until IS NULL OR l.quota_until <= now())
+ GROUP BY 1
+"""
+
+WITH_QUOTAS = """
+SELECT id, name, settings FROM call_lists
+ WHERE campaign_id = $1 AND active AND jsonb_array_length(coalesce(settings -> 'quota', '[]')) > 0 ORDER BY id
+"""
+
 COUNTED = """
 WITH campaign AS (
     SELECT id, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
            coalesce(settings ->> 'company', '') AS company
       FROM campaigns WHERE id = $1
+), lists AS MATERIALIZED (
+    SELECT id, least($2, coalesce((settings ->> 'max_attempts')::integer, $2)) AS most
+      FROM call_lists WHERE campaign_id = $1 AND active
 ), listed AS MATERIALIZED (
-    SELECT c.id, c.list_id, c.zone_group, c.attempts, c.person, substr(c.e164, 2)::bigint AS number, c.why, c.turn, c.e164,
-           CASE WHEN c.other_numbers <> '{}' THEN (
-               SELECT array_agg(n ORDER BY first) FROM (
+    SELECT c.id, c.list_id, c.zone_group, c.attempts, c.person, substr(c.e164, 2)::bigint AS number, c.why, c.turn,
+           CASE WHEN c.other_numbers = '{}' THEN NULL
+                WHEN c.dead_numbers = '{}' AND cardinality(c.other_numbers) = 1 AND c.other_numbers[1] <> c.e164
+                THEN ARRAY[c.e164, c.other_numbers[1]]
+                ELSE (SELECT array_agg(n ORDER BY first) FROM (
                    SELECT n, min(o) AS first FROM unnest(c.e164 || c.other_numbers) WITH ORDINALITY AS u (n, o)
                     WHERE n <> ALL (c.dead_numbers) GROUP BY n) AS numbers) END AS several,
-           CASE WHEN greatest(c.not_before, l.quota_until) > $3
-                THEN date_bin('1 hour', greatest(c.not_before, l.quota_until), timestamptz '2020-01-01 00:00:00+00')
-           END AS due,
+           CASE WHEN c.other_numbers <> '{}' THEN c.e164 END AS first,
+           CASE WHEN c.not_before > $3
+                THEN date_bin('1 hour', c.not_before, timestamptz '2020-01-01 00:00:00+00') END AS due,
            CASE WHEN c.state IN ('done', 'blocked', 'skipped') THEN c.state
-                WHEN c.state = 'exhausted'
-                  OR c.attempts >= least($2, coalesce((l.settings ->> 'max_attempts')::integer, $2)) THEN 'attempts_used_up'
+                WHEN c.state = 'exhausted' OR c.attempts >= l.most THEN 'attempts_used_up'
                 WHEN g.zones = '{}' AND NOT $4 THEN 'no_zone' ELSE '' END AS gone
-      FROM list_contacts c JOIN call_lists l ON l.id = c.list_id JOIN zone_groups g ON g.id = c.zone_group
-     WHERE l.campaign_id = $1 AND l.active
-), open AS MATERIALIZED (
-    SELECT id, 0 AS place, number, person, '' AS beginning FROM listed WHERE gone = '' AND several IS NULL
+      FROM list_contacts c JOIN lists l ON l.id = c.list_id JOIN zone_groups g ON g.id = c.zone_group
+), numbers AS MATERIALIZED (
+    SELECT id, 0 AS place, number, person FROM listed WHERE gone = '' AND several IS NULL
     UNION ALL
-    SELECT l.id, (s.o - 1)::integer, substr(s.n, 2)::bigint, l.person, CASE WHEN s.n <> l.e164 THEN left(s.n, $5) ELSE '' END
+    SELECT l.id, (s.o - 1)::integer, substr(s.n, 2)::bigint, l.person
       FROM listed l CROSS JOIN LATERAL unnest(l.several) WITH ORDINALITY AS s (n, o) WHERE l.gone = ''
 ), own AS (
     SELECT o.id, o.place, min(d.scope) AS scope
-      FROM open o CROSS JOIN campaign c JOIN do_not_call d ON d.number = o.number
+      FROM numbers o CROSS JOIN campaign c JOIN do_not_call d ON d.number = o.number
      WHERE d.removed IS NULL AND (d.expires IS NULL OR d.expires > $3)
        AND (d.scope = 'everywhere' OR (d.scope = 'company' AND d.company = c.company)
             OR (d.scope = 'campaign' AND d.campaign_id = c.id))
      GROUP BY 1, 2
 ), blocks AS (
-    SELECT number / 10000 AS block, array_agg(id) AS ids, array_agg(place) AS places,
-           array_agg((number % 10000)::integer) AS lasts
-      FROM open GROUP BY 1
+    SELECT number / 10000 AS block, array_agg(id * 1000000 + place * 10000 + number % 10000) AS those
+      FROM numbers GROUP BY 1
 ), national AS (
-    SELECT u.id, u.place, string_agg(DISTINCT e.register, ',') AS registers
+    SELECT u.one / 1000000 AS id, (u.one / 10000 % 100)::integer AS place,
+           string_agg(DISTINCT e.register, ',') AS registers
       FROM blocks w
       JOIN do_not_call_editions e ON e.state = 'active'
       JOIN do_not_call_blocks b ON b.edition = e.id AND b.block = w.block
-     CROSS JOIN LATERAL unnest(w.ids, w.places, w.lasts) AS u (id, place, last)
-     WHERE CASE WHEN b.bits IS NULL THEN u.last::smallint = ANY (b.few) ELSE get_bit(b.bits, u.last) = 1 END
+     CROSS JOIN LATERAL unnest(w.those) AS u (one)
+     WHERE CASE WHEN b.bits IS NULL THEN (u.one % 10000)::smallint = ANY (b.few)
+                ELSE get_bit(b.bits, (u.one % 10000)::integer) = 1 END
      GROUP BY 1, 2
 ), words AS (
     SELECT s.* FROM consents s CROSS JOIN campaign c
      WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given))
 ), said AS (
-    SELECT DISTINCT ON (contact, place) contact, place, given FROM (
-        SELECT o.id AS contact, o.place, s.given, s.at, s.id FROM open o JOIN words s ON s.number = o.number
+    SELECT DISTINCT ON (id, place) id, place, given FROM (
+        SELECT o.id, o.place, s.given, s.at, s.id AS word FROM numbers o JOIN words s ON s.number = o.number
          WHERE NOT s.given OR s.person = '' OR o.person = '' OR s.person = o.person
         UNION ALL
-        SELECT o.id, o.place, s.given, s.at, s.id FROM open o JOIN words s ON s.person = o.person AND s.person <> ''
-         WHERE NOT s.given OR s.number IS NULL) all_words
-     ORDER BY contact, place, at DESC, given, id DESC
+        SELECT o.id, o.place, s.given, s.at, s.id FROM numbers o JOIN words s ON s.person = o.person
+         WHERE s.person <> '' AND (NOT s.given OR s.number IS NULL)) all_words
+     ORDER BY id, place, at DESC, given, word DESC
+), marks AS MATERIALIZED (
+    SELECT id, place,
+           concat_ws('|', coalesce(max(scope), ''), coalesce(max(registers), ''), coalesce(bool_or(given)::text, '')) AS told
+      FROM (SELECT id, place, scope, NULL::text AS registers, NULL::boolean AS given FROM own
+            UNION ALL SELECT id, place, NULL, registers, NULL FROM national
+            UNION ALL SELECT id, place, NULL, NULL, given FROM said) AS law
+     GROUP BY 1, 2
+), places AS MATERIALIZED (
+    SELECT jsonb_object_agg(beginning, zones) AS zones FROM unnest($6::text[], $7::integer[]) AS z (beginning, zones)
 ), of_one AS (
     SELECT l.list_id, l.zone_group AS grouped, l.attempts, l.due, l.gone, l.person <> '' AS person, 0 AS turn,
-           CASE WHEN l.gone = 'blocked' THEN l.why ELSE '' END AS why,
-           own.scope, national.registers, said.given, count(*) AS n
-      FROM listed l LEFT JOIN own ON own.id = l.id LEFT JOIN national ON national.id = l.id
-      LEFT JOIN said ON said.contact = l.id
+           CASE WHEN l.gone = 'blocked' THEN l.why ELSE '' END AS why, m.told, count(*) AS n
+      FROM listed l LEFT JOIN marks m ON m.id = l.id AND m.place = 0
      WHERE l.several IS NULL OR l.gone <> ''
-     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+), laws AS (
+    SELECT id, array_agg(told ORDER BY place) AS told, array_agg(place ORDER BY place) AS places FROM marks GROUP BY 1
 ), of_several AS (
-    SELECT l.list_id, l.zone_group, l.attempts, l.due, l.person <> '', l.turn % cardinality(l.several), law.told
-      FROM listed l JOIN (
-           SELECT o.id, array_agg(concat_ws('|', coalesce(own.scope, ''), coalesce(national.registers, ''),
-                                            coalesce(said.given::text, ''), coalesce(z.zones, -1)) ORDER BY o.place) AS told
-             FROM open o JOIN listed a ON a.id = o.id AND a.several IS NOT NULL
-             LEFT JOIN own ON own.id = o.id AND own.place = o.place
-             LEFT JOIN national ON national.id = o.id AND national.place = o.place
-             LEFT JOIN said ON said.contact = o.id AND said.place = o.place
-             LEFT JOIN unnest($6::text[], $7::integer[]) AS z (beginning, zones) ON z.beginning = o.beginning
-            GROUP BY 1) law ON law.id = l.id
+    SELECT l.list_id, l.zone_group AS grouped, l.attempts, l.due, l.person <> '' AS person,
+           l.turn % cardinality(l.several) AS turn,
+           ARRAY(SELECT coalesce(m.told[array_position(m.places, (s.o - 1)::integer)], '||') || '|' ||
+                        CASE WHEN s.n = l.first THEN '-1' ELSE coalesce(p.zones ->> left(s.n, $5), '-1') END
+                   FROM unnest(l.several) WITH ORDINALITY AS s (n, o)) AS told
+      FROM listed l CROSS JOIN places p LEFT JOIN laws m ON m.id = l.id
+     WHERE l.several IS NOT NULL AND l.gone = ''
 ), alike AS (
-    SELECT list_id, grouped, attempts, due, gone, person, turn, why,
-           ARRAY[concat_ws('|', coalesce(scope, ''), coalesce(registers, ''), coalesce(given::text, ''), -1)] AS told, n
+    SELECT list_id, grouped, attempts, due, gone, person, turn, why, ARRAY[coalesce(told, '||') || '|-1'] AS told, n
       FROM of_one
     UNION ALL
-    SELECT s.list_id, s.zone_group, s.attempts, s.due, '', s.person, s.turn, '', s.told, count(*)
-      FROM of_several s (list_id, zone_group, attempts, due, person, turn, told) GROUP BY 1, 2, 3, 4, 6, 7, 9
+    SELECT list_id, grouped, attempts, due, '', person, turn, '', told, count(*) FROM of_several GROUP BY 1, 2, 3, 4, 6, 7, 9
 )
 SELECT a.*, g.id AS zone_group, g.country, g.region, g.zones, l.priority, (l.settings -> 'assigned')::text AS assigned,
        (l.settings - 'assigned' - 'quota')::text AS settings,
@@ -156,7 +184,8 @@ SELECT a.*, g.id AS zone_group, g.country, g.region, g.zones, l.priority, (l.set
 """
 """$1 campaign, $2 the most attempts, $3 now, $4 whether agents dial by hand, $5 as many characters of numbers as $6 has, $6
 beginnings of other numbers, $7 the places of their zones. `told`: of each number in turn: our own list, registers, consent,
-place of its zones (-1: those of the contact)."""
+place of its zones (-1: those of the contact). `marks`: what is told of those few numbers of which anything is; `blocks` hold
+id, place (fewer than 100) and last four digits of each number in one integer."""
 
 
 class Contacts(NamedTuple):
@@ -168,6 +197,7 @@ class Contacts(NamedTuple):
     rules: tuple[Rules, ...]
     assignments: tuple[Assignment, ...]
     crews: tuple[Crew, ...]
+    limited: tuple[Limited, ...]
 
 
 async def contacts_of(
@@ -177,19 +207,51 @@ async def contacts_of(
     profile: Profile | None,
     people: Sequence[Agent],
     now: datetime,
+    zone: str = "UTC",
+    also_for: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Contacts:
     """Returns who may be called, and who drops out, on the active lists of a campaign; without a `profile` no law is
-    asked. `people`: who is meant to work for it."""
+    asked. `people`: who is meant to work for it, `also_for` which other campaigns, by login; `zone`: whose midnight ends a
+    day of a quota."""
     most = campaign.settings.max_attempts
     async with patiently(database, WITHIN) as db:  # a long list takes its time
+        limited = await _limited(db, campaign.id, now, zone)
         others: list[Any] = await db.fetch(OTHERS, campaign.id, ALIKE, timeout=WITHIN + 5.0)
         zones, places = await asyncio.to_thread(_zones_of, others)
         rows: list[Any] = await db.fetch(
             COUNTED, campaign.id, most, now, mode == "manual", ALIKE, list(places), list(places.values()),
             timeout=WITHIN + 5.0,
         )  # fmt: skip
-    sorting = _Sorting(campaign.settings, mode, profile, people, zones, now)
+    sorting = _Sorting(campaign.settings, mode, profile, people, zones, now, limited, also_for)
     return await asyncio.to_thread(sorting.of, rows)
+
+
+async def waiting_of(database: Database, campaigns: Sequence[int]) -> dict[int, tuple[int, float]]:
+    """How many contacts of each campaign wait to be called, and how often they have been on average."""
+    if not campaigns:
+        return {}
+    async with patiently(database, WITHIN) as db:
+        rows: list[Any] = await db.fetch(WAITING, list(campaigns), timeout=WITHIN + 5.0)
+    return {row["campaign_id"]: (row["n"], float(row["attempts"])) for row in rows}
+
+
+async def _limited(db: Queryable, campaign: int, now: datetime, zone: str) -> dict[int, Limited]:
+    """The campaign's lists with quotas, and what of them is reached."""
+    found = {}
+    for row in await db.fetch(WITH_QUOTAS, campaign):
+        limits = []
+        for quota in list_settings(row["settings"]).quota:
+            limits.append(
+                Limit(
+                    counts=quota.counts,
+                    per=quota.per,
+                    most=quota.most,
+                    disposition=quota.disposition,
+                    so_far=await reached(db, row["id"], quota, now, zone),
+                )
+            )
+        found[row["id"]] = Limited(name=row["name"], limits=tuple(limits))
+    return found
 
 
 def _zones_of(others: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, ...]], dict[str, int]]:
@@ -233,7 +295,16 @@ class _Sorting:
         people: Sequence[Agent],
         zones: Sequence[tuple[str, ...]],
         now: datetime,
+        limited: Mapping[int, Limited],
+        also_for: Mapping[str, tuple[int, ...]],
     ) -> None:
+        self._limited, self._also_for = limited, also_for
+        self._places = {id: place for place, id in enumerate(limited)}
+        self._ended = {
+            id
+            for id, one in limited.items()
+            if any(limit.per == "total" and limit.so_far >= limit.most for limit in one.limits)
+        }
         self._settings, self._mode, self._profile = settings, mode, profile
         self._people, self._zones, self._now = people, zones, now
         self._dropped: Counter[tuple[str, str]] = Counter()
@@ -262,7 +333,7 @@ class _Sorting:
                 ready.setdefault(alike, Counter())[row["attempts"]] += row["n"]
         pools = []
         for alike in {**ready, **due}:
-            opens, place, rules, whose, priority = alike
+            opens, place, rules, whose, priority, limited = alike
             many = ready.get(alike, Counter())
             pools.append(
                 Pool(
@@ -271,6 +342,7 @@ class _Sorting:
                     rules=rules,
                     whose=whose,
                     priority=priority,
+                    limited=limited,
                     ready=tuple(many[tries] for tries in range(max(many) + 1)) if many else (),
                     due=tuple((at, tries, n) for (at, tries), n in sorted(due.get(alike, {}).items())),
                 )
@@ -283,6 +355,7 @@ class _Sorting:
             tuple(self._rules),
             tuple(one for one, _ in self._assignments),
             self._crews(),
+            tuple(self._limited.values()),
         )
 
     def _alike(self, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -293,15 +366,17 @@ class _Sorting:
             self._dropped[refusal] += row["n"]
             return None
         whose = self._whose(row["assigned"])
-        if whose is None:
-            self._dropped["not_theirs", SAYS["not_theirs"]] += row["n"]
+        if whose is None or row["list_id"] in self._ended:
+            gone = "not_theirs" if whose is None else "quota_reached"
+            self._dropped[gone, SAYS[gone]] += row["n"]
             return None
         opens = tuple(REFUSED if self._refused(row, one)[0] else self._open(row, one) for one in numbers)
         if opens[row["turn"]] == REFUSED:
             self._dropped["never_open", SAYS["never_open"]] += row["n"]
             return None
         rules = self._rules_of(row["settings"], len(numbers), row["person"])
-        return opens, row["turn"], rules, whose, row["priority"]
+        limited = self._places.get(row["list_id"], NO_QUOTA)
+        return opens, row["turn"], rules, whose, row["priority"], limited
 
     # ------------------------------------------------------------------------------------------ the law
 
@@ -382,14 +457,19 @@ class _Sorting:
         return None if found == NOBODY else found
 
     def _crews(self) -> tuple[Crew, ...]:
-        """The campaign's people by which of the assigned lists they may call."""
-        if not self._assignments:
+        """The campaign's people by which of the assigned lists they may call, and for which others they work."""
+        if not self._assignments and not self._also_for:
             return ()
         many = Counter(
-            tuple(n for n, (_, logins) in enumerate(self._assignments) if agent.login in logins)
+            (
+                tuple(n for n, (_, logins) in enumerate(self._assignments) if agent.login in logins),
+                self._also_for.get(agent.login, ()),
+            )
             for agent in self._people
         )
-        return tuple(Crew(share=n / len(self._people), may=may) for may, n in many.items())
+        return tuple(
+            Crew(share=n / len(self._people), may=may, rivals=rivals) for (may, rivals), n in many.items()
+        )
 
 
 def _windows(limit: Attempts) -> tuple[tuple[int, int], ...]:

@@ -50,18 +50,20 @@ async def history_of(
         ),
     ]
     rows = await db.fetch(
-        """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour, s.number_of, s.outcome,
+        """SELECT to_char(s.slot AT TIME ZONE $5, 'HH24')::integer AS hour, s.number_of, s.outcome, s.disposition,
                   sum(s.attempts) FILTER (WHERE s.outcome <> '')::bigint AS tried, sum(s.answered)::bigint AS answered,
-                  sum(s.live)::bigint AS live, sum(s.talks)::bigint AS connected, sum(s.answer_ms) AS answer_ms,
+                  sum(s.live)::bigint AS live, sum(s.talks)::bigint AS connected, sum(s.attempts)::bigint AS attempts,
+                  sum(s.answer_ms) AS answer_ms,
                   sum(s.talk_ms) AS talk_ms, sum(s.talk_squares) AS squares
              FROM campaign_read($1, $2, $3) s
             WHERE s.campaign_id = $4 OR s.list_id = ANY ($6::bigint[])
-            GROUP BY 1, 2, 3""",
+            GROUP BY 1, 2, 3, 4""",
         *(campaigns, now - LOOKS_BACK, now + timedelta(days=1), campaign, zone, lists),
     )
     tried, answered = [0] * 24, [0] * 24
     tried_of, answered_of = [0] * MOST_TOLD, [0] * MOST_TOLD
     unreached: Counter[str] = Counter()
+    said: Counter[str] = Counter()
     live = connected = answer_ms = talk_ms = 0
     squares = 0.0
     for row in rows:
@@ -72,6 +74,8 @@ async def history_of(
         answered_of[which] += row["answered"]
         if row["outcome"] not in REACHED:
             unreached[row["outcome"]] += row["tried"]
+        if row["disposition"]:
+            said[row["disposition"]] += row["attempts"]
         live, connected = live + row["live"], connected + row["connected"]
         answer_ms, talk_ms = answer_ms + row["answer_ms"], talk_ms + row["talk_ms"]
         squares += row["squares"]
@@ -107,4 +111,5 @@ async def history_of(
         unreached=tuple(sorted(unreached.items())),
         tried_of=tuple(tried_of),
         answered_of=tuple(answered_of),
+        said=tuple(sorted(said.items())),
     )

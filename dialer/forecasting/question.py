@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from cti.frozen import Frozen
 from dialer.forecasting.courses import Rules
@@ -17,6 +18,9 @@ Span = tuple[int, int]
 
 ALL = -1
 """In place of an assignment: everybody of the campaign."""
+
+NO_QUOTA = -1
+"""In place of a list with quotas."""
 
 REFUSED = -1
 """In place of open times: the law refuses this number, and with it the contact."""
@@ -35,7 +39,8 @@ class History(Frozen, frozen=True, gc=False, kw_only=True):
     """What is known of the list. `tried`, `answered`: attempts that are over and those somebody or a machine answered, by
     hour of the day in the question's zone (24 each), and by which attempt to the contact it was (`tried_of`: the first, the
     second…); `unreached`: how many ended by which outcome that reached nobody; seconds with how many calls each mean is
-    of. `usual_wrap`: seconds of wrap-up where few calls tell, by the campaign's rule."""
+    of. `usual_wrap`: seconds of wrap-up where few calls tell, by the campaign's rule. `said`: of how many talks agents said
+    what, by disposition."""
 
     tried: tuple[int, ...] = (0,) * 24
     answered: tuple[int, ...] = (0,) * 24
@@ -51,6 +56,7 @@ class History(Frozen, frozen=True, gc=False, kw_only=True):
     unreached: tuple[tuple[str, int], ...] = ()
     tried_of: tuple[int, ...] = ()
     answered_of: tuple[int, ...] = ()
+    said: tuple[tuple[str, int], ...] = ()
 
 
 class Assignment(Frozen, frozen=True, gc=False, kw_only=True):
@@ -61,10 +67,55 @@ class Assignment(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Crew(Frozen, frozen=True, gc=False, kw_only=True):
-    """A share of the agents who may all call the same of the assigned lists: their places in `Question.assignments`."""
+    """A share of the agents who may all call the same of the assigned lists (their places in `Question.assignments`) and
+    work for the same other campaigns (their places in `Question.rivals`)."""
 
     share: float
     may: tuple[int, ...] = ()
+    rivals: tuple[int, ...] = ()
+
+
+class Rival(Frozen, frozen=True, gc=False, kw_only=True):
+    """Another campaign that takes agents. `rank`: the higher, the sooner agents are lent to it, those alike share; `times`:
+    when it runs, None: always; `contacts` wait to be called, each `attempts_left` times at most, on average."""
+
+    name: str
+    priority: int
+    rank: int
+    times: tuple[Span, ...] | None = None
+    contacts: int = 0
+    attempts_left: float = 1.0
+
+
+class Band(Frozen, frozen=True, gc=False, kw_only=True):
+    """So many people who work for these rivals, by their places in `Question.rivals`, and not for the campaign."""
+
+    agents: int
+    rivals: tuple[int, ...]
+
+
+class Limit(Frozen, frozen=True, gc=False, kw_only=True):
+    """A quota of a list: `most` attempts, connected calls or calls with a `disposition`, in a day or at all; `so_far` of
+    them were before."""
+
+    counts: Literal["attempts", "connected", "disposition"]
+    per: Literal["day", "total"]
+    most: int
+    disposition: str = ""
+    so_far: int = 0
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        what = {"attempts": "attempts", "connected": "talks"}.get(self.counts, f"times {self.disposition}")
+        return f"{self.most} {what}" + (" a day" if self.per == "day" else "")
+
+
+class Limited(Frozen, frozen=True, gc=False, kw_only=True):
+    """A list with quotas, by name: the first that is reached ends the calling."""
+
+    name: str
+    limits: tuple[Limit, ...]
 
 
 class Pool(Frozen, frozen=True, gc=False, kw_only=True):
@@ -73,7 +124,8 @@ class Pool(Frozen, frozen=True, gc=False, kw_only=True):
 
     `open`: for each of their numbers, when it may be called: its place in `Question.times`, or REFUSED; `place`: the number
     that is next; `rules`: by which they are called again, a place in `Question.rules`; `whose`: to whom their list is
-    assigned, a place in `Question.assignments`, or ALL; `priority`: of their list.
+    assigned, a place in `Question.assignments`, or ALL; `priority`: of their list; `limited`: the list, where it has quotas,
+    a place in `Question.limited`, or NO_QUOTA.
     """
 
     open: tuple[int, ...] = (0,)
@@ -81,6 +133,7 @@ class Pool(Frozen, frozen=True, gc=False, kw_only=True):
     rules: int = 0
     whose: int = ALL
     priority: int = 0
+    limited: int = NO_QUOTA
     ready: tuple[int, ...] = ()
     due: tuple[tuple[int, int, int], ...] = ()
 
@@ -91,8 +144,8 @@ class Pool(Frozen, frozen=True, gc=False, kw_only=True):
 
 
 class Dropped(Frozen, frozen=True, gc=False, kw_only=True):
-    """So many contacts are not called, and why. `code`: done, skipped, blocked, attempts_used_up, no_zone, never_open, or
-    `law:` and the rule that refuses."""
+    """So many contacts are not called, and why. `code`: done, skipped, blocked, attempts_used_up, no_zone, never_open,
+    not_theirs, quota_reached, or `law:` and the rule that refuses."""
 
     code: str
     says: str
@@ -108,9 +161,11 @@ class OpenHour(Frozen, frozen=True, gc=False, kw_only=True):
 
 class Question(Frozen, frozen=True, gc=False, kw_only=True):
     """What is asked. `pools`: the contacts that may be called; `dropped`: the others. `times`: when zones are open, in
-    order; None: always. `crews`: who may call which lists; empty: all may. `finish_by`, `abandonment`: the goal, if there is
-    one; the `cap` is what the law or the settings allow; `error_share` of the detected machines are people who count as
-    lost. `seconds`: that the answer may take."""
+    order; None: always. `crews`: who may call which lists, and for which other campaigns they work; empty: all may, and for
+    none. `people`: how many they are; `rivals`, `elsewhere`: who else takes of them, and who works for those alone; `rank`:
+    the campaign's own among them. `limited`: lists with quotas, whose day ends at midnight in `house_zone`. `finish_by`,
+    `abandonment`: the goal, if there is one; the `cap` is what the law or the settings allow; `error_share` of the detected
+    machines are people who count as lost. `seconds`: that the answer may take."""
 
     mode: str
     now: datetime
@@ -122,6 +177,12 @@ class Question(Frozen, frozen=True, gc=False, kw_only=True):
     times: tuple[tuple[Span, ...] | None, ...] = (None,)
     assignments: tuple[Assignment, ...] = ()
     crews: tuple[Crew, ...] = ()
+    people: int = 0
+    rivals: tuple[Rival, ...] = ()
+    elsewhere: tuple[Band, ...] = ()
+    rank: int = 0
+    limited: tuple[Limited, ...] = ()
+    house_zone: str = "UTC"
     dropped: tuple[Dropped, ...] = ()
     max_attempts: int = 6
     cap: float = 0.03

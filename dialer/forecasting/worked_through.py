@@ -23,14 +23,18 @@ from dialer.forecasting.question import (
     ALL,
     LONGEST_DAYS,
     NEVER_OPEN,
+    NO_QUOTA,
     REFUSED,
     Crew,
     Dropped,
     History,
+    Limit,
     OpenHour,
     Pool,
     Question,
+    Rival,
 )
+from dialer.forecasting.sharing import Lending, Lent
 
 USUAL_ANSWER = 0.2
 USUAL_WEIGHT = 60.0
@@ -38,6 +42,9 @@ USUAL_WEIGHT = 60.0
 
 HOUR_WEIGHT = 40.0
 """As how many attempts of its own an hour is taken to be like all hours, and an attempt of its number like all attempts."""
+
+USUAL_SAID, USUAL_SAID_WEIGHT = 0.1, 20.0
+"""The share of talks that end with a disposition, where little is known, and as how many talks that counts."""
 
 QUARTER = 900
 """Seconds: who is due within one is due at its end."""
@@ -96,14 +103,27 @@ class Speed:
     """Calls an agent's hour at the overall answer rate. `paced`: by how many agents there are; `one_each`: of lists that are
     called one for one."""
 
-    paced: Callable[[int], float]
+    paced: Callable[[float], float]
     one_each: float = 0.0
+
+
+@dataclass(slots=True)
+class Rested:
+    """How a list's quota went: when it was reached first, on how many days, whether for good, and then how many contacts it
+    had left."""
+
+    first: datetime
+    days: int = 0
+    for_good: bool = False
+    left: float = 0.0
 
 
 @dataclass(slots=True)
 class Way:
     """What came of a list: when everybody had been called once, when it was through and that of each assignment, of all
-    contacts which share was reached, and of the agents' hours spent which share one for one."""
+    contacts which share was reached, and of the agents' hours spent which share one for one. `rested`: lists whose quota
+    was reached; `rival_through`: when rivals had called all of theirs; `lent`: of the agents' hours until then the share
+    that was the campaign's."""
 
     once: datetime | None = None
     through: datetime | None = None
@@ -111,6 +131,50 @@ class Way:
     reached: float = 0.0
     reached_by_then: float = 0.0
     one_for_one: float = 0.0
+    rested: dict[int, Rested] = field(default_factory=dict)
+    rival_through: dict[int, datetime] = field(default_factory=dict)
+    lent: float = 1.0
+
+
+class _Quota:
+    """What a list's quotas leave, while it is worked through. `shares`: of the talks those that count, for each limit."""
+
+    def __init__(self, limits: Sequence[Limit], shares: Sequence[float], today: date) -> None:
+        self._limits = limits
+        self._shares = shares
+        self._so_far = [float(limit.so_far) for limit in limits]
+        self._day = today
+        self.rests = False
+
+    def begin(self, day: date) -> None:
+        """On another day, quotas of a day are as new."""
+        if day != self._day:
+            self._day, self.rests = day, False
+            for n, limit in enumerate(self._limits):
+                if limit.per == "day":
+                    self._so_far[n] = 0.0
+
+    def room(self, talks: float) -> float:
+        """Attempts that are left, with so many talks of each."""
+        left = math.inf
+        for limit, share, so_far in zip(self._limits, self._shares, self._so_far, strict=True):
+            each = 1.0 if limit.counts == "attempts" else talks * share
+            left = min(left, max(0.0, limit.most - so_far) / each if each > 0 else math.inf)
+        return left
+
+    def count(self, tried: float, talks: float) -> None:
+        """So many attempts were made, with so many talks."""
+        for n, (limit, share) in enumerate(zip(self._limits, self._shares, strict=True)):
+            self._so_far[n] += tried if limit.counts == "attempts" else talks * share
+
+    def reached(self) -> Limit | None:
+        """The limit that is reached; of several one that is for good."""
+        hit = [
+            limit
+            for limit, so_far in zip(self._limits, self._so_far, strict=True)
+            if limit.most - so_far < GRAIN * 10
+        ]
+        return min(hit, key=lambda limit: limit.per != "total", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +200,7 @@ class Work:
         self._begin: list[float] = []
         self._tries: list[int] = []
         self._whose: list[int] = []
-        self._place_of: list[tuple[int, int, int]] = []
+        self._place_of: list[tuple[int, int, int, int]] = []
         self._next: list[list[tuple[int, int, float]]] = []
         self._goes_on: list[float] = []
         self._due: list[tuple[int, int, float]] = []
@@ -144,18 +208,45 @@ class Work:
             self._add(pool, courses[pool.rules])
         # Lists by priority; in them those first that the fewest may call.
         self._order = sorted(
-            {(priority, whose) for priority, whose, _ in self._place_of},
-            key=lambda one: (-one[0], one[1] == ALL, self._share(one[1])),
+            {(priority, whose, limited) for priority, whose, limited, _ in self._place_of},
+            key=lambda one: (-one[0], one[1] == ALL, self._share(one[1]), one[2] == NO_QUOTA, one[2]),
         )
         # First who may call the fewest other lists.
         crews = sorted(range(len(self._crews)), key=lambda n: len(self._crews[n].may))
         self._crews_of = {
             whose: [n for n in crews if whose == ALL or whose in self._crews[n].may]
-            for _, whose in self._order
+            for _, whose, _ in self._order
         }
-        self._contacts_of: dict[int, float] = {}
+        self._contacts_of: dict[tuple[int, int], float] = {}
         for pool in question.pools:
-            self._contacts_of[pool.whose] = self._contacts_of.get(pool.whose, 0.0) + pool.contacts
+            place = pool.whose, pool.limited
+            self._contacts_of[place] = self._contacts_of.get(place, 0.0) + pool.contacts
+        self._house = ZoneInfo(question.house_zone)
+        self._shares = [[share_said(question, limit) for limit in one.limits] for one in question.limited]
+        self._lending = (
+            Lending(question.people, self._crews, question.elsewhere, question.rivals, question.rank)
+            if question.rivals and question.people
+            else None
+        )
+
+    def lent(self) -> Lent | None:
+        """How the people are lent while all rivals have somebody to call; None: nobody else takes of them."""
+        wanting = frozenset(n for n, rival in enumerate(self._question.rivals) if rival.contacts)
+        return self._lending.of(wanting) if self._lending is not None else None
+
+    def usual_share(self) -> float:
+        """Of the agents the share that the campaign has in the hours of the first week in which it has any."""
+        if self._lending is None:
+            return 1.0
+        rivals, found = self._question.rivals, []
+        for hour in self._hours:
+            if hour.begin >= self._question.now + timedelta(days=7):
+                break
+            lent = self._lending.of(_wanting(rivals, [float(one.contacts) for one in rivals], hour.begin))
+            share = sum(crew.share * part for crew, part in zip(self._crews, lent.crews, strict=True))
+            if hour.agents and share > 0:
+                found.append(share)
+        return sum(found) / len(found) if found else 1.0
 
     def _share(self, whose: int) -> float:
         return sum(crew.share for crew in self._crews if whose == ALL or whose in crew.may)
@@ -172,7 +263,7 @@ class Work:
                 self._begin.append(0.0)
                 self._tries.append(tries)
                 self._whose.append(pool.whose)
-                self._place_of.append((pool.priority, pool.whose, pool.open[place]))
+                self._place_of.append((pool.priority, pool.whose, pool.limited, pool.open[place]))
                 self._next.append(ways)
                 self._goes_on.append(sum(share for _, _, share in ways))
         for tries, so_many in enumerate(pool.ready):
@@ -196,7 +287,7 @@ class Work:
         after is not asked."""
         question, stock = self._question, list(self._begin)
         live_share, finish_by = live_share_of(question.history), question.finish_by
-        active: dict[tuple[int, int, int], set[int]] = {}
+        active: dict[tuple[int, int, int, int], set[int]] = {}
         for slot, count in enumerate(stock):
             if count > 0:
                 active.setdefault(self._place_of[slot], set()).add(slot)
@@ -210,7 +301,19 @@ class Work:
         total = left = sum(left_of.values())
         untried = sum(count for count, tries in zip(stock, self._tries, strict=True) if not tries)
         untried += sum(count for _, slot, count in self._due if not self._tries[slot])
-        done = spent_one_each = spent_all = 0.0
+        untried_of = dict.fromkeys(range(len(question.limited)), 0.0)
+        for slot, count in (*enumerate(stock), *((slot, count) for _, slot, count in self._due)):
+            if not self._tries[slot] and (limited := self._place_of[slot][2]) != NO_QUOTA:
+                untried_of[limited] += count
+        today = question.now.astimezone(self._house).date()
+        quotas = [
+            _Quota(one.limits, shares, today)
+            for one, shares in zip(question.limited, self._shares, strict=True)
+        ]
+        ended: set[int] = set()
+        rivals = question.rivals
+        backlog = [rival.contacts * calls_each(rival, rates.overall.mean * live_share) for rival in rivals]
+        done = spent_one_each = spent_all = there_all = lent_all = 0.0
         way = Way()
         for hour in self._hours:
             begin, agents = hour.begin, max(0, hour.agents + more)
@@ -218,6 +321,8 @@ class Work:
                 break
             while quarters and quarters[0] * QUARTER <= begin.timestamp():
                 for slot, count in waiting.pop(heapq.heappop(quarters)).items():
+                    if self._place_of[slot][2] in ended:
+                        continue
                     stock[slot] += count
                     active.setdefault(self._place_of[slot], set()).add(slot)
             if not agents:
@@ -225,30 +330,55 @@ class Work:
             base = rates.by_hour[begin.astimezone(self._zone).hour] * level * share
             mean = rates.overall.mean * share
             crews = [agents * hour.part * crew.share for crew in self._crews]
+            at_work: float = agents
+            there_all += agents * hour.part
+            if self._lending is not None:
+                lent = self._lending.of(_wanting(rivals, backlog, begin))
+                crews = [hours * part for hours, part in zip(crews, lent.crews, strict=True)]
+                at_work = sum(crews) / hour.part
+                for n, many in enumerate(lent.rivals):
+                    theirs_now = many * agents / question.people
+                    backlog[n] -= theirs_now * hour.part * speed.paced(theirs_now) if many else 0.0
+                    if backlog[n] <= 0 < many:
+                        way.rival_through.setdefault(n, begin + timedelta(hours=hour.part))
+            lent_all += sum(crews)
+            today = begin.astimezone(self._house).date()
+            for quota in quotas:
+                quota.begin(today)
             lines = question.calls_per_second * 3600 * hour.part
             this_quarter = -int(-begin.timestamp() // QUARTER)
             over = 0.0
-            for priority, whose in self._order:
-                slots = [slot for time in hour.are_open for slot in active.get((priority, whose, time), ())]
+            for priority, whose, limited in self._order:
+                slots = [
+                    slot
+                    for time in hour.are_open
+                    for slot in active.get((priority, whose, limited, time), ())
+                ]
                 wanted = sum(stock[slot] for slot in slots)
                 if wanted <= 0:
                     continue
                 mix = sum(stock[slot] * rates.of_attempt(self._tries[slot]) for slot in slots) / wanted
                 # Agents are as busy as at the rate that was played: with more answers they need fewer calls.
                 rate = max(min(0.95, base * mix), 0.01)
-                an_hour = (speed.paced(agents) if whose == ALL else speed.one_each) * mean / rate
+                an_hour = (speed.paced(at_work) if whose == ALL else speed.one_each) * mean / rate
                 if an_hour <= 0:
                     continue
                 theirs = self._crews_of[whose]
                 there = sum(crews[n] for n in theirs)
                 can = min(there * an_hour, lines)
-                taking = min(1.0, can / wanted)
-                if taking <= 0:
+                if can <= 0:
                     over = 1.0
                     continue
-                over = max(over, min(1.0, wanted / can))
+                talks = min(0.95, base * mix) * live_share
+                room = quotas[limited].room(talks) if limited != NO_QUOTA else math.inf
+                taking = min(1.0, can / wanted, room / wanted)
+                if taking <= 0:
+                    continue
+                over = max(over, min(1.0, taking * wanted / can))
                 spent = taking * wanted / an_hour
                 lines -= taking * wanted
+                if limited != NO_QUOTA:
+                    quotas[limited].count(taking * wanted, taking * wanted * talks)
                 _take(crews, theirs, spent)
                 spent_all += spent
                 spent_one_each += spent if whose != ALL else 0.0
@@ -260,12 +390,14 @@ class Work:
                     stock[slot] -= tried
                     if not self._tries[slot]:
                         untried -= tried
+                        if limited != NO_QUOTA:
+                            untried_of[limited] -= tried
                     reached = tried * min(0.95, base * rates.of_attempt(self._tries[slot])) * live_share
                     rest = tried - reached
                     gone = reached + rest * (1.0 - self._goes_on[slot])
                     done += reached
                     left -= gone
-                    left_of[whose] -= gone
+                    left_of[whose, limited] -= gone
                     for later, target, part in self._next[slot]:
                         quarter = this_quarter + later
                         due = waiting.get(quarter)
@@ -276,17 +408,59 @@ class Work:
             end = begin + timedelta(hours=hour.part * over)
             if finish_by is None or end <= finish_by:
                 way.reached_by_then = done / total
+            for limited, quota in enumerate(quotas):
+                hit = quota.reached() if limited not in ended else None
+                if hit is None or (quota.rests and hit.per == "day"):
+                    continue
+                rested = way.rested.setdefault(limited, Rested(first=end))
+                rested.days += not quota.rests
+                quota.rests = True
+                if hit.per == "total":
+                    ended.add(limited)
+                    rested.for_good = True
+                    untried -= untried_of[limited]
+                    for place in [place for place in left_of if place[1] == limited]:
+                        rested.left += left_of[place]
+                        left -= left_of[place]
+                        left_of[place] = 0.0
+                    for cell in [cell for cell in active if cell[2] == limited]:
+                        del active[cell]
             if way.once is None and untried < 0.5:
                 way.once = end
-            for whose, still in left_of.items():
-                if still < 0.5 and whose not in way.through_of:
+            for whose in {whose for whose, _ in left_of} - way.through_of.keys():
+                if sum(still for (one, _), still in left_of.items() if one == whose) < 0.5:
                     way.through_of[whose] = end
             if left < 0.5:
                 way.through = end
                 break
         way.reached = done / total if total else 0.0
         way.one_for_one = spent_one_each / spent_all if spent_all else 0.0
+        way.lent = lent_all / there_all if there_all else 1.0
         return way
+
+
+def _wanting(rivals: Sequence[Rival], backlog: Sequence[float], at: datetime) -> frozenset[int]:
+    """The rivals that run and have somebody to call."""
+    then = at.timestamp()
+    return frozenset(n for n, rival in enumerate(rivals) if backlog[n] > 0 and _open(rival.times, then))
+
+
+def calls_each(rival: Rival, reached: float) -> float:
+    """Calls that each contact of a rival takes until it is reached, or used up."""
+    if reached <= 0:
+        return rival.attempts_left
+    return float((1.0 - (1.0 - min(reached, 1.0)) ** rival.attempts_left) / reached)
+
+
+def share_said(question: Question, limit: Limit) -> float:
+    """Of the talks the share that counts."""
+    if question.mode == "agentless":
+        return 0.0
+    if limit.counts != "disposition":
+        return 1.0
+    live = question.history.live
+    said = dict(question.history.said).get(limit.disposition, 0)
+    return pulled(min(1.0, said / live) if live else 0.0, live, USUAL_SAID, USUAL_SAID_WEIGHT)
 
 
 def _take(hours: list[float], crews: Sequence[int], spent: float) -> None:

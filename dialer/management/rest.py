@@ -22,16 +22,17 @@ from cti.commands import sentence
 from cti.figures.desk import FiguresAsked, WrongQuestion, range_of
 from cti.figures.report import Interval
 from cti.openapi import SUPERVISORS, Route
-from cti.people import Directory
+from cti.people import Actor, Directory
 from cti.plain_text import Plain
 from cti.problems import Problem
 from cti.rest.pages import Page, Paging, page
 from cti.rest.serving import Asked, Reply, Translate
 from dialer.campaigns import NotPossible, Record, Schedule, Step, told
-from dialer.forecasting.dry_run_contacts import contacts_of
+from dialer.forecasting.dry_run_contacts import contacts_of, waiting_of
 from dialer.forecasting.dry_run_history import history_of
 from dialer.forecasting.plans import Plan, Plans
 from dialer.forecasting.question import History, Question, Shift
+from dialer.forecasting.sharing import shared
 from dialer.law.abandoned import error_share
 from dialer.lists import works_for
 from dialer.management.charts import chart
@@ -336,9 +337,9 @@ def routes(
 
     async def begin_plan(asked: Asked) -> Plan:
         record = await desk.read(asked.who, asked.params.campaign)
-        return plans.begin(record.campaign.id, asked.who.login, question_of(record, asked.body))
+        return plans.begin(record.campaign.id, asked.who.login, question_of(record, asked.body, asked.who))
 
-    def question_of(record: Record, wanted: PlanAsked) -> Callable[[], Awaitable[Question]]:
+    def question_of(record: Record, wanted: PlanAsked, who: Actor) -> Callable[[], Awaitable[Question]]:
         """The question, for which a long list is counted; what is wrong with what was asked is said before."""
         campaign, schedule = record.campaign, record.schedule
         settings, rules = campaign.settings, law(campaign)
@@ -386,13 +387,26 @@ def routes(
         )
 
         async def whole() -> Question:
-            contacts = await contacts_of(pool(), campaign, mode, profile, workers, question.now)
+            others = shared(campaign, mode, workers, directory.agents.values(), desk.records(), question.now)
+            contacts = await contacts_of(
+                *(pool(), campaign, mode, profile, workers, question.now, zone, others.of_agent)
+            )
+            waiting = await waiting_of(pool(), [one.campaign.id for one in others.records])
             history = await history_of(
                 *(pool(), campaign.id, settings.queue, where, question.now),
                 rule=desk.wrap_up(campaign),
                 own_rule=settings.wrap_up.seconds is not None,
             )
-            return msgspec.structs.replace(question, history=history, **contacts._asdict())
+            return msgspec.structs.replace(
+                question,
+                history=history,
+                people=len(workers),
+                rivals=others.rivals(waiting, lambda other: desk.oversees(who, other)),
+                elsewhere=others.elsewhere,
+                rank=others.rank,
+                house_zone=zone,
+                **contacts._asdict(),
+            )
 
         return whole
 
