@@ -250,8 +250,8 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     """Whoever answers then hears the message within two seconds and may opt out by a key; nobody else is called."""
     screens = await at_work(centre, "anna", "ben", "cleo")
     out = number("opts_out", 2, 3)
-    numbers = [out, *(number("human", 2, n) for n in range(1, 8))]
-    id = await campaign(centre, numbers, mode="power", ratio=1.5, min_ring_s=8, ring_timeout_s=9)
+    numbers = [out, number("silent"), *(number("human", 2, n) for n in range(1, 8))]
+    id = await campaign(centre, numbers, mode="power", ratio=1.5, min_ring_s=4, ring_timeout_s=9)
     await shows(centre, id, lambda view: view.calls.get("ringing", 0) >= 3, "ringing")
     await asyncio.gather(*(screen.ask("agent.log_off") for screen in screens))
     placed = len(await attempts(centre, id))
@@ -259,6 +259,11 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     assert len(rows) == placed < len(numbers)
     lost = [row for row in rows if row["outcome"] == "abandoned"]
     assert len(lost) >= 2
+    (silent,) = [
+        row for row in rows if row["e164"] == number("silent")
+    ]  # given up, and no sooner than it may be
+    assert silent["outcome"] == "cancelled"
+    assert (silent["ended"] - silent["ringing"]).total_seconds() >= 4
     for row in lost:
         assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 3.0
     view = await shows(centre, id, lambda view: view.held == "no_agents", "held")

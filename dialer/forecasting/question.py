@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cti.frozen import Frozen
+from dialer.attempts import WaitFrom
 from dialer.forecasting.courses import Rules
 
 LONGEST_DAYS = 60
@@ -128,6 +129,7 @@ class Question(Frozen, frozen=True, gc=False, kw_only=True):
     window_h: float = 24.0
     error_share: float = 0.0
     answer_wait: float = 2.0
+    wait_from: WaitFrom = "answer"
     min_ring: float = 15.0
     ring_timeout: float = 24.0
     calls_per_second: float = 10.0
