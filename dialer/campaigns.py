@@ -278,13 +278,12 @@ def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
 
 def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
     """What does not keep it from starting, and should be known: lists that nobody calls, or others than they are for."""
-    if campaign.mode == "agentless":
-        return []
     told = list(_detection_and_wait(campaign, there))
-    if not _for_nobody_at_all(campaign, there):
+    alone = campaign.mode == "agentless"
+    if not alone and not _for_nobody_at_all(campaign, there):
         told += _for_nobody(there)
     queue = campaign.settings.queue
-    if queue and campaign.mode in DIALED_BY_ITSELF:
+    if queue and not alone and campaign.mode in DIALED_BY_ITSELF:
         told += [
             (
                 "list_by_queue",
@@ -304,18 +303,20 @@ def _detection_and_wait(campaign: Campaign, there: Surroundings) -> Iterator[tup
     if not detects or campaign.mode not in DIALED_BY_ITSELF:
         return
     wait = there.answer_wait_s
+    what = f"the wait for {'the message' if campaign.mode == 'agentless' else 'an agent'} ({wait:g} s) counts from the"
     if there.wait_from == "greeting":
         yield (
             "amd_wait",
-            f"the wait for an agent ({wait:g} s) counts from the end of the greeting, as the profile {campaign.profile} has "
-            f"it; detection knows a person {HEARD_BEFORE:g} s after that",
+            f"{what} end of the greeting, as the profile {campaign.profile} has it; detection of machines knows a person "
+            f"{HEARD_BEFORE:g} s after that",
         )
     else:
+        most, least = amd_may_take(wait, "answer"), amd_may_take(wait, "answer", leaves=LOOK_SHORT_OF)
+        on_hook = "" if campaign.mode == "agentless" else f" ({least:g} s where nobody works off-hook)"
         yield (
             "amd_wait",
-            f"the wait for an agent ({wait:g} s) counts from the answer, what detection of machines takes included: it has "
-            f"{amd_may_take(wait, 'answer'):g} s ({amd_may_take(wait, 'answer', leaves=LOOK_SHORT_OF):g} s where nobody "
-            "works off-hook), and who is no machine for sure by then comes to an agent; so it finds fewer machines",
+            f"{what} answer, what detection of machines takes included: it has {most:g} s{on_hook}, and who is no machine "
+            "for sure by then is taken for a person; so it finds fewer machines",
         )
 
 

@@ -354,7 +354,8 @@ async def test_the_server_is_killed(centre: Centre) -> None:
         "machine_message_to": "all",
         "machine_silence_s": 1,
     }
-    drop = await campaign(centre, [number("machine", 0, 20)], mode="agentless", queue="", **on_machines)
+    alone = {"mode": "agentless", "queue": "", "profile": "greeting"}
+    drop = await campaign(centre, [number("machine", 0, 20)], **alone, **on_machines)
     told = process_settings(centre)
     server = await centre.start_process(**told)
     await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")

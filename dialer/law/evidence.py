@@ -156,6 +156,17 @@ def evidence_of(row: asyncpg.Record) -> AttemptEvidence:
     )
 
 
+def wait_told(one: AttemptEvidence) -> str:
+    """Returns how long who answered has waited for an agent and from when that was counted; "" where nobody answered, or
+    nobody was to wait."""
+    if one.wait_s is None or one.counts_as not in ("in_time", "late", "nobody"):
+        return ""
+    since = f"{'the end of the greeting' if one.wait_from == 'greeting' else 'the answer'} (at most {one.wait_s:g} s)"
+    if one.to_agent_s is not None:
+        return f"an agent {one.to_agent_s:g} s after {since}"
+    return f"no agent in time, counted from {since}" if one.counts_as == "nobody" else ""
+
+
 def _checks(written: str) -> list[dict[str, Any]]:
     found = msgspec.json.decode(written)
     return [check for check in found if isinstance(check, dict)] if isinstance(found, list) else []
