@@ -302,14 +302,17 @@ class Attempt:
     @property
     def wait_began(self) -> float | None:
         """When the wait for an agent began: at the answer; where it counts from the end of the greeting, then, once it is
-        known that it is a person."""
+        known that it is a person. Of a call that has lasted longer than detection can and of which nobody saw what that
+        found, at the answer."""
         up = self.at.get(Told.UP)
         if up is None or self.machine:
             return None
         if self.counted_from == "answer":
             return up
         known = self.at.get(Told.AMD)
-        return max(up, known - HEARD_BEFORE) if known is not None else None
+        if known is not None:
+            return max(up, known - HEARD_BEFORE)
+        return up if self.at.get(Told.GONE, up) - up > LONGEST_AMD else None
 
     @property
     def waited(self) -> float | None:

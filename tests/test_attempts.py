@@ -160,6 +160,8 @@ def test_with_detection() -> None:
     assert late.counts_as is CountsAs.LATE
     unsure = told([*UP, (Told.GONE, 7.5, "16")], **greeting)
     assert (unsure.waited, unsure.counts_as) == (None, CountsAs.EARLY)
+    unseen = told([*UP, (Told.GONE, 12.5, "16")], **greeting)
+    assert (unseen.waited, unseen.counts_as, unseen.outcome()) == (6.5, CountsAs.NOBODY, Outcome.ABANDONED)
     assert told(UP, amd=True).counts_as is None
     assert told([*UP, (Told.AMD, 6.5, "FAX"), (Told.GONE, 7, "16")]).outcome() is Outcome.FAX
 

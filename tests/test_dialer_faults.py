@@ -343,8 +343,10 @@ async def test_a_server_stands_still_another_goes_on_in_its_place_and_it_comes_b
 
 async def test_the_server_is_killed(centre: Centre) -> None:
     """Calls in a talk and ringing when the power goes, and a machine that greets: they go on, it is left its message, and
-    the server that starts then takes them up."""
+    the server that starts then takes them up. And one that rings when a server is stopped in order: it rings on."""
     await at_work(centre, "anna", "ben")
+    rings_on = await campaign(centre, [number("human", 4, 9)], mode="agentless", queue="", ring_timeout_s=9)
+    await until(centre, rings_on, lambda rows: any(row["state"] == "ringing" for row in rows), "ringing")
     numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
     await centre.stop_server()
     id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
@@ -366,7 +368,9 @@ async def test_the_server_is_killed(centre: Centre) -> None:
     rows = await ended(centre, id, len(numbers), within=60)
     await each_once(centre, id, numbers)
     (left,) = await ended(centre, drop, 1, within=60)
-    await as_asterisk_says(centre, [*rows, left])
+    (rang,) = await ended(centre, rings_on, 1, within=60)
+    await as_asterisk_says(centre, [*rows, left, rang])
+    assert cdr_of(centre)[rang["id"]] == ["ANSWERED"], rang
     assert {row["outcome"] for row in rows if row["id"] in talking} <= {"connected"}
     unseen = {
         row["id"] for row in rows if row["why"] in ("ended while no server watched", "its end was not seen")

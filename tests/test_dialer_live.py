@@ -150,7 +150,8 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
             centre, [number("silent", 0, 9)], mode="agentless", queue="", min_ring_s=3, ring_timeout_s=9
         )
         await shows(centre, halted, lambda view: view.calls.get("ringing") == 1, "ringing")
-        await state(centre, halted, "stopped")
+        for step in ("paused", "draining", "stopped"):
+            await state(centre, halted, step)
         await asyncio.gather(
             *(
                 the_dialplan_alone(centre, "at-" + letter * 32, called=called, knows=knows, **how)
@@ -288,6 +289,13 @@ async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: C
     assert (lost["outcome"], lost["counts_as"], lost["agent"]) == ("abandoned", "nobody", None)
     assert (lost["amd"], lost["amd_cause"], lost["wait_s"]) == ("NOTSURE", "TOOLONG-0.9", 2)
     status, proof = await centre.rest("GET", f"/api/v1/campaigns/{in_vain}/evidence.jsonl", ADMIN)
+    assert proof["ring_s"] >= 0
+    assert {step["rule"] for step in proof["checks"]} >= {
+        "calling_hours",
+        "do_not_call",
+        "attempts_per_number",
+    }
+    assert (proof["message_played"] > proof["answered"], proof["list_version"] >= 1) == (True, True)
     assert (status, proof["wait_from"], proof["to_agent_s"], proof["counts_as"]) == (
         200,
         "answer",
