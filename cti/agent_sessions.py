@@ -20,10 +20,12 @@ async def save_agent_sessions(db: Queryable, sessions: Iterable[Session]) -> Non
     ordered = [latest[login] for login in sorted(latest)]  # the same order everywhere: no deadlock
     await db.execute(
         """INSERT INTO agent_sessions (login, logged_on, ready, reason, state, since, wrap_until, log_off_after,
-               shown_reason, call, by, why, asked_by, log_off_by, wrap_call, wrap_queue, owed, worked)
+               shown_reason, call, by, why, asked_by, log_off_by, wrap_call, wrap_queue, owed, worked,
+               wrap_extended)
            SELECT s.* FROM unnest($1::text[], $2::boolean[], $3::boolean[], $4::text[], $5::text[], $6::timestamptz[],
                                   $7::timestamptz[], $8::boolean[], $9::text[], $10::text[], $11::text[], $12::text[],
-                                  $13::text[], $14::text[], $15::text[], $16::text[], $17::jsonb[], $18::jsonb[])
+                                  $13::text[], $14::text[], $15::text[], $16::text[], $17::jsonb[], $18::jsonb[],
+                                  $19::float8[])
                 AS s (login)
            JOIN users u USING (login)
            ON CONFLICT (login) DO UPDATE SET
@@ -32,7 +34,7 @@ async def save_agent_sessions(db: Queryable, sessions: Iterable[Session]) -> Non
                log_off_after = excluded.log_off_after, shown_reason = excluded.shown_reason, call = excluded.call,
                by = excluded.by, why = excluded.why, asked_by = excluded.asked_by, log_off_by = excluded.log_off_by,
                wrap_call = excluded.wrap_call, wrap_queue = excluded.wrap_queue, owed = excluded.owed,
-               worked = excluded.worked, changed = now()""",
+               worked = excluded.worked, wrap_extended = excluded.wrap_extended, changed = now()""",
         [s.agent for s in ordered],
         [s.logged_on for s in ordered],
         [s.ready for s in ordered],
@@ -51,6 +53,7 @@ async def save_agent_sessions(db: Queryable, sessions: Iterable[Session]) -> Non
         [s.wrap_queue for s in ordered],
         [msgspec.json.encode(s.owed).decode() for s in ordered],
         [msgspec.json.encode(s.worked).decode() for s in ordered],
+        [s.wrap_extended for s in ordered],
     )
 
 
@@ -59,7 +62,7 @@ async def load_agent_sessions(db: Queryable) -> dict[str, Session]:
     rows = await db.fetch(
         """SELECT s.login, s.logged_on, s.ready, s.reason, s.state, s.since, s.wrap_until, s.log_off_after,
                s.shown_reason, s.call, s.by, s.why, s.asked_by, s.log_off_by, s.wrap_call, s.wrap_queue,
-               s.owed::text AS owed, s.worked::text AS worked
+               s.wrap_extended, s.owed::text AS owed, s.worked::text AS worked
            FROM agent_sessions s JOIN users u USING (login) WHERE NOT u.disabled"""
     )
     return {
@@ -80,6 +83,7 @@ async def load_agent_sessions(db: Queryable) -> dict[str, Session]:
             log_off_by=row["log_off_by"],
             wrap_call=row["wrap_call"],
             wrap_queue=row["wrap_queue"],
+            wrap_extended=row["wrap_extended"],
             owed=msgspec.json.decode(row["owed"]),
             worked={
                 call: (queue, disposed)

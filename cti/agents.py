@@ -59,7 +59,8 @@ class Session:
 
     `state`, `shown_reason`, `call`, `since`, `by`, `why`: the last known ones, never of `unknown`. `asked_by`: who wanted
     `ready` and `reason`. `log_off_after`: asked to log off when the call is over, by `log_off_by`. `wrap_*`, `owed`: the
-    wrap-up under way. `worked`: queue calls that are still to be wrapped up, with queue and whether they were disposed.
+    wrap-up under way, `wrap_extended` the seconds that its agent has added. `worked`: queue calls that are still to be
+    wrapped up, with queue and whether they were disposed.
     """
 
     agent: str
@@ -78,6 +79,7 @@ class Session:
     log_off_by: str | None = None
     wrap_call: str | None = None
     wrap_queue: str | None = None
+    wrap_extended: float = 0.0
     owed: dict[str, str] = field(default_factory=dict)
     worked: dict[str, tuple[str, bool]] = field(default_factory=dict)
 
@@ -199,6 +201,7 @@ class Agents:
             log_off_by=a.log_off_by,
             wrap_call=wrapping.call if wrapping else None,
             wrap_queue=wrapping.queue if wrapping else None,
+            wrap_extended=wrapping.extended if wrapping else 0.0,
             owed=dict(wrapping.owed) if wrapping else {},
             worked={call: (work.queue, work.disposed) for call, work in worked.items()},
         )
@@ -469,7 +472,13 @@ class Agents:
         if session.wrap_until is None and not session.owed:
             return
         until = session.wrap_until if session.wrap_until is not None and session.wrap_until > at else None
-        a.wrapping = Wrapping(session.wrap_call or "", session.wrap_queue or "", until, dict(session.owed))
+        a.wrapping = Wrapping(
+            session.wrap_call or "",
+            session.wrap_queue or "",
+            until,
+            dict(session.owed),
+            session.wrap_extended,
+        )
         if a.wrapping.over:
             self._wrapped_up(a)
 

@@ -101,7 +101,7 @@ def contexts(evidence: Evidence) -> Iterator[Finding]:
 
 
 VERSIONS: tuple[tuple[str, str, str], ...] = (
-    ("cti-version", "extensions_cti.conf", "5"),
+    ("cti-version", "extensions_cti.conf", "6"),
     ("cti-routing-version", "extensions_cti_routing.conf", "2"),
 )
 """Context that says the version of a file of asterisk-config/include, the file, and the version that this server needs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 
 class Stage(IntEnum):
@@ -83,13 +84,36 @@ LOST = frozenset({CountsAs.LATE, CountsAs.NOBODY})
 HEARD_BEFORE = 0.8
 """Seconds of silence after the greeting by which AMD knows a person: they count as waited (asterisk-config/pbx/amd.conf)."""
 
+WaitFrom = Literal["answer", "greeting"]
+"""The moment from which the wait for an agent counts where machines are told apart; else it is the answer."""
+
 LEAST_AFTER_AMD = 0.3
-"""Seconds left to find an agent after AMD, where it took the whole wait."""
+"""Seconds of the wait that AMD leaves to find an agent with an open line."""
+
+LONGEST_AMD = 6.0
+"""Seconds after the answer at which AMD ends in any case: where no sound comes at all it would never do so by itself."""
+
+LEAST_AMD = 0.1
+
+LOOK_SHORT_OF = 1.1
+"""Seconds before the end of the wait at which the dialplan tries the queue by itself: a queue waits whole seconds."""
 
 
-def left_to_connect(wait: float, *, amd: bool) -> float:
-    """Seconds of the wait that are left to find an agent once a person is known to be there."""
-    return max(LEAST_AFTER_AMD, wait - HEARD_BEFORE) if amd else wait
+def amd_may_take(wait: float, wait_from: WaitFrom, *, leaves: float = LEAST_AFTER_AMD) -> float:
+    """Seconds after the answer at which AMD ends, whatever it knows by then: who is no machine for sure is a person.
+    `leaves`: seconds that it must leave of a wait that counts from the answer."""
+    if wait_from == "greeting":
+        return LONGEST_AMD
+    return min(LONGEST_AMD, max(LEAST_AMD, wait - leaves))
+
+
+def left_to_connect(wait: float, *, amd: bool, wait_from: WaitFrom) -> float:
+    """Seconds of the wait that are left to find an agent once a person is known to be there, at least."""
+    if not amd:
+        return wait
+    if wait_from == "answer":
+        return max(0.0, wait - amd_may_take(wait, wait_from))
+    return max(LEAST_AFTER_AMD, wait - HEARD_BEFORE)
 
 
 class Told(StrEnum):
@@ -112,11 +136,14 @@ class Told(StrEnum):
     MESSAGE = "message"
     OPTED_OUT = "opted_out"
     FAR_END = "far_end"
-    GIVEN_UP = "given_up"
+    GIVEN_UP = "given_up"  # (RANG_OUT, or nothing)
     REFUSED = "refused"  # (why)
     GONE = "gone"  # (Q.850 cause)
     LOST = "lost"
 
+
+RANG_OUT = "rang_out"
+"""What is said of a call that was given up since nobody had answered in the campaign's ring time."""
 
 SHORT_TALK = 2.0
 """Seconds within which the agent's side breaking off is an agent error, not a talk."""
@@ -154,7 +181,7 @@ BY_STATUS = {
 """DialEnd's DialStatus → outcome, where the cause says nothing."""
 
 BY_REASON = {"3": Outcome.NO_ANSWER, "5": Outcome.BUSY, "8": Outcome.CONGESTION}
-"""OriginateResponse's Reason → outcome, where neither says anything: our own time-out sends no DialEnd."""
+"""OriginateResponse's Reason → outcome, where neither says anything: the PBX's own time-out sends no DialEnd."""
 
 ALIVE = frozenset({Outcome.CONNECTED, Outcome.ANSWERED, Outcome.ABANDONED, Outcome.AGENT_ERROR})
 """Outcomes of calls that a person answered."""
@@ -162,11 +189,12 @@ ALIVE = frozenset({Outcome.CONNECTED, Outcome.ANSWERED, Outcome.ABANDONED, Outco
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """What is known of one attempt's call. `wait`: seconds that somebody who has answered may wait for an agent; `alone`: no
-    agent is meant to come (mode agentless); `amd`: whether machines are told apart."""
+    """What is known of one attempt's call. `wait`: seconds that somebody who has answered may wait for an agent, `wait_from`
+    when; `alone`: no agent is meant to come (mode agentless); `amd`: whether machines are told apart."""
 
     id: str
     wait: float = 2.0
+    wait_from: WaitFrom = "answer"
     alone: bool = False
     amd: bool = False
     at: dict[Told, float] = field(default_factory=dict)
@@ -262,21 +290,35 @@ class Attempt:
         return max(0.0, known - up) if up is not None and known is not None else None
 
     @property
-    def greeted(self) -> float | None:
-        """When the wait for an agent began: at the answer, with detection at the end of the greeting, once it is known that
-        it is a person."""
+    def person(self) -> bool:
+        """Whether it is known, or taken for granted, that a person has answered."""
+        return Told.UP in self.at and not self.machine and (not self.amd or Told.AMD in self.at)
+
+    @property
+    def counted_from(self) -> WaitFrom:
+        """The moment from which the wait of this call counts."""
+        return self.wait_from if self.amd else "answer"
+
+    @property
+    def wait_began(self) -> float | None:
+        """When the wait for an agent began: at the answer; where it counts from the end of the greeting, then, once it is
+        known that it is a person. Of a call that has lasted longer than detection can and of which nobody saw what that
+        found, at the answer."""
         up = self.at.get(Told.UP)
         if up is None or self.machine:
             return None
-        if not self.amd:
+        if self.counted_from == "answer":
             return up
         known = self.at.get(Told.AMD)
-        return max(up, known - HEARD_BEFORE) if known is not None else None
+        if known is not None:
+            return max(up, known - HEARD_BEFORE)
+        return up if self.at.get(Told.GONE, up) - up > LONGEST_AMD else None
 
     @property
     def waited(self) -> float | None:
-        """Seconds from the greeting to the agent, or to the end; None while it goes on or where nobody answered."""
-        since = self.greeted
+        """Seconds from the beginning of the wait to the agent, or to the end; None while it goes on or where nobody
+        answered."""
+        since = self.wait_began
         if since is None:
             return None
         if Told.CONNECTED in self.at:
@@ -293,7 +335,7 @@ class Attempt:
         if self.machine:
             return CountsAs.MACHINE
         if Told.CONNECTED in at:
-            since = self.greeted if self.greeted is not None else at[Told.UP]
+            since = self.wait_began if self.wait_began is not None else at[Told.UP]
             return CountsAs.LATE if at[Told.CONNECTED] - since > self.wait else CountsAs.IN_TIME
         if self.alone:
             return CountsAs.IN_TIME if Told.MESSAGE in at else CountsAs.EARLY if self.over else None
@@ -313,7 +355,7 @@ class Attempt:
         if Told.UP in at:
             return self._of_answer()
         if Told.GIVEN_UP in at:
-            return Outcome.CANCELLED
+            return Outcome.NO_ANSWER if self.said.get(Told.GIVEN_UP) == RANG_OUT else Outcome.CANCELLED
         return self._of_ringing()
 
     def _of_talk(self) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from cti.refusals import Refused
+from dialer.attempts import HEARD_BEFORE, LOOK_SHORT_OF, WaitFrom, amd_may_take
 from dialer.management.settings import (
     DIALED_BY_ITSELF,
     Campaign,
@@ -137,9 +138,9 @@ class ListNow:
 class Surroundings:
     """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
     `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
-    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say;
-    `wait_from_greeting`: whether its wait for an agent begins at the end of the greeting. `missing_sounds`: sounds of its
-    settings that the PBX says it has not."""
+    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say; `answer_wait_s`,
+    `wait_from`: how long somebody who has answered may wait for an agent, and from when that counts, by profile and
+    settings. `missing_sounds`: sounds of its settings that the PBX has not."""
 
     pbxs: frozenset[str]
     queue_known: bool
@@ -152,7 +153,8 @@ class Surroundings:
     unlawful: tuple[str, ...] | None = ()
     message_needed: bool = False
     amd_usual: bool = False
-    wait_from_greeting: bool = True
+    answer_wait_s: float = 2.0
+    wait_from: WaitFrom = "answer"
     missing_sounds: tuple[str, ...] = ()
 
 
@@ -276,12 +278,12 @@ def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
 
 def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
     """What does not keep it from starting, and should be known: lists that nobody calls, or others than they are for."""
-    if campaign.mode == "agentless":
-        return []
-    late = list(_detection_counts_late(campaign, there))
-    told = late if _for_nobody_at_all(campaign, there) else [*late, *_for_nobody(there)]
+    told = list(_detection_and_wait(campaign, there))
+    alone = campaign.mode == "agentless"
+    if not alone and not _for_nobody_at_all(campaign, there):
+        told += _for_nobody(there)
     queue = campaign.settings.queue
-    if queue and campaign.mode in DIALED_BY_ITSELF:
+    if queue and not alone and campaign.mode in DIALED_BY_ITSELF:
         told += [
             (
                 "list_by_queue",
@@ -294,15 +296,27 @@ def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
     return [Obstacle(code=code, says=says) for code, says in told[:10]]
 
 
-def _detection_counts_late(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+def _detection_and_wait(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    """From when the wait for an agent counts with detection of machines on, and what that means for it."""
     settings = campaign.settings
     detects = settings.amd if "amd" in settings.model_fields_set else there.amd_usual
-    if detects and not there.wait_from_greeting and campaign.mode in DIALED_BY_ITSELF:
+    if not detects or campaign.mode not in DIALED_BY_ITSELF:
+        return
+    wait = there.answer_wait_s
+    what = f"the wait for {'the message' if campaign.mode == 'agentless' else 'an agent'} ({wait:g} s) counts from the"
+    if there.wait_from == "greeting":
         yield (
             "amd_wait",
-            f"the profile {campaign.profile} counts the wait for an agent from the answer, but with detection of machines "
-            "on it is counted from the end of the greeting: people may wait longer than it allows, and are not counted as "
-            "lost; turn it off (amd=false), or ask your counsel",
+            f"{what} end of the greeting, as the profile {campaign.profile} has it; detection of machines knows a person "
+            f"{HEARD_BEFORE:g} s after that",
+        )
+    else:
+        most, least = amd_may_take(wait, "answer"), amd_may_take(wait, "answer", leaves=LOOK_SHORT_OF)
+        on_hook = "" if campaign.mode == "agentless" else f" ({least:g} s where nobody works off-hook)"
+        yield (
+            "amd_wait",
+            f"{what} answer, what detection of machines takes included: it has {most:g} s{on_hook}, and who is no machine "
+            "for sure by then is taken for a person; so it finds fewer machines",
         )
 
 

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from dialer.forecasting.budget import Budget
 from dialer.forecasting.forecast import Forecast
-from dialer.forecasting.outlook import AHEAD, Outlook
+from dialer.forecasting.outlook import AHEAD, Outlook, weighed
 from dialer.law.abandoned import lost_share
 
 Mode = Literal["progressive", "power", "predictive", "predictive-strict"]
@@ -471,10 +471,14 @@ class Pacing:
         if outlook.chance_lost_soon() <= limit:
             return ()
         gone: list[Hashable] = []
+        rows: dict[int, list[float]] = {}  # calls of the same age are alike
         for call, ident in self._long_enough(now)[:20]:
             if outlook.chance_lost_soon() <= limit:
                 break
-            outlook.without(self._forecast.chances(call.stage, now - call.since))
+            row = self._forecast.row_of(call.stage, now - call.since)
+            if row not in rows:
+                rows[row] = weighed(self._forecast.chances(row))
+            outlook.without(rows[row])
             gone.append(ident)
         self._giving_up = set(gone)
         return gone
@@ -488,12 +492,14 @@ class Pacing:
     def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
         """Calls that rang so long that they may be given up, the oldest first."""
         least = self.config.min_ring_s
-        found = [
-            (call, ident)
-            for ident, call in self._dialed_before(now - least + 1e-9)
-            if (call.stage == "ring" and now - call.since >= least)
-            or (call.stage == "dial" and now - call.since >= least + RING_UNSAID)
-        ]
+        must = {"ring": least, "dial": least + RING_UNSAID}
+        dialed_before = now - least + 1e-9
+        found = []
+        for ident, call in self._calls.items():  # in the order in which they were dialed
+            if call.dialed >= dialed_before:
+                break
+            if now - call.since >= must.get(call.stage, inf):
+                found.append((call, ident))
         found.sort(key=lambda pair: pair[0].since)
         return found
 

@@ -10,7 +10,7 @@ import csv
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ KINDS = {
     "congested": 50,
     "unknown": 60,
     "rejects": 70,
+    "mute": 80,
     "opts_out": 90,
 }
 
@@ -61,7 +62,7 @@ def number(kind: str, after: int = 0, talk: int = 1) -> str:
 
 def lenient_profile(folder: Path) -> Path:
     """Writes a profile that lets the tests dial at any hour and again; everything else is as it comes. And `patient`, by
-    which somebody who has answered may wait 12 seconds for an agent."""
+    which somebody who has answered may wait 12 seconds for an agent, and `greeting`, by which that counts from its end."""
     text = (SHIPPED / "default.toml").read_text()
     text = text.replace('name = "default"', 'name = "test"', 1)
     every = "\n".join(f'{day} = ["00:00-24:00"]' for day in ("mon", "tue", "wed", "thu", "fri", "sat", "sun"))
@@ -77,6 +78,10 @@ def lenient_profile(folder: Path) -> Path:
     patient = text.replace('name = "test"', 'name = "patient"', 1)
     patient = re.sub(r"(\[answer_wait\]\nseconds = )2", r"\g<1>12", patient)
     (folder / "patient.toml").write_text(patient)
+    greeting = text.replace('name = "test"', 'name = "greeting"', 1)
+    (folder / "greeting.toml").write_text(
+        re.sub(r"(\[answer_wait\]\nseconds = 2\n)", r"\1from_greeting = true\n", greeting)
+    )
     return folder
 
 
@@ -223,6 +228,37 @@ async def at_work(centre: Centre, *logins: str, off_hook: bool = True) -> list[S
         lines = {"lines": {"main": "open"}} if off_hook else {}
         await screen.agent_is("ready", reachable=True, **lines)
     return screens
+
+
+@asynccontextmanager
+async def told_by_asterisk(centre: Centre) -> AsyncIterator[Callable[[str, str], Awaitable[dict[str, str]]]]:
+    """What Asterisk itself tells from now on, by its own clock: `next("CtiDialer", attempt)` is the next event of that name
+    (of a UserEvent: its own) that is about this attempt. No server of ours hears or says anything here."""
+    reader, writer = await asyncio.open_connection(centre.pbx.host, centre.pbx.ami_port)
+    log_in = (
+        f"Action: Login\r\nUsername: {centre.pbx.admin_username}\r\nSecret: {centre.pbx.admin_secret}\r\n\r\n"
+    )
+    writer.write(log_in.encode())
+    await reader.readuntil(b"Authentication accepted")
+    heard: list[dict[str, str]] = []
+
+    def fits(event: Mapping[str, str], name: str, attempt: str) -> bool:
+        named = name in (event.get("Event"), event.get("UserEvent"))
+        return named and attempt in (event.get("Attempt"), event.get("Uniqueid"))
+
+    async def next(name: str, attempt: str) -> dict[str, str]:
+        async with asyncio.timeout(30):
+            while True:
+                for place, event in enumerate(heard):
+                    if fits(event, name, attempt):
+                        return heard.pop(place)
+                block = (await reader.readuntil(b"\r\n\r\n")).decode(errors="replace")
+                heard.append(dict(line.split(": ", 1) for line in block.splitlines() if ": " in line))
+
+    try:
+        yield next
+    finally:
+        writer.close()
 
 
 async def all_campaigns_stop(centre: Centre) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialer.attempts import ALIVE, Attempt, CountsAs, Detail, Outcome, Stage, Told
+from dialer.attempts import (
+    ALIVE,
+    LOOK_SHORT_OF,
+    RANG_OUT,
+    Attempt,
+    CountsAs,
+    Detail,
+    Outcome,
+    Stage,
+    Told,
+    amd_may_take,
+    left_to_connect,
+)
 from dialer.calling.outcomes import after, kind_of, number_of_turn
 from dialer.management.settings import CampaignSettings
 
@@ -26,6 +39,10 @@ STORIES: dict[str, tuple[Outcome, Story]] = {
     "SIP 480": (Outcome.NO_ANSWER, [*BEGIN, (Told.DIAL_ENDED, 1, "NOANSWER"), (Told.GONE, 1, "19")]),
     "SIP 603": (Outcome.REJECTED, [*RANG, (Told.DIAL_ENDED, 1, "NOANSWER"), (Told.GONE, 1, "21")]),
     "our time-out": (Outcome.NO_ANSWER, [*RANG, (Told.ORIGINATE_ENDED, 20, "3"), (Told.GONE, 20, "0")]),
+    "rang out": (
+        Outcome.NO_ANSWER,
+        [*RANG, (Told.GIVEN_UP, 25, RANG_OUT), (Told.DIAL_ENDED, 25, "NOANSWER"), (Told.GONE, 25, "16")],
+    ),
     "given up": (
         Outcome.CANCELLED,
         [*RANG, (Told.GIVEN_UP, 18, ""), (Told.DIAL_ENDED, 18, "NOANSWER"), (Told.GONE, 18, "16")],
@@ -48,7 +65,7 @@ STORIES: dict[str, tuple[Outcome, Story]] = {
 }  # fmt: skip
 
 
-def told(story: Story, **how: bool) -> Attempt:
+def told(story: Story, **how: Any) -> Attempt:
     attempt = Attempt("at-1", wait=2.0, **how)
     for what, at, info in story:
         attempt.tell(what, at, info)
@@ -133,17 +150,47 @@ def test_it_never_goes_back_and_never_fails(story: Story) -> None:
 def test_with_detection() -> None:
     machine = [*UP, (Told.AMD, 8.7, "MACHINE"), (Told.GONE, 9, "16")]
     assert told(machine, amd=True).outcome() is Outcome.MACHINE
-    human = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], amd=True)
+    greeting = {"amd": True, "wait_from": "greeting"}
+    human = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], **greeting)
     assert human.waited == pytest.approx(
         0.3 + 0.8
     )  # detection takes so long to know that the greeting is over
-    assert human.counts_as is CountsAs.IN_TIME
-    late = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 9.3, "anna")], amd=True)
+    assert (human.counts_as, human.counted_from) == (CountsAs.IN_TIME, "greeting")
+    late = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 9.3, "anna")], **greeting)
     assert late.counts_as is CountsAs.LATE
-    unsure = told([*UP, (Told.GONE, 7.5, "16")], amd=True)
+    unsure = told([*UP, (Told.GONE, 7.5, "16")], **greeting)
     assert (unsure.waited, unsure.counts_as) == (None, CountsAs.EARLY)
+    unseen = told([*UP, (Told.GONE, 12.5, "16")], **greeting)
+    assert (unseen.waited, unseen.counts_as, unseen.outcome()) == (6.5, CountsAs.NOBODY, Outcome.ABANDONED)
     assert told(UP, amd=True).counts_as is None
     assert told([*UP, (Told.AMD, 6.5, "FAX"), (Told.GONE, 7, "16")]).outcome() is Outcome.FAX
+
+
+def test_where_the_wait_counts_from_the_answer_detection_is_part_of_it() -> None:
+    """The same calls: who comes to an agent 2.3 s after the answer was lost, and so is who went after 2 s, known or not."""
+    late = told([*UP, (Told.AMD, 8.0, "HUMAN"), (Told.CONNECTED, 8.3, "anna")], amd=True)
+    assert (late.waited, late.counts_as, late.counted_from) == (
+        pytest.approx(2.3),
+        CountsAs.LATE,
+        "answer",
+    )
+    in_time = told([*UP, (Told.AMD, 7.7, "NOTSURE"), (Told.CONNECTED, 7.9, "anna")], amd=True)
+    assert in_time.counts_as is CountsAs.IN_TIME
+    for known in ([], [(Told.AMD, 7.7, "HUMAN")]):
+        early = told([*UP, *known, (Told.GONE, 7.9, "16")], amd=True)
+        assert (early.counts_as, early.outcome()) == (CountsAs.EARLY, Outcome.ANSWERED)
+        gone = told([*UP, *known, (Told.GONE, 8.1, "16")], amd=True)
+        assert (gone.counts_as, gone.outcome()) == (CountsAs.NOBODY, Outcome.ABANDONED)
+    assert not told(UP, amd=True).person
+    assert (
+        told(UP, amd=False, wait_from="greeting").counted_from == "answer"
+    )  # no detection, no end of a greeting
+    assert [amd_may_take(wait, "answer") for wait in (0.2, 2.0, 12.0)] == [0.1, 1.7, 6.0]
+    assert amd_may_take(2.0, "answer", leaves=LOOK_SHORT_OF) == pytest.approx(0.9)
+    assert amd_may_take(2.0, "greeting") == 6.0
+    assert left_to_connect(2.0, amd=True, wait_from="answer") == pytest.approx(0.3)
+    assert left_to_connect(2.0, amd=True, wait_from="greeting") == pytest.approx(1.2)
+    assert left_to_connect(2.0, amd=False, wait_from="greeting") == 2.0
 
 
 def test_without_agents_who_hears_the_message_is_answered() -> None:

@@ -185,9 +185,14 @@ def test_lists_for_some_are_warned_of_where_others_get_their_calls() -> None:
     assert [one.code for one in warnings(campaign(), around)] == ["list_for_nobody", "list_by_queue"]
     assert "ben" in warnings(campaign(), around)[1].says
     detects = campaign(settings={"queue": "main:sales", "amd": True})
-    from_answer = there(wait_from_greeting=False)
-    assert [one.code for one in warnings(detects, from_answer)] == ["amd_wait"]
-    assert warnings(detects, there()) == warnings(campaign(), from_answer) == []
+    for how, says in (
+        ("answer", "it has 1.7 s (0.9 s where"),
+        ("greeting", "counts from the end of the greeting"),
+    ):
+        (told,) = warnings(detects, there(wait_from=how))
+        assert told.code == "amd_wait"
+        assert says in told.says
+        assert warnings(campaign(), there(wait_from=how)) == []
     assert [one.code for one in warnings(campaign(mode="manual"), around)] == ["list_for_nobody"]
     by_team = campaign(settings={"team": "sales", "message": "sorry"})
     assert [one.code for one in warnings(by_team, around)] == ["list_for_nobody"]

@@ -250,8 +250,8 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     """Whoever answers then hears the message within two seconds and may opt out by a key; nobody else is called."""
     screens = await at_work(centre, "anna", "ben", "cleo")
     out = number("opts_out", 2, 3)
-    numbers = [out, *(number("human", 2, n) for n in range(1, 8))]
-    id = await campaign(centre, numbers, mode="power", ratio=1.5, min_ring_s=8, ring_timeout_s=9)
+    numbers = [out, number("silent"), *(number("human", 2, n) for n in range(1, 8))]
+    id = await campaign(centre, numbers, mode="power", ratio=1.5, min_ring_s=4, ring_timeout_s=9)
     await shows(centre, id, lambda view: view.calls.get("ringing", 0) >= 3, "ringing")
     await asyncio.gather(*(screen.ask("agent.log_off") for screen in screens))
     placed = len(await attempts(centre, id))
@@ -259,6 +259,11 @@ async def test_all_agents_leave_at_once(centre: Centre) -> None:
     assert len(rows) == placed < len(numbers)
     lost = [row for row in rows if row["outcome"] == "abandoned"]
     assert len(lost) >= 2
+    (silent,) = [
+        row for row in rows if row["e164"] == number("silent")
+    ]  # given up, and no sooner than it may be
+    assert silent["outcome"] == "cancelled"
+    assert (silent["ended"] - silent["ringing"]).total_seconds() >= 4
     for row in lost:
         assert 1.5 <= (row["message_played"] - row["answered"]).total_seconds() <= 3.0
     view = await shows(centre, id, lambda view: view.held == "no_agents", "held")
@@ -338,8 +343,10 @@ async def test_a_server_stands_still_another_goes_on_in_its_place_and_it_comes_b
 
 async def test_the_server_is_killed(centre: Centre) -> None:
     """Calls in a talk and ringing when the power goes, and a machine that greets: they go on, it is left its message, and
-    the server that starts then takes them up."""
+    the server that starts then takes them up. And one that rings when a server is stopped in order: it rings on."""
     await at_work(centre, "anna", "ben")
+    rings_on = await campaign(centre, [number("human", 4, 9)], mode="agentless", queue="", ring_timeout_s=9)
+    await until(centre, rings_on, lambda rows: any(row["state"] == "ringing" for row in rows), "ringing")
     numbers = [number("human", 0, 6), number("human", 3, 1), number("busy", 3), number("rejects", 1)]
     await centre.stop_server()
     id = await campaign(centre, numbers, mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
@@ -349,7 +356,8 @@ async def test_the_server_is_killed(centre: Centre) -> None:
         "machine_message_to": "all",
         "machine_silence_s": 1,
     }
-    drop = await campaign(centre, [number("machine", 0, 20)], mode="agentless", queue="", **on_machines)
+    alone = {"mode": "agentless", "queue": "", "profile": "greeting"}
+    drop = await campaign(centre, [number("machine", 0, 20)], **alone, **on_machines)
     told = process_settings(centre)
     server = await centre.start_process(**told)
     await until(centre, id, lambda rows: any(row["state"] == "connected" for row in rows), "a talk")
@@ -360,7 +368,9 @@ async def test_the_server_is_killed(centre: Centre) -> None:
     rows = await ended(centre, id, len(numbers), within=60)
     await each_once(centre, id, numbers)
     (left,) = await ended(centre, drop, 1, within=60)
-    await as_asterisk_says(centre, [*rows, left])
+    (rang,) = await ended(centre, rings_on, 1, within=60)
+    await as_asterisk_says(centre, [*rows, left, rang])
+    assert cdr_of(centre)[rang["id"]] == ["ANSWERED"], rang
     assert {row["outcome"] for row in rows if row["id"] in talking} <= {"connected"}
     unseen = {
         row["id"] for row in rows if row["why"] in ("ended while no server watched", "its end was not seen")

@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 
+from dialer.attempts import HEARD_BEFORE
+from dialer.calling.switchboard import originate_headers
+from dialer.management.settings import Campaign, CampaignSettings
 from tests.centre import ADMIN, Centre, Refusal
 from tests.dialer_house import (
     CALLER_IDS,
+    QUICK,
+    TRUNK,
     as_asterisk_says,
     at_work,
     attempts,
@@ -20,6 +25,8 @@ from tests.dialer_house import (
     number,
     quieted,
     shows,
+    state,
+    told_by_asterisk,
 )
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -47,6 +54,7 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
         number("rejects"): "rejected",
         number("congested"): "congestion",
         number("silent"): "no_answer",
+        number("silent", 3): "no_answer",
     }
     id = await campaign(centre, list(wanted), mode="power", ratio=3, data={"tariff": "gold"}, **SAYS)
     rows = await ended(centre, id, len(wanted))
@@ -55,6 +63,11 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
     await as_asterisk_says(centre, rows)
     talked = [row for row in rows if row["outcome"] == "connected"]
     assert all(row["agent"] in ("anna", "ben", "cleo") and row["waited"] < 2 for row in talked)
+    assert {(row["wait_s"], row["wait_from"]) for row in talked} == {(2, "answer")}
+    # In vain it rang as long as the law has it, also where that began when its time was over.
+    for row in (row for row in rows if row["outcome"] == "no_answer"):
+        assert (row["ended"] - row["ringing"]).total_seconds() >= QUICK["min_ring_s"]
+        assert (row["ended"] - row["dialed"]).total_seconds() >= QUICK["ring_timeout_s"]
     assert {row["caller_id"] for row in rows} == set(CALLER_IDS)
     assert all(row["dialed"] <= row["ringing"] <= row["answered"] <= row["connected"] for row in talked)
     told = await olga.wait_for("attempt.connected", campaign=id)
@@ -96,8 +109,9 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
 
 
 async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre) -> None:
-    """Four campaigns: machines told from people and left a message after their beep, an agent who works on-hook, a message
-    without agents, and machines that hang up in the middle of theirs or talk on and on."""
+    """Five campaigns: machines told from people and left a message after their beep, an agent who works on-hook, a message
+    without agents, machines that hang up in the middle of theirs or talk on and on, and one that is stopped while it rings.
+    And calls of which no server knows: the dialplan alone keeps to the wait."""
     await at_work(centre, "dora")
     await at_work(centre, "anna", off_hook=False)
     world = await centre.ami("world")
@@ -116,6 +130,8 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
             mode="power",
             ratio=2,
             queue="main:support",
+            profile="patient",
+            answer_wait_s=12,
             machine_message="vm-goodbye",
             **on_machines,
         )
@@ -124,14 +140,31 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
             [hangs_up, talks_on],
             mode="agentless",
             queue="",
+            profile="greeting",
             machine_message="demo-congrats",
             **on_machines,
             **again,
         )
         id = await campaign(centre, [number("human", 1, 2)])
+        halted = await campaign(
+            centre, [number("silent", 0, 9)], mode="agentless", queue="", min_ring_s=3, ring_timeout_s=9
+        )
+        await shows(centre, halted, lambda view: view.calls.get("ringing") == 1, "ringing")
+        for step in ("paused", "draining", "stopped"):
+            await state(centre, halted, step)
+        await asyncio.gather(
+            *(
+                the_dialplan_alone(centre, "at-" + letter * 32, called=called, knows=knows, **how)
+                for letter, called, knows, how in (
+                    ("a", number("human", 0, 30), "", {}),
+                    ("b", number("mute", 0, 30), "NOTSURE TOOLONG-1.7", {"amd": True}),
+                    ("c", number("human", 0, 31), "HUMAN", {"amd": True, "wait_from": "greeting"}),
+                )
+            )
+        )
         rows = [
             row
-            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2))
+            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2), (halted, 1))
             for row in await ended(centre, one, many)
         ]
     finally:
@@ -145,8 +178,11 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     assert (message["outcome"], message["message_played"] is not None) == ("answered", True)
     person = by_number[human]
     assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
-    assert person["waited"] < 2.0  # from the end of the greeting, which AMD takes 0.8 s to notice
-    assert person["counts_as"] == "in_time"
+    assert person["waited"] >= person["amd_s"]  # from the answer, what detection takes included
+    assert (person["counts_as"], person["wait_s"], person["wait_from"]) == ("in_time", 12, "answer")
+    given_up = by_number[number("silent", 0, 9)]
+    assert given_up["outcome"] == "cancelled"
+    assert (given_up["ended"] - given_up["ringing"]).total_seconds() >= 3
     left = by_number[machine]
     assert (left["outcome"], left["amd"], left["detail"]) == ("machine", "MACHINE", "message_left")
     assert left["why"] == "the message vm-goodbye was left on the machine"
@@ -175,6 +211,39 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
         talks_on: ("open", "machine"),
     }
     await as_asterisk_says(centre, rows)
+
+
+async def the_dialplan_alone(
+    centre: Centre, attempt: str, *, called: str, knows: str, **settings: Any
+) -> None:
+    """A call as the dialer places it, and nobody comes: by Asterisk's own clock the message begins when the wait is over."""
+    of = Campaign(
+        id=1,
+        name="alone",
+        mode="power",
+        state="running",
+        profile="test",
+        priority=0,
+        settings=CampaignSettings(team="sales", message="beep", **settings),
+        version=1,
+    )
+    channel = str(TRUNK["dial"]).replace("{number}", called)
+    headers = originate_headers(of, attempt=attempt, channel=channel, caller_id="", off_hook=True)
+    async with told_by_asterisk(centre) as next:
+        await (await centre.ami("admin")).originate(headers)
+        begins = float((await next("OriginateResponse", attempt))["Timestamp"])
+        if knows:
+            known = await next("CtiAmd", attempt)
+            assert f"{known['Status']} {known['AmdCause']}".startswith(knows)
+            if settings.get("wait_from") == "greeting":
+                begins = float(known["Timestamp"]) - HEARD_BEFORE
+        while (event := await next("CtiDialer", attempt))["Is"] != "nobody":
+            assert event["Is"] == "waiting"
+        lost, message = float(event["Timestamp"]), await next("CtiDialer", attempt)
+    assert message["Is"] == "message"
+    assert 1.9 <= lost - begins <= 2.9
+    assert float(message["Timestamp"]) - lost <= 0.9
+    await centre.admin("Hangup", Channel=attempt)
 
 
 async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: Centre) -> None:
@@ -215,9 +284,24 @@ async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: C
     await ben.ask("call.dispose", call=f"main:{row['id']}", disposition="sale")
     await ben.ask("agent.not_ready", reason="Break")
     await anna.ask("agent.ready")
-    in_vain = await campaign(centre, [number("human", 0, 4)], **SAYS)
+    in_vain = await campaign(centre, [number("mute", 0, 4)], amd=True, **SAYS)
     (lost,) = await ended(centre, in_vain, 1)
     assert (lost["outcome"], lost["counts_as"], lost["agent"]) == ("abandoned", "nobody", None)
+    assert (lost["amd"], lost["amd_cause"], lost["wait_s"]) == ("NOTSURE", "TOOLONG-0.9", 2)
+    status, proof = await centre.rest("GET", f"/api/v1/campaigns/{in_vain}/evidence.jsonl", ADMIN)
+    assert proof["ring_s"] >= 0
+    assert {step["rule"] for step in proof["checks"]} >= {
+        "calling_hours",
+        "do_not_call",
+        "attempts_per_number",
+    }
+    assert (proof["message_played"] > proof["answered"], proof["list_version"] >= 1) == (True, True)
+    assert (status, proof["wait_from"], proof["to_agent_s"], proof["counts_as"]) == (
+        200,
+        "answer",
+        None,
+        "nobody",
+    )
     assert lost["message_played"] is not None
     _, now = await centre.rest("GET", f"/api/v1/campaigns/{in_vain}/now", ADMIN)
     assert (now["live"], now["lost"], now["nobody"], now["today"]["abandoned"]) == (1, 1.0, 1, 1)

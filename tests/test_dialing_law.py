@@ -18,7 +18,7 @@ from dialer.law import do_not_call
 from dialer.law.consent_files import import_file
 from dialer.law.consent_lists import NoSuchList, take_over
 from dialer.law.consents import Word, WrongConsent, record, words_of
-from dialer.law.evidence import AttemptEvidence, attempts_of, heading, written
+from dialer.law.evidence import AttemptEvidence, attempts_of, heading, wait_told, written
 from dialer.law.known import check_all
 from dialer.law.ledger import COUNTED, Abandonment, Sum, abandonment, stand, sum_hours
 from dialer.law.profiles import load
@@ -194,6 +194,7 @@ async def test_evidence_is_complete_and_in_order(desk: LawDesk) -> None:
     await desk.attempt(
         1, of, at, "answered", ringing=at + timedelta(seconds=2), answered=at + timedelta(seconds=8.5),
         connected=at + timedelta(seconds=9.75), waited=1.25, agent="anna", consent="no. 4", list_version=3,
+        wait_s=2.0, wait_from="greeting", counts_as="in_time",
         checks=msgspec.json.encode(checks).decode(), caller_id="+442079460000",
     )  # fmt: skip
     await desk.attempt(
@@ -210,7 +211,9 @@ async def test_evidence_is_complete_and_in_order(desk: LawDesk) -> None:
         3,
         checks,
     )
-    assert (found[2].to_agent_s, found[2].message_played) == (None, at)
+    assert (one.wait_s, one.wait_from) == (2.0, "greeting")
+    assert wait_told(one) == "an agent 1.25 s after the end of the greeting (at most 2 s)"
+    assert (found[2].to_agent_s, found[2].message_played, wait_told(found[2])) == (None, at, "")
     some = [
         one
         async for portion in attempts_of(desk.pool, of, since=at, before=at + timedelta(seconds=1))

@@ -194,6 +194,36 @@ def test_whose_machine_is_left_a_message() -> None:
     assert not any(variable.startswith("CTI_DROP") for variable in sent["Variable"])
 
 
+def test_what_the_dialplan_is_told_of_the_wait_and_of_the_ring_time() -> None:
+    def sent(*, off_hook: bool = True, **settings: Any) -> dict[str, Any]:
+        of = campaign(queue="main:sales", ring_timeout_s=20, **settings)
+        return originate_headers(of, attempt="at-1", channel="x", caller_id="", off_hook=off_hook)
+
+    def waits(**how: Any) -> dict[str, str]:
+        told = dict(variable.split("=") for variable in sent(**how)["Variable"])
+        return {name: told[name] for name in ("CTI_WAIT", "CTI_AMD_MOST", "CTI_AMD_WAIT") if name in told}
+
+    assert waits() == {"CTI_WAIT": "2"}
+    assert waits(amd=True) == {"CTI_WAIT": "2", "CTI_AMD_MOST": "1.7"}
+    assert waits(amd=True, off_hook=False) == {"CTI_WAIT": "2", "CTI_AMD_MOST": "0.9"}
+    from_greeting = {"CTI_WAIT": "2", "CTI_AMD_MOST": "6", "CTI_AMD_WAIT": "1.2"}
+    assert waits(amd=True, wait_from="greeting") == from_greeting
+    assert waits(wait_from="greeting") == {"CTI_WAIT": "2"}
+    assert sent()["Timeout"] == "52000"  # the dialer gives it up; the PBX only if the server is gone
+
+
+def test_a_call_rings_as_long_as_it_must_however_late_it_began_to() -> None:
+    of = campaign(min_ring_s=15, ring_timeout_s=20)
+    pace, one, silent = Pace(of, 0.5), live(of), live(of, "at-2")
+    for call in (one, silent):
+        call.attempt.tell(Told.SENT, 100.0)
+    one.attempt.tell(Told.RINGS, 112.0)
+    assert [pace.rang_out(one, at) for at in (119.0, 120.5, 126.9, 127.0)] == [False, False, False, True]
+    assert [pace.rang_enough(one, at) for at in (126.9, 127.0)] == [False, True]
+    # Of a call of which nobody says that it rings, six seconds of setting up are taken for granted.
+    assert [pace.rang_out(silent, at) for at in (120.0, 120.9, 121.0)] == [False, False, True]
+
+
 def test_calls_that_are_not_dialed_are_expected_no_longer() -> None:
     """A line that was not free, a list that is through: the next decision is as if they had not been asked for."""
     pace = Pace(campaign("power", ratio=2, calls_per_second=100), 0.5)

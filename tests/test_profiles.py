@@ -138,6 +138,7 @@ def test_every_limit_that_is_too_loose_is_named_with_what_is_allowed() -> None:
         abandonment_cap=0.05,
         min_ring_s=10,
         answer_wait_s=3,
+        wait_from="greeting",
         attempts_per_day=5,
         attempts_per_30_days=9,
     )
@@ -149,6 +150,7 @@ def test_every_limit_that_is_too_loose_is_named_with_what_is_allowed() -> None:
         "abandonment_cap: 0.05: profile FR allows at most 0.03",
         "min_ring_s: 10: profile FR allows at least 15",
         "answer_wait_s: 3: profile FR allows at most 2",
+        "wait_from: greeting: profile FR allows only answer",
         "attempts_per_30_days: 9: profile FR allows at most 4 (Code de la consommation",
     ):
         assert part in str(caught.value)
@@ -217,6 +219,7 @@ wishes = st.fixed_dictionaries(
         "abandonment_cap": st.sampled_from([0.001, 0.01, 0.02, 0.03, 0.031, 0.1]),
         "abandonment_window_h": st.sampled_from([0.5, 1, 5, 12, 24, 48, 360, 720]),
         "answer_wait_s": st.sampled_from([0.5, 1.9, 2.0, 2.1, 10]),
+        "wait_from": st.sampled_from(["answer", "greeting"]),
         "min_ring_s": st.sampled_from([1, 14.9, 15, 16, 20]),
         "attempts_per_day": st.none() | st.integers(1, 6),
         "attempts_per_week": st.none() | st.integers(1, 10),
@@ -258,6 +261,7 @@ def no_looser(tight: Profile, profile: Profile, day: int, minute: int) -> bool:
         and tight.abandonment_cap <= profile.abandonment_cap
         and (profile.abandonment_window_h / tight.abandonment_window_h) % 1 == 0
         and tight.answer_wait_s <= profile.answer_wait_s
+        and tight.wait_from_greeting <= profile.wait_from_greeting
         and tight.min_ring_s >= profile.min_ring_s
         and WHOSE_MACHINES.index(tight.machine_message) <= WHOSE_MACHINES.index(profile.machine_message)
         and tight.consent_needed >= profile.consent_needed

@@ -204,6 +204,7 @@ async def test_the_last_known_of_an_agent_survives(pool: Any, passwords: Passwor
         log_off_by="sue",
         wrap_call="main:1",
         wrap_queue="main:sales",
+        wrap_extended=20.0,
         owed={"main:1": "main:sales"},
         worked={"main:2": ("main:support", True)},
     )

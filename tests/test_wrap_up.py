@@ -300,6 +300,8 @@ def test_an_agent_adds_no_more_time_than_the_campaign_lets_them() -> None:
     ready(house)
     house.works("main:at-1")
     house.do("extend_wrap_up", 20)
+    before, house = house, CampaignHouse(house.rule)
+    house.keep(house.agents.restore(before.agents.session("anna", before.now), before.now))  # a restart
     house.do("extend_wrap_up", 20)
     with pytest.raises(NotPossible, match="by 30 seconds in all") as no:
         house.do("extend_wrap_up", 1)

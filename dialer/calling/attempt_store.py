@@ -37,6 +37,8 @@ class AttemptRow:
     agent: str | None = None
     queue: str | None = None
     waited: float | None = None
+    wait_s: float | None = None
+    wait_from: str | None = None
     outcome: str | None = None
     counts_as: str | None = None
     cause: int | None = None
@@ -75,7 +77,7 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                 *(row.id, row.state, row.trunk, row.caller_id, row.dialed, row.ringing, row.answered),
                 *(row.connected, row.ended, row.agent, row.queue, row.waited, row.outcome, row.cause),
                 *(row.amd, row.message_played, row.opted_out, row.why[:200], row.counts_as),
-                *(row.amd_cause, row.amd_s, row.detail, row.end_unseen),
+                *(row.amd_cause, row.amd_s, row.detail, row.end_unseen, row.wait_s, row.wait_from),
             )
             for row in rows
         ),
@@ -96,14 +98,16 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
                                 ELSE coalesce(n.counts_as, a.counts_as) END,
                amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
-               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END, end_unseen = n.end_unseen
+               detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END, end_unseen = n.end_unseen,
+               wait_s = coalesce(a.wait_s, n.wait_s), wait_from = coalesce(a.wait_from, n.wait_from)
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
                       $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::text[], $11::text[], $12::real[],
                       $13::text[], $14::integer[], $15::text[], $16::timestamptz[], $17::boolean[], $18::text[],
-                      $19::text[], $20::text[], $21::real[], $22::text[], $23::boolean[])
+                      $19::text[], $20::text[], $21::real[], $22::text[], $23::boolean[], $24::real[],
+                      $25::text[])
                AS n (id, state, trunk, caller_id, dialed, ringing, answered, connected, ended, agent, queue, waited,
                      outcome, cause, amd, message_played, opted_out, why, counts_as, amd_cause, amd_s, detail,
-                     end_unseen)
+                     end_unseen, wait_s, wait_from)
          WHERE a.id = n.id AND a.state <> 'ended'
         RETURNING a.id, a.contact_id, a.e164, a.outcome, a.detail, a.disposition
         """,

@@ -136,11 +136,11 @@ class CallDesk:
         except AmiError:
             log.info("whether a call was placed is not known yet", attempt=live.attempt.id)
 
-    def give_up(self, attempt: str) -> None:
-        """Ends a call that has not been answered."""
+    def give_up(self, attempt: str, why: str = "") -> None:
+        """Ends a call that has not been answered. `why`: RANG_OUT, where nobody has answered in the time there is."""
         live = self._live.get(attempt)
         if live is not None and live.attempt.stage <= Stage.RINGING and Told.GIVEN_UP not in live.attempt.at:
-            live.attempt.tell(Told.GIVEN_UP, asyncio.get_running_loop().time())
+            live.attempt.tell(Told.GIVEN_UP, asyncio.get_running_loop().time(), why)
             self._spawn(self._hang_up(live))
 
     async def _hang_up(self, live: Live) -> None:
@@ -361,7 +361,7 @@ class CallDesk:
         waiting = [live for live in self._live.values() if live.waiting and not live.connecting]
         if not waiting:
             return
-        waiting.sort(key=lambda live: (-self._priority(live), live.attempt.greeted or 0.0))
+        waiting.sort(key=lambda live: (-self._priority(live), live.attempt.wait_began or 0.0))
         free = [
             view
             for view in self._agents.all()

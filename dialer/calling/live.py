@@ -147,6 +147,8 @@ class Live:
             agent=attempt.agent,
             queue=self.queue,
             waited=attempt.waited,
+            wait_s=attempt.wait if Told.UP in attempt.at else None,
+            wait_from=attempt.counted_from if Told.UP in attempt.at else None,
             outcome=attempt.outcome().value if over else None,
             counts_as=attempt.counts_as if over or not attempt.over else None,
             cause=attempt.cause,
@@ -191,7 +193,9 @@ class Live:
 def new_attempt(id: str, campaign: Campaign) -> Attempt:
     """An attempt of which nothing is known yet."""
     s = campaign.settings
-    return Attempt(id, wait=s.answer_wait_s, alone=campaign.mode == "agentless", amd=s.amd)
+    return Attempt(
+        id, wait=s.answer_wait_s, wait_from=s.wait_from, alone=campaign.mode == "agentless", amd=s.amd
+    )
 
 
 def claimed(

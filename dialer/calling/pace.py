@@ -42,14 +42,14 @@ class Pace:
     def __init__(self, campaign: Campaign, tick_s: float, error_share: float = 0.0) -> None:
         s = campaign.settings
         self.alone = campaign.mode == "agentless"
-        self.min_ring = s.min_ring_s
+        self.min_ring, self.ring_timeout = s.min_ring_s, s.ring_timeout_s
         self.agents: dict[str, str] = {}
         self.pacing = Pacing(
             PacingConfig(
                 mode=MODES.get(campaign.mode, "progressive"),
                 abandonment_cap=s.abandonment_cap,
                 window_s=s.abandonment_window_h * 3600.0,
-                answer_wait_s=left_to_connect(s.answer_wait_s, amd=s.amd),
+                answer_wait_s=left_to_connect(s.answer_wait_s, amd=s.amd, wait_from=s.wait_from),
                 error_share=error_share,
                 min_ring_s=s.min_ring_s,
                 ring_timeout_s=s.ring_timeout_s,
@@ -72,6 +72,12 @@ class Pace:
         at = live.attempt.at
         return now - at.get(Told.RINGS, at.get(Told.SENT, now) + RING_UNSAID) >= self.min_ring
 
+    def rang_out(self, live: Live, now: float) -> bool:
+        """Whether nobody has answered a call in the time there is; the ring time counts from the dialing, but a call that
+        began to ring late rings as long as it must."""
+        sent = live.attempt.at.get(Told.SENT, now)
+        return now - sent >= self.ring_timeout and self.rang_enough(live, now)
+
     # ------------------------------------------------------------------------------------------ calls
 
     def call(self, live: Live, now: float) -> None:
@@ -84,7 +90,7 @@ class Pace:
             self._once(live, now, "amd", _heard(attempt.counts_as, machine=attempt.machine))
         if self.alone or not told.isdisjoint(("connect", "abandon")):
             return
-        if attempt.greeted is not None:
+        if attempt.person:
             self._once(live, now, "queue")
         if Told.CONNECTED in attempt.at:
             late = attempt.counts_as is CountsAs.LATE

@@ -35,6 +35,7 @@ from cti.facts import (
     QueueMemberJoined,
     QueueMemberLeft,
 )
+from dialer.attempts import RANG_OUT
 from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
@@ -406,7 +407,11 @@ class Dialer:
             run.held = "not_theirs"
 
     def _give_up(self, run: Running, now: float) -> None:
-        """Ends calls whose answer would find nobody; all that have rung long enough once the campaign is stopped."""
+        """Ends calls that nobody has answered in time, and those whose answer would find nobody; all that have rung long
+        enough once the campaign is stopped."""
+        for live in self.calls.of(run.id):
+            if run.pace.rang_out(live, now):
+                self.calls.give_up(live.attempt.id, RANG_OUT)
         if run.campaign.state == "stopped":
             ids: Iterable[Any] = [
                 live.attempt.id for live in self.calls.of(run.id) if run.pace.rang_enough(live, now)

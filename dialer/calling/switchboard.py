@@ -9,12 +9,14 @@ from typing import Any
 from cti.facts import CallView
 from cti.people import Agent
 from cti.views import AgentView
-from dialer.attempts import left_to_connect
+from dialer.attempts import LEAST_AFTER_AMD, LOOK_SHORT_OF, amd_may_take, left_to_connect
 from dialer.calling.claims import Claimed
 from dialer.management.settings import Campaign
 
-LOOK_SHORT_OF = 1.1
-"""Seconds before the end of the wait at which the dialplan tries the queue by itself: a queue waits whole seconds."""
+LONGEST_SETUP = 32.0
+"""Seconds that a call may take until it rings (SIP gives up after so many, RFC 3261 timer B). The PBX's own time-out is that
+much later than the campaign's ring time, which counts from the dialing: a call that began to ring late must ring on as long
+as the law wants. Until then the dialer gives it up; the PBX does if the server is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +67,16 @@ def originate_headers(
     alone = campaign.mode == "agentless"
     then = "message" if alone else "wait" if off_hook or not queue else "noamd"
     look = max(0.0, wait - LOOK_SHORT_OF) if queue else wait
+    leaves = LEAST_AFTER_AMD if off_hook or not queue or alone else LOOK_SHORT_OF
+    greeting = s.amd and s.wait_from == "greeting"
     variables = {
         "CTI_ATTEMPT": attempt,
         "CTI_WAIT": f"{wait:g}",
         "CTI_LOOK": f"{look:g}",
         "CTI_QUEUE": "" if alone else queue,
         "CTI_NEXT": then,
-        "CTI_AMD_WAIT": f"{left_to_connect(wait, amd=True):g}" if s.amd else "",
+        "CTI_AMD_MOST": f"{amd_may_take(wait, s.wait_from, leaves=leaves):g}" if s.amd else "",
+        "CTI_AMD_WAIT": f"{left_to_connect(wait, amd=True, wait_from='greeting'):g}" if greeting else "",
         "CTI_MESSAGE": s.message or "",
         "CTI_OPT_OUT": s.opt_out_key if s.message else "",
     }
@@ -86,7 +91,7 @@ def originate_headers(
         "Context": "cti-dialer",
         "Exten": "amd" if s.amd else then,
         "Priority": "1",
-        "Timeout": str(int(s.ring_timeout_s * 1000)),
+        "Timeout": str(int((s.ring_timeout_s + LONGEST_SETUP) * 1000)),
         "ChannelId": attempt,
         "Variable": [f"{name}={value}" for name, value in variables.items() if value],
     }

@@ -217,7 +217,7 @@ def play(
     to_answer = pulled(history.to_answer, history.to_answer_of, 9.0, 20.0)
     answers = sum(history.answered)
     machines = (answers - history.live + 3.0) / (answers + 20.0) if answers else 0.15
-    wait = left_to_connect(question.answer_wait, amd=question.amd)
+    wait = left_to_connect(question.answer_wait, amd=question.amd, wait_from=question.wait_from)
     # The rate was seen with the ring time as it is: who answers later is heard from only if it rings longer.
     seen = _in_time(to_answer, question.ring_timeout)
     traffic = Traffic(

@@ -4,7 +4,7 @@ what became of those who were as long under way before. No clock, no I/O; times 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from math import exp, floor, sqrt
 from operator import itemgetter, mul, sub
@@ -16,6 +16,14 @@ from dialer.forecasting.outlook import AHEAD, Moments, Outlook, arrivals, weighe
 TALK_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), *range(180, 600, 60), 600, 900, 1500)
 WRAP_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), 180, 300)
 JUDGED_BINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0)
+
+
+def _bin_of_seconds(edges: Sequence[int]) -> tuple[int, ...]:
+    """The bin of an age by its whole seconds, for ages before the last bin; `edges` are whole seconds."""
+    return tuple(bisect_right(edges, second) - 1 for second in range(edges[-1]))
+
+
+TALK_BIN, WRAP_BIN = _bin_of_seconds(TALK_BINS), _bin_of_seconds(WRAP_BINS)
 
 LAST = AHEAD[-1]
 
@@ -103,7 +111,7 @@ class Forecast:
         self._stale: set[int] = set()
         self._learning: Iterator[None] | None = None
         self._calls_turn = False
-        self._wrapped: list[float] = []
+        self._wrapped: list[list[float]] = []
         self._back: list[list[float]] = []
 
     # ------------------------------------------------------------------------------------------ what happens
@@ -152,11 +160,15 @@ class Forecast:
 
     # ------------------------------------------------------------------------------------------ what is to come
 
-    def chances(self, stage: str, age: float) -> Sequence[float]:
-        """How likely a person at a call of that stage and age has answered, by the seconds `AHEAD`."""
+    def row_of(self, stage: str, age: float) -> int:
+        """Which of the rows of `chances` is of a call of that stage and age."""
         n = min(int(age), self._size - 1)
+        return n if stage == "dial" else self._size + n
+
+    def chances(self, row: int) -> Sequence[float]:
+        """How likely a person at a call of that row has answered, by the seconds `AHEAD`."""
         scale = self._level.factor / self._at_level * (self._people if self._amd else 1.0)
-        return [min(scale * p, 1.0) for p in self._rows[n if stage == "dial" else self._size + n]]
+        return [min(scale * p, 1.0) for p in self._rows[row]]
 
     def outlook(self, now: float, asked: int, agents: Iterable[AgentNow]) -> Outlook:
         """What to expect. `asked`: calls asked for and not dialed yet; `agents`: all there are."""
@@ -169,10 +181,11 @@ class Forecast:
         counts = counts + ringing
         self._expect(now, counts)
         counts[0] += asked
+        under_way = [float(count) for count in counts]  # turned once, not in each product
         scale = self._level.factor / self._at_level * (self._people if self._amd else 1.0)
-        mean = [scale * sum(map(mul, counts, chances)) for chances in self._mean_of]
-        squares = [scale * scale * sum(map(mul, counts, chances)) for chances in self._squares_of]
-        cubes = [scale**3 * sum(map(mul, counts, chances)) for chances in self._cubes_of]
+        mean = [scale * sum(map(mul, under_way, chances)) for chances in self._mean_of]
+        squares = [scale * scale * sum(map(mul, under_way, chances)) for chances in self._squares_of]
+        cubes = [scale**3 * sum(map(mul, under_way, chances)) for chances in self._cubes_of]
         answers = Moments(
             mean,
             [p - q for p, q in zip(mean, squares, strict=True)],
@@ -182,16 +195,18 @@ class Forecast:
         if self._amd:
             self._add_judged(now, answers)
             error = sqrt(error * error + (1.0 - self._people) / (self._people * self._judged + 0.1))
-        new = self.chances("dial", 0.0)
+        new = self.chances(self.row_of("dial", 0.0))
         free, talking, wrapping = 0, [0] * len(TALK_BINS), [0] * len(WRAP_BINS)
         for agent in agents:
             state = agent.state
             if state == "talk":
-                talking[bisect_right(TALK_BINS, now - agent.since) - 1] += 1
+                age = now - agent.since
+                talking[TALK_BIN[int(age)] if age < TALK_BINS[-1] else -1] += 1
             elif state == "ready":
                 free += 1
             elif state == "wrap":
-                wrapping[bisect_right(WRAP_BINS, now - agent.since) - 1] += 1
+                age = now - agent.since
+                wrapping[WRAP_BIN[int(age)] if age < WRAP_BINS[-1] else -1] += 1
         counts = talking + wrapping
         if not self._talk_stays:
             self._learn_agents(now, talking, wrapping)
@@ -205,7 +220,8 @@ class Forecast:
                 # Only what is in use: a bin in which nobody is can wait until somebody comes to it.
                 most = len(counts) if young else RENEWED // 2 if learnt else RENEWED
                 self._renew_rows(tuple(islice((n for n in self._stale if counts[n]), most)))
-        freed = [sum(map(mul, counts, column)) for column in self._free_columns]
+        at_work = [float(count) for count in counts]
+        freed = [sum(map(mul, at_work, column)) for column in self._free_columns]
         coming = arrivals(answers.mean)
         back = [sum(map(mul, coming, weights)) for weights in self._back]
         unsure = sqrt(1.0 / (self._talking.seen + 15.0) + 0.0009)
@@ -225,7 +241,7 @@ class Forecast:
         stays = _stays([h + e for h, e in zip(rates["human"], rates["end"], strict=True)])
         for half, count in self._ages["amd"].came.items():
             n = self._judging.bin_of(now - 0.5 * half - 0.25)
-            answers.add(count, [person * p for p in _over(JUDGED_PATHS[n], stays, 0.0)])
+            answers.add(count, weighed([person * p for p in _over(JUDGED_PATHS[n], stays, 0.0)]))
 
     def _learn_on(self) -> bool:
         """Does the next part of what is learnt of calls, every other time; whether it did. The first time all of it."""
@@ -266,7 +282,7 @@ class Forecast:
             ring_rows.append(row)
         rung = ring_rows[-1]
         yield
-        row = [0.0] * (LAST + 1)
+        row, rung_before = [0.0] * (LAST + 1), rung[:-1]
         dial_rows = []
         for answer, end, rings in zip(*(reversed(rates) for rates in dial), strict=True):
             answer *= level
@@ -274,10 +290,7 @@ class Forecast:
             stays = exp(-total)
             over = (1.0 - stays) / total
             answered, goes_on = over * answer, over * rings
-            row = [
-                0.0,
-                *[answered + goes_on * q + stays * p for p, q in zip(row[:-1], rung[:-1], strict=True)],
-            ]
+            row = [0.0, *[answered + goes_on * q + stays * p for p, q in zip(row, rung_before, strict=False)]]
             dial_rows.append(row)
         yield
         rows = list(
@@ -310,16 +323,12 @@ class Forecast:
         # Turned round, for sums of talk and wrap-up; half a second less, as talks end somewhere within their second.
         ended = _by_second(WRAP_PATHS[0], self._wrap_stays)
         after = int(self._wait + 0.5)
-        self._wrapped = [self._stays * _at(ended, k + self._wait - 0.5) for k in range(LAST, -after - 1, -1)]
+        wrapped = [self._stays * _at(ended, k + self._wait - 0.5) for k in range(LAST, -after - 1, -1)]
         talks = _ends(_by_second(TALK_PATHS[0], self._talk_stays))
-        free = [self._free_by(talks, k) for k in range(LAST + 1)]
+        free = [_free_by(talks, wrapped[LAST - k :]) for k in range(LAST + 1)]
+        self._wrapped = [wrapped[LAST - k :] for k in AHEAD]
         middle = [0.5 * (begin + end) for begin, end in zip((0, *AHEAD[:-1]), AHEAD, strict=True)]
         self._back = [[_at(free, k - m) if k > m else 0.0 for m in middle] for k in AHEAD]
-
-    def _free_by(self, ends: Sequence[float], k: int) -> float:
-        """The chance of having talked and written up in time for an answer at second k; `ends`: of ending in each
-        second."""
-        return float(sum(map(mul, ends, self._wrapped[LAST - k :])))
 
     def _renew_rows(self, which: Iterable[int]) -> None:
         """Works out anew how likely the agents of these bins are free in time for an answer."""
@@ -339,23 +348,28 @@ class Forecast:
             over = _over(WRAP_PATHS[n - len(TALK_BINS)], self._wrap_stays, self._wait)
             return weighed([self._stays * p for p in over])
         ends = _ends(_by_second(TALK_PATHS[n], self._talk_stays))
-        return weighed([self._free_by(ends, k) for k in AHEAD])
+        return weighed([_free_by(ends, wrapped) for wrapped in self._wrapped])
 
 
 SPAN = LAST + 10
 """Seconds for which the ends of talks and wrap-ups are worked out."""
 
 
-def _paths(edges: Sequence[float]) -> list[tuple[int, ...]]:
-    """For each bin of age: in which bins what is at its beginning now will be in the coming seconds."""
-    found, last = [], len(edges) - 1
+Path = Callable[[Sequence[float]], Sequence[float]]
+
+
+def _paths(edges: Sequence[float]) -> list[Path]:
+    """For each bin of age: what picks, of values by bins, those of the bins in which what is at its beginning now will be in
+    the coming seconds."""
+    found: list[Path] = []
+    last = len(edges) - 1
     for begun, age in enumerate(edges):
         n, path = begun, []
         for second in range(SPAN - 1):
             while n < last and edges[n + 1] <= age + second + 0.5:
                 n += 1
             path.append(n)
-        found.append(tuple(path))
+        found.append(itemgetter(*path))
     return found
 
 
@@ -367,9 +381,9 @@ def _stays(rates: Sequence[float]) -> list[float]:
     return [exp(-rate) for rate in rates]
 
 
-def _by_second(path: Sequence[int], stays: Sequence[float]) -> list[float]:
+def _by_second(path: Path, stays: Sequence[float]) -> list[float]:
     """The chance that what is on this path is over after 0, 1, 2... seconds."""
-    left = accumulate(map(stays.__getitem__, path), mul, initial=1.0)
+    left = accumulate(path(stays), mul, initial=1.0)
     return [1.0 - one for one in left]
 
 
@@ -386,7 +400,13 @@ def _at(over: Sequence[float], at: float) -> float:
     return over[whole] + min(at - whole, 1.0) * (over[whole + 1] - over[whole])
 
 
-def _over(path: Sequence[int], stays: Sequence[float], later: float) -> list[float]:
+def _free_by(ends: Sequence[float], wrapped: Sequence[float]) -> float:
+    """The chance of having talked and written up by then; `ends`: of the talk's ending in each second, `wrapped`: of having
+    written up in the time that is left after it."""
+    return float(sum(map(mul, ends, wrapped)))
+
+
+def _over(path: Path, stays: Sequence[float], later: float) -> list[float]:
     """Such chances at the seconds `AHEAD` and so much later."""
     found = _by_second(path, stays)
     return [_at(found, k + later) for k in AHEAD]

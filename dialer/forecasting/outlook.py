@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import erf, exp, sqrt
+from operator import sub
 
 AHEAD = (1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25)
 """The seconds from now that are looked at."""
@@ -38,12 +39,19 @@ class Moments:
         size = len(AHEAD)
         return cls(list(row[:size]), list(row[size : 2 * size]), list(row[2 * size :]))
 
-    def add(self, count: float, chances: Sequence[float]) -> None:
-        """Adds so many things, each of which has happened by then with these chances; a negative count takes them out."""
-        row = weighed(chances)
-        now = [m + count * p for m, p in zip((*self.mean, *self.variance, *self.third), row, strict=True)]
+    def add(self, count: float, row: Sequence[float]) -> None:
+        """Adds so many things, each with these moments (`weighed`)."""
+        self._are(
+            [m + count * p for m, p in zip((*self.mean, *self.variance, *self.third), row, strict=True)]
+        )
+
+    def take_out(self, row: Sequence[float]) -> None:
+        """Takes one thing out."""
+        self._are(list(map(sub, (*self.mean, *self.variance, *self.third), row)))
+
+    def _are(self, row: list[float]) -> None:
         size = len(AHEAD)
-        self.mean, self.variance, self.third = now[:size], now[size : 2 * size], now[2 * size :]
+        self.mean, self.variance, self.third = row[:size], row[size : 2 * size], row[2 * size :]
 
 
 def weighed(chances: Sequence[float]) -> list[float]:
@@ -83,9 +91,9 @@ class Outlook:
         self.room = [spare + f + b for f, b in zip(freed.mean, back, strict=True)]
         self._full_now: list[float | None] = [None] * len(AHEAD)
 
-    def without(self, chances: Sequence[float]) -> None:
-        """Takes out a call that will not be answered any more, which would have been with these chances."""
-        self.answers.add(-1.0, chances)
+    def without(self, row: Sequence[float]) -> None:
+        """Takes out a call that will not be answered any more, which would have been with these moments (`weighed`)."""
+        self.answers.take_out(row)
         self._full_now = [None] * len(AHEAD)
 
     def _full(self, k: int) -> float:
@@ -110,8 +118,9 @@ class Outlook:
         lost = 0.0
         for k, part in parts:
             p = new[k]
-            odds = more * p * (1.0 - p)
-            mean = means[k] + more * p
+            answered = more * p
+            odds = answered * (1.0 - p)
+            mean = means[k] + answered
             variance = variances[k] + odds
             shared = (error * mean) ** 2
             all_variance = variance + shared + freed_variance[k]

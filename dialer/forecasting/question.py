@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from cti.frozen import Frozen
+from dialer.attempts import WaitFrom
 from dialer.forecasting.courses import Rules
 
 LONGEST_DAYS = 60
@@ -189,6 +190,7 @@ class Question(Frozen, frozen=True, gc=False, kw_only=True):
     window_h: float = 24.0
     error_share: float = 0.0
     answer_wait: float = 2.0
+    wait_from: WaitFrom = "answer"
     min_ring: float = 15.0
     ring_timeout: float = 24.0
     calls_per_second: float = 10.0

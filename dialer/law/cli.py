@@ -74,6 +74,7 @@ def why(
     """Show why a number was, is or is not called, step by step."""
     from datetime import UTC, datetime
 
+    from dialer.law.evidence import wait_told
     from dialer.law.why import why as ask
 
     e164, now = _number(number, region), datetime.now(UTC)
@@ -103,9 +104,9 @@ def why(
         _print("\nAttempts, the newest first:")
     for one in told.attempts:
         ring = f", rang {one.ring_s:g} s" if one.ring_s is not None else ""
-        _print(
-            f"  {one.committed:%Y-%m-%d %H:%M:%S} UTC  {one.campaign_name}: {one.outcome or 'under way'}{ring}"
-        )
+        wait = f", {told_of_wait}" if (told_of_wait := wait_told(one)) else ""
+        outcome = one.outcome or "under way"
+        _print(f"  {one.committed:%Y-%m-%d %H:%M:%S} UTC  {one.campaign_name}: {outcome}{ring}{wait}")
         for check in one.checks:
             _print(f"      {'ok ' if check.get('ok') else 'NO '} {check.get('says', '')}")
 

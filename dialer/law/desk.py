@@ -71,6 +71,7 @@ class LawDesk:
                 "abandonment_cap": profile.abandonment_cap,
                 "abandonment_window_h": min(window, profile.abandonment_window_h),
                 "answer_wait_s": profile.answer_wait_s,
+                "wait_from": profile.wait_from,
                 "min_ring_s": profile.min_ring_s,
                 "ring_timeout_s": max(s.ring_timeout_s, profile.min_ring_s),
                 "amd": s.amd if "amd" in given else profile.amd_usual,

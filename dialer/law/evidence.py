@@ -21,7 +21,8 @@ PORTION = 1_000
 
 
 class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
-    """One attempt. `ring_s`: how long it rang; `to_agent_s`: from the answer to the agent; null where it did not come to it.
+    """One attempt. `ring_s`: how long it rang; `to_agent_s`: how long the person waited for the agent; null where it did
+    not come to it. `wait_s`: how long they might, and `wait_from` when both count: `answer`, or `greeting`, its end.
 
     `checks`: each rule that was looked at before it was placed, what it said, and its source. `list_version`: the list as it
     was; `consent`: the one relied upon. `cause`: ITU-T Q.850, as the switch gave it. `counts_as`: how the law counts its
@@ -52,6 +53,8 @@ class AttemptEvidence(Frozen, frozen=True, gc=False, kw_only=True):
     ended: datetime | None
     ring_s: float | None
     to_agent_s: float | None
+    wait_s: float | None
+    wait_from: str | None
     agent: str | None
     queue: str | None
     outcome: str | None
@@ -133,6 +136,8 @@ def evidence_of(row: asyncpg.Record) -> AttemptEvidence:
         ended=row["ended"],
         ring_s=round((rang - row["ringing"]).total_seconds(), 3) if rang is not None else None,
         to_agent_s=round(seconds, 3) if seconds is not None and row["connected"] is not None else None,
+        wait_s=round(row["wait_s"], 3) if row["wait_s"] is not None else None,
+        wait_from=row["wait_from"],
         agent=row["agent"],
         queue=row["queue"],
         outcome=row["outcome"],
@@ -149,6 +154,17 @@ def evidence_of(row: asyncpg.Record) -> AttemptEvidence:
         why=row["why"],
         checks=_checks(row["checks"]),
     )
+
+
+def wait_told(one: AttemptEvidence) -> str:
+    """Returns how long who answered has waited for an agent and from when that was counted; "" where nobody answered, or
+    nobody was to wait."""
+    if one.wait_s is None or one.counts_as not in ("in_time", "late", "nobody"):
+        return ""
+    since = f"{'the end of the greeting' if one.wait_from == 'greeting' else 'the answer'} (at most {one.wait_s:g} s)"
+    if one.to_agent_s is not None:
+        return f"an agent {one.to_agent_s:g} s after {since}"
+    return f"no agent in time, counted from {since}" if one.counts_as == "nobody" else ""
 
 
 def _checks(written: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cti.commands import sentence
+from dialer.attempts import WaitFrom
 from dialer.management.settings import CampaignSettings
 
 SHIPPED = Path(__file__).parent / "countries"
@@ -112,6 +113,11 @@ class Profile:
     consent_overrides: bool
     keep_days: int
     rules: Mapping[str, Rule]
+
+    @property
+    def wait_from(self) -> WaitFrom:
+        """From when the wait for an agent counts where machines are detected."""
+        return "greeting" if self.wait_from_greeting else "answer"
 
     def source(self, section: str) -> str:
         """Where the limit of a section comes from."""
@@ -369,6 +375,11 @@ def tighten(profile: Profile, settings: CampaignSettings) -> Profile:
             fault(f"{name}: {wanted:g}", f"at {'most' if most else 'least'} {limit:g}", section)
         elif wanted != limit:
             take(section, **{name: wanted})
+    if "wait_from" in given and settings.wait_from != profile.wait_from:
+        if settings.wait_from == "greeting":
+            fault("wait_from: greeting", "only answer", "answer_wait")
+        else:
+            take("answer_wait", wait_from_greeting=False)
     if "abandonment_window_h" in given:
         wanted, limit = settings.abandonment_window_h, profile.abandonment_window_h
         parts = limit / wanted

@@ -256,7 +256,8 @@ class CampaignDesk:
             lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
             amd_usual=law.profile is not None and law.profile.amd_usual,
-            wait_from_greeting=law.profile is None or law.profile.wait_from_greeting,
+            answer_wait_s=(law.profile or settings).answer_wait_s,
+            wait_from=(law.profile or settings).wait_from,
             missing_sounds=missing_sounds,
         )
 

@@ -373,6 +373,7 @@ def routes(
             window_h=rules.window_h,
             error_share=error_share(profile) if profile is not None else 0.0,
             answer_wait=profile.answer_wait_s if profile is not None else settings.answer_wait_s,
+            wait_from=profile.wait_from if profile is not None else settings.wait_from,
             min_ring=profile.min_ring_s if profile is not None else settings.min_ring_s,
             ring_timeout=wanted.ring_timeout_s or settings.ring_timeout_s,
             calls_per_second=settings.calls_per_second,

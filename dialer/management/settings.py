@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cti.frozen import Frozen
+from dialer.attempts import WaitFrom
 
 CampaignMode = Literal[
     "manual", "preview", "progressive", "power", "predictive", "predictive-strict", "agentless"
@@ -222,6 +223,12 @@ class CampaignSettings(_Model):
         gt=0,
         le=60,
         description="seconds that somebody who has answered waits for an agent; then the message, counted as abandoned",
+    )
+
+    wait_from: WaitFrom = Field(
+        default="answer",
+        description="from when that wait counts where machines are detected: the answer, what detection takes included, or"
+        " the end of the person's greeting, where the profile allows it; unless said, as the profile has it",
     )
 
     # pace
