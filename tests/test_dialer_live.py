@@ -147,6 +147,9 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
             **again,
         )
         id = await campaign(centre, [number("human", 1, 2)])
+        not_there = await campaign(
+            centre, [number("human", 0, 5)], mode="agentless", queue="", message="custom/nothing"
+        )
         halted = await campaign(
             centre, [number("silent", 0, 9)], mode="agentless", queue="", min_ring_s=3, ring_timeout_s=9
         )
@@ -165,7 +168,7 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
         )
         rows = [
             row
-            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2), (halted, 1))
+            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2), (halted, 1), (not_there, 1))
             for row in await ended(centre, one, many)
         ]
     finally:
@@ -181,6 +184,13 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
     assert person["waited"] >= person["amd_s"]  # from the answer, what detection takes included
     assert (person["counts_as"], person["wait_s"], person["wait_from"]) == ("in_time", 12, "answer")
+    unheard = by_number[number("human", 0, 5)]
+    assert (unheard["outcome"], unheard["counts_as"], unheard["message_played"]) == (
+        "abandoned",
+        "nobody",
+        None,
+    )
+    assert unheard["why"] == "the PBX could not play the message custom/nothing: is it there?"
     given_up = by_number[number("silent", 0, 9)]
     assert given_up["outcome"] == "cancelled"
     assert (given_up["ended"] - given_up["ringing"]).total_seconds() >= 3
