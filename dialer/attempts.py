@@ -50,9 +50,10 @@ class Outcome(StrEnum):
 
 
 class Detail(StrEnum):
-    """What became of the message for an answering machine. `message_left`: played to its end; `message_cut`: the machine
-    hung up before its end; `message_unseen`: begun, and its end nobody saw; `gone_before`: it hung up before the message;
-    `no_pause`: its greeting did not end in time; `no_sound`: the PBX could not play it."""
+    """What became of the message for an answering machine; `no_sound` also of that for a person. `message_left`: played to
+    its end; `message_cut`: the machine hung up before its end; `message_unseen`: begun, and its end nobody saw;
+    `gone_before`: it hung up before the message; `no_pause`: its greeting did not end in time; `no_sound`: the PBX could
+    not play it."""
 
     LEFT = "message_left"
     CUT = "message_cut"
@@ -134,6 +135,7 @@ class Told(StrEnum):
     AGENT_LEFT = "agent_left"
     NOBODY = "nobody"
     MESSAGE = "message"
+    NO_MESSAGE = "no_message"  # its sound was not there
     OPTED_OUT = "opted_out"
     FAR_END = "far_end"
     GIVEN_UP = "given_up"  # (RANG_OUT, or nothing)
@@ -271,10 +273,11 @@ class Attempt:
 
     @property
     def detail(self) -> Detail | None:
-        """What became of the message for a machine; None where none was meant for it."""
+        """What became of the message for a machine; None where none was meant for it. Of a person only that it could not be
+        played."""
         at = self.at
         if not self.machine:
-            return None
+            return Detail.NO_SOUND if Told.NO_MESSAGE in at else None
         if Told.LEFT in at:
             return Detail.LEFT if self.said.get(Told.LEFT) == "SUCCESS" else Detail.NO_SOUND
         if Told.NO_PAUSE in at:
@@ -337,7 +340,7 @@ class Attempt:
         if Told.CONNECTED in at:
             since = self.wait_began if self.wait_began is not None else at[Told.UP]
             return CountsAs.LATE if at[Told.CONNECTED] - since > self.wait else CountsAs.IN_TIME
-        if self.alone:
+        if self.alone and Told.NO_MESSAGE not in at:
             return CountsAs.IN_TIME if Told.MESSAGE in at else CountsAs.EARLY if self.over else None
         if Told.NOBODY in at or Told.MESSAGE in at:
             return CountsAs.NOBODY
@@ -369,7 +372,7 @@ class Attempt:
         if self.machine:
             return Outcome.FAX if self.said.get(Told.AMD) == "FAX" else Outcome.MACHINE
         if self.alone:
-            return Outcome.ANSWERED
+            return Outcome.ABANDONED if Told.NO_MESSAGE in at else Outcome.ANSWERED
         if Told.NOBODY in at:
             return Outcome.ABANDONED
         if Told.GONE not in at:

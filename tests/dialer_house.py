@@ -230,11 +230,14 @@ async def at_work(centre: Centre, *logins: str, off_hook: bool = True) -> list[S
     return screens
 
 
+Told = Callable[[str, str], Awaitable[dict[str, str]]]
+
+
 @asynccontextmanager
-async def told_by_asterisk(centre: Centre) -> AsyncIterator[Callable[[str, str], Awaitable[dict[str, str]]]]:
+async def told_by_asterisk(centre: Centre) -> AsyncIterator[Told]:
     """What Asterisk itself tells from now on, by its own clock: `next("CtiDialer", attempt)` is the next event of that name
     (of a UserEvent: its own) that is about this attempt. No server of ours hears or says anything here."""
-    reader, writer = await asyncio.open_connection(centre.pbx.host, centre.pbx.ami_port)
+    reader, writer = await asyncio.open_connection(centre.pbx.host, centre.pbx.ami_port, limit=2**22)
     log_in = (
         f"Action: Login\r\nUsername: {centre.pbx.admin_username}\r\nSecret: {centre.pbx.admin_secret}\r\n\r\n"
     )

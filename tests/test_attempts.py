@@ -198,6 +198,12 @@ def test_without_agents_who_hears_the_message_is_answered() -> None:
     assert told(heard, alone=True).outcome() is Outcome.ANSWERED
     assert told(heard, alone=True).counts_as is CountsAs.IN_TIME
     assert told([*UP, (Told.GONE, 6.05, "16")], alone=True).counts_as is CountsAs.EARLY
+    silence = told([*heard, (Told.NO_MESSAGE, 6.1, "")], alone=True)
+    assert (silence.counts_as, silence.outcome(), silence.detail) == (
+        CountsAs.NOBODY,
+        Outcome.ABANDONED,
+        Detail.NO_SOUND,
+    )
 
 
 COUNTED = {

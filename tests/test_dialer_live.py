@@ -16,6 +16,7 @@ from tests.dialer_house import (
     CALLER_IDS,
     QUICK,
     TRUNK,
+    Told,
     as_asterisk_says,
     at_work,
     attempts,
@@ -146,6 +147,9 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
             **again,
         )
         id = await campaign(centre, [number("human", 1, 2)])
+        not_there = await campaign(
+            centre, [number("human", 0, 5)], mode="agentless", queue="", message="custom/nothing"
+        )
         halted = await campaign(
             centre, [number("silent", 0, 9)], mode="agentless", queue="", min_ring_s=3, ring_timeout_s=9
         )
@@ -164,7 +168,7 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
         )
         rows = [
             row
-            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2), (halted, 1))
+            for one, many in ((id, 1), (told, 2), (heard, 2), (cut, 2), (halted, 1), (not_there, 1))
             for row in await ended(centre, one, many)
         ]
     finally:
@@ -180,6 +184,13 @@ async def test_detection_and_on_hook_agents_and_no_agents_at_once(centre: Centre
     assert (person["outcome"], person["agent"], person["amd"]) == ("connected", "dora", "HUMAN")
     assert person["waited"] >= person["amd_s"]  # from the answer, what detection takes included
     assert (person["counts_as"], person["wait_s"], person["wait_from"]) == ("in_time", 12, "answer")
+    unheard = by_number[number("human", 0, 5)]
+    assert (unheard["outcome"], unheard["counts_as"], unheard["message_played"]) == (
+        "abandoned",
+        "nobody",
+        None,
+    )
+    assert unheard["why"] == "the PBX could not play the message custom/nothing: is it there?"
     given_up = by_number[number("silent", 0, 9)]
     assert given_up["outcome"] == "cancelled"
     assert (given_up["ended"] - given_up["ringing"]).total_seconds() >= 3
@@ -231,19 +242,24 @@ async def the_dialplan_alone(
     headers = originate_headers(of, attempt=attempt, channel=channel, caller_id="", off_hook=True)
     async with told_by_asterisk(centre) as next:
         await (await centre.ami("admin")).originate(headers)
-        begins = float((await next("OriginateResponse", attempt))["Timestamp"])
-        if knows:
-            known = await next("CtiAmd", attempt)
-            assert f"{known['Status']} {known['AmdCause']}".startswith(knows)
-            if settings.get("wait_from") == "greeting":
-                begins = float(known["Timestamp"]) - HEARD_BEFORE
-        while (event := await next("CtiDialer", attempt))["Is"] != "nobody":
-            assert event["Is"] == "waiting"
-        lost, message = float(event["Timestamp"]), await next("CtiDialer", attempt)
+        await message_in_time(next, attempt, knows=knows, from_greeting=of.settings.wait_from == "greeting")
+    await centre.admin("Hangup", Channel=attempt)
+
+
+async def message_in_time(next: Told, attempt: str, *, knows: str, from_greeting: bool = False) -> None:
+    """Asserts by what Asterisk tells that nobody came in two seconds, and the message began; `knows`: what AMD said."""
+    begins = float((await next("OriginateResponse", attempt))["Timestamp"])
+    if knows:
+        known = await next("CtiAmd", attempt)
+        assert f"{known['Status']} {known['AmdCause']}".startswith(knows)
+        if from_greeting:
+            begins = float(known["Timestamp"]) - HEARD_BEFORE
+    while (event := await next("CtiDialer", attempt))["Is"] != "nobody":
+        assert event["Is"] == "waiting"
+    lost, message = float(event["Timestamp"]), await next("CtiDialer", attempt)
     assert message["Is"] == "message"
     assert 1.9 <= lost - begins <= 2.9
     assert float(message["Timestamp"]) - lost <= 0.9
-    await centre.admin("Hangup", Channel=attempt)
 
 
 async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: Centre) -> None:
@@ -284,8 +300,10 @@ async def test_on_hook_agents_get_calls_from_the_queue_whoever_answers(centre: C
     await ben.ask("call.dispose", call=f"main:{row['id']}", disposition="sale")
     await ben.ask("agent.not_ready", reason="Break")
     await anna.ask("agent.ready")
-    in_vain = await campaign(centre, [number("mute", 0, 4)], amd=True, **SAYS)
-    (lost,) = await ended(centre, in_vain, 1)
+    async with told_by_asterisk(centre) as next:
+        in_vain = await campaign(centre, [number("mute", 0, 4)], amd=True, **SAYS)
+        (lost,) = await ended(centre, in_vain, 1)
+        await message_in_time(next, lost["id"], knows="NOTSURE TOOLONG-0.9")  # anna's phone rang meanwhile
     assert (lost["outcome"], lost["counts_as"], lost["agent"]) == ("abandoned", "nobody", None)
     assert (lost["amd"], lost["amd_cause"], lost["wait_s"]) == ("NOTSURE", "TOOLONG-0.9", 2)
     status, proof = await centre.rest("GET", f"/api/v1/campaigns/{in_vain}/evidence.jsonl", ADMIN)

@@ -93,9 +93,12 @@ async def _update(db: PoolConnection, rows: Sequence[AttemptRow]) -> dict[str, A
                ended = coalesce(a.ended, n.ended), agent = coalesce(a.agent, n.agent),
                queue = coalesce(a.queue, n.queue), waited = coalesce(a.waited, n.waited),
                outcome = coalesce(a.outcome, n.outcome), cause = coalesce(n.cause, a.cause),
-               amd = coalesce(n.amd, a.amd), message_played = coalesce(a.message_played, n.message_played),
+               amd = coalesce(n.amd, a.amd),
+               message_played = CASE WHEN n.detail = 'no_sound' THEN NULL
+                                     ELSE coalesce(a.message_played, n.message_played) END,
                opted_out = a.opted_out OR n.opted_out, why = CASE WHEN n.why = '' THEN a.why ELSE n.why END,
-               counts_as = CASE WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
+               counts_as = CASE WHEN n.detail = 'no_sound' THEN coalesce(n.counts_as, a.counts_as)
+                                WHEN a.counts_as IN ('in_time', 'late') THEN a.counts_as
                                 ELSE coalesce(n.counts_as, a.counts_as) END,
                amd_cause = coalesce(a.amd_cause, n.amd_cause), amd_s = coalesce(a.amd_s, n.amd_s),
                detail = CASE WHEN n.detail = '' THEN a.detail ELSE n.detail END, end_unseen = n.end_unseen,

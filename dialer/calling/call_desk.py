@@ -26,7 +26,7 @@ from cti.facts import (
     PbxResynced,
 )
 from cti.views import AgentView
-from dialer.attempts import Outcome, Stage, Told
+from dialer.attempts import Detail, Outcome, Stage, Told
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.hands import eligible, takes_calls
 from dialer.calling.live import Live, told_by
@@ -47,7 +47,17 @@ UNSEEN = 5.0
 FIRST_SECOND = 1.5
 """Seconds after the answer within which a far end that hangs up counts against the trunk."""
 
-WROTE = (Told.RINGS, Told.UP, Told.AMD, Told.NOBODY, Told.MESSAGE, Told.LEFT, Told.CONNECTED, Told.OPTED_OUT)
+WROTE = (
+    Told.RINGS,
+    Told.UP,
+    Told.AMD,
+    Told.NOBODY,
+    Told.MESSAGE,
+    Told.NO_MESSAGE,
+    Told.LEFT,
+    Told.CONNECTED,
+    Told.OPTED_OUT,
+)
 """What is written down as soon as it is told; the rest with the end."""
 
 THROUGH = frozenset({ConnectionState.CONNECTED, ConnectionState.HOLD, ConnectionState.QUEUED})
@@ -317,7 +327,7 @@ class CallDesk:
             waited=attempt.waited,
             talked=live.between(Told.CONNECTED, Told.GONE),
             agent=attempt.agent,
-            message_played=Told.MESSAGE in attempt.at,
+            message_played=Told.MESSAGE in attempt.at and attempt.detail is not Detail.NO_SOUND,
             opted_out=Told.OPTED_OUT in attempt.at,
         )
         self._publish([ended])

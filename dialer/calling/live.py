@@ -44,6 +44,7 @@ TOLD_BY_DIALPLAN = {
     "amd": Told.AMD,
     "nobody": Told.NOBODY,
     "message": Told.MESSAGE,
+    "no_message": Told.NO_MESSAGE,
     "opt_out": Told.OPTED_OUT,
     "greeting": Told.GREETING,
     "no_pause": Told.NO_PAUSE,
@@ -79,7 +80,7 @@ class Live:
     """An attempt under way. `mono` and `wall`: the moment it was committed, by both clocks: times of day follow from the
     clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `taken_up`: it
     began under another server. `tried`: agents who could not be given it, as they were since then. `drop`: the sound that a
-    machine is left; "": none."""
+    machine is left, `message`: that for people; "": none."""
 
     attempt: Attempt
     campaign: int
@@ -97,6 +98,7 @@ class Live:
     connecting: bool = False
     unseen: bool = False
     drop: str = ""
+    message: str = ""
     done: bool = False
     why: str = ""
     taken_up: bool = False
@@ -155,9 +157,12 @@ class Live:
             amd=attempt.said.get(Told.AMD),
             amd_cause=attempt.said.get(Told.AMD_CAUSE),
             amd_s=attempt.detected_in,
-            detail=attempt.detail.value if over and attempt.detail is not None else "",
-            message_played=self.when(Told.MESSAGE)
-            or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
+            detail=attempt.detail.value
+            if attempt.detail is not None and (over or attempt.detail is Detail.NO_SOUND)
+            else "",
+            message_played=None
+            if attempt.detail is Detail.NO_SOUND
+            else self.when(Told.MESSAGE) or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
             opted_out=Told.OPTED_OUT in attempt.at,
             why=self.why or self._of_message() or self._of_failure(),
             end_unseen=over and Told.LOST in attempt.at and Told.GONE not in attempt.at,
@@ -187,7 +192,8 @@ class Live:
     def _of_message(self) -> str:
         """What became of the message for a machine, once it is over."""
         detail = self.attempt.detail if self.done else None
-        return WORDS[detail].format(sound=self.drop) if detail is not None else ""
+        sound = self.drop if self.attempt.machine else self.message
+        return WORDS[detail].format(sound=sound) if detail is not None else ""
 
 
 def new_attempt(id: str, campaign: Campaign) -> Attempt:
@@ -215,6 +221,7 @@ def claimed(
         queue=campaign.settings.queue or None,
         data=call_data(campaign, one),
         drop=drop,
+        message=campaign.settings.message or "",
         assigned=one.assigned,
         slot=True,
     )
@@ -235,6 +242,7 @@ def remembered(campaign: Campaign, row: Any, now: float) -> Live:
         caller_id=row["caller_id"],
         queue=row["queue"],
         drop=campaign.settings.machine_message or "",
+        message=campaign.settings.message or "",
         assigned=assigned_of(row["assigned"]),
     )
     for column, told in REMEMBERED_AS.items():

@@ -65,6 +65,7 @@ QUERY = """
 MESSAGES = """
     SELECT detail, count(*)::integer AS calls FROM attempts
      WHERE campaign_id = $1 AND answered IS NOT NULL AND committed >= $2 AND committed < $3 AND detail <> ''
+       AND outcome = 'machine'
      GROUP BY detail
 """
 
