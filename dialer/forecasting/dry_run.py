@@ -53,8 +53,9 @@ BY_HAND = frozenset({"manual", "preview"})
 LARGEST = 400
 """Agents that are played; more are taken to be as busy as so many."""
 
-PLAYING = 0.6
-"""Of the time there is, for playing the pace; the rest is for working through the list."""
+PLAYING, BETWEEN = 0.6, 0.8
+"""Of the time there is: until when the pace is played; until when it is worked out for changes, too, between which moments
+the list is through. The rest is for how many agents are needed."""
 
 LISTS_TOLD = 5
 """Assigned lists of which it is said when they are through, the last ones."""
@@ -351,7 +352,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     rates, work = rates_of(question.history), Work(question)
     alone = Work(msgspec.structs.replace(question, rivals=())) if question.rivals else work
-    until = clock() + PLAYING * question.seconds
+    began = clock()
+    until, within = began + PLAYING * question.seconds, began + BETWEEN * question.seconds
     lent = work.usual_share()
     cases = _cases(question, most, lent)
     runs: dict[str, list[_Pair]] = {case.title: [] for case in cases}
@@ -370,6 +372,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     expected, planned = [], None
     for case in cases:
         if runs[case.title]:
+            unsure = planned is None or clock() < within
+            complete = complete and unsure
             own = speed if case.ring == question.ring_timeout else _speed_of({case.played: runs[case.title]})
             found, way = _expected(
                 question,
@@ -379,6 +383,7 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
                 runs[case.title],
                 own,
                 case.agents - most,
+                unsure,
             )
             expected.append(found)
             planned = planned or way
@@ -539,12 +544,14 @@ def _expected(
     pairs: Sequence[_Pair],
     speed: Speed,
     more: int,
+    unsure: bool,
 ) -> tuple[Expected, Way]:
+    """`unsure`: also when it is through at the earliest and the latest."""
     share = _in_time_share(question, case.ring)
     way = work.through(rates, 1.0, speed, more, share)
     level = rates.overall
-    early = work.through(rates, level.high / level.mean, speed, more, share)
-    late = work.through(rates, level.low / level.mean, speed, more, share)
+    early = work.through(rates, level.high / level.mean, speed, more, share) if unsure else way
+    late = work.through(rates, level.low / level.mean, speed, more, share) if unsure else way
     runs = [_mixed(pair.paced, pair.one_each, way.one_for_one) for pair in pairs]
     busy = between([run.busy for run in runs], 0.0, 1.0)
     talk = pulled(question.history.talk, question.history.talk_of, 90.0, 20.0)
