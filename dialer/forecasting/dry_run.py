@@ -60,6 +60,9 @@ the list is through. The rest is for how many agents are needed."""
 LISTS_TOLD = 5
 """Assigned lists of which it is said when they are through, the last ones."""
 
+LATE, LATE_AT_LEAST = 2.0, 10.0
+"""Times the seconds there are, and seconds at least, after which changes that were not played yet are left out."""
+
 RUNS, RUNS_OF_CHANGES = 5, 2
 """Times that the plan, and each change of it, is played, if there is time."""
 
@@ -354,6 +357,7 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     alone = Work(msgspec.structs.replace(question, rivals=())) if question.rivals else work
     began = clock()
     until, within = began + PLAYING * question.seconds, began + BETWEEN * question.seconds
+    late = began + max(LATE * question.seconds, LATE_AT_LEAST)
     lent = work.usual_share()
     cases = _cases(question, most, lent)
     runs: dict[str, list[_Pair]] = {case.title: [] for case in cases}
@@ -362,7 +366,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         for case in cases:
             if seed > (RUNS if case is cases[0] else RUNS_OF_CHANGES):
                 continue
-            if runs[case.title] and clock() > until:
+            first_of_plan = case is cases[0] and seed == 1
+            if not first_of_plan and clock() > (until if runs[case.title] else late):
                 complete = False
                 continue
             runs[case.title].append(

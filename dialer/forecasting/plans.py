@@ -131,7 +131,7 @@ async def run_apart(question: Question) -> DryRun:
             out, said = await process.communicate(msgspec.json.encode(question))
     except TimeoutError:
         raise NoAnswer(
-            "it took too long: this machine is very busy; try again, with `variants` off"
+            "it took too long: this machine is very busy; try again, or without changes (`variants` off, --no-changes)"
         ) from None
     finally:
         if process.returncode is None:

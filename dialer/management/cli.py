@@ -554,6 +554,9 @@ def plan(
     ] = None,
     ring: Annotated[float | None, typer.Option(help="Seconds to ring.")] = None,
     seconds: Annotated[float, typer.Option("--for", min=1, max=120, help="Seconds that it may take.")] = 30.0,
+    changes: Annotated[
+        bool, typer.Option(help="Also what more agents or another ring time would change.")
+    ] = True,
     url: Url = HERE,
     login: Who = None,
     json: Json = False,
@@ -567,6 +570,7 @@ def plan(
         "finish_by": finish_by,
         "agents": agents,
         "ring_timeout_s": ring,
+        "variants": changes,
     }
     if abandonment is not None:
         body["abandonment"] = abandonment / 100
