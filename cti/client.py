@@ -63,6 +63,7 @@ class Picture:
     campaigns_now: dict[int, Frame] = field(default_factory=dict)
     offers: dict[str, Frame] = field(default_factory=dict)
     reasons: dict[str, Frame] = field(default_factory=dict)
+    wrap_up: dict[str | None, Frame] = field(default_factory=dict)
 
     def show(self, data: Frame) -> None:
         """Takes a snapshot over in place of everything."""
@@ -83,6 +84,16 @@ class Picture:
         self.campaigns_now = {one["campaign"]: one for one in data.get("campaigns_now", ())}
         self.offers = {one["offer"]: one for one in data.get("offers", ())}
         self.reasons = {one["name"]: one for one in data.get("reasons", ())}
+        self.wrap_up = {one["queue"]: one for one in data.get("wrap_up", ())}
+
+    def wrap_up_of(self, of: Frame) -> Frame | None:
+        """What follows a call, or a pop's call: its campaign's rule, or its queue's, or the general one."""
+        id = str(of["data"].get("campaign_id", ""))
+        campaign = self.campaigns.get(int(id)) if id.isdecimal() else None
+        if campaign is not None:
+            rule: Frame = campaign["wrap_up"]
+            return rule
+        return self.wrap_up.get(of["queue"]) or self.wrap_up.get(None)
 
     def fold(self, fact: Frame) -> None:
         """Changes the picture by one fact; facts it does not know change nothing."""

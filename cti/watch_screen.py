@@ -58,6 +58,9 @@ LINK_STYLES = {
     "down": "bold red",
     "stopped": "bold red",
 }
+MOST_WORDS = 4
+"""Lines for what may be said of a call."""
+
 SEVERITIES = {"critical": "bold red", "warning": "yellow", "info": ""}
 URGENT_WAIT = 60.0
 LONG_WAIT = 20.0
@@ -488,6 +491,8 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
         ]
         who.append("  " + " · ".join(part for part in told if part))
     lines = [_cut(title, width), _cut(who, width)]
+    if me and me["state"] == "wrap_up" and pop["state"] == "ended":
+        lines += _how_it_ended(picture.wrap_up_of(pop), width, owed=me["pending"] == "disposition")
     facts = [
         number_in(pop),
         f"queue {where_of(pop)}" if pop["queue"] else "",
@@ -533,6 +538,18 @@ def _pop_card(picture: Picture, now: datetime, width: int) -> list[Text]:
     return [*lines, Text()]
 
 
+def _how_it_ended(rule: Frame | None, width: int, *, owed: bool) -> list[Text]:
+    """What the agent may say of the call, each with its code; whether they must."""
+    if rule is None or not (rule["dispositions"] or rule["mandatory"] or owed):
+        return []
+    must = owed or rule["mandatory"]
+    words = [f"{plain(one['label'], 40)} [{plain(one['code'], 40)}]" for one in rule["dispositions"]]
+    said = " · ".join(words) or "in any words"
+    text = f"how did it end{', must be said' if must else ''}: {said}"
+    rows = textwrap.wrap(text, max(20, width - 4), max_lines=MOST_WORDS, placeholder=" ...")
+    return [_cut(Text(f"▌ {row}", "bold yellow" if must else "yellow"), width) for row in rows]
+
+
 # ---------------------------------------------------------------------------------------------- who and what
 
 
@@ -566,7 +583,7 @@ def caller(picture: Picture, call: Frame) -> tuple[str, str]:
 
 
 OF_A_CONTACT = frozenset(
-    {"campaign", "list", "contact", "attempt", "name", "language", "script", "account_id"}
+    {"campaign", "campaign_id", "list", "contact", "attempt", "name", "language", "script", "account_id"}
 )
 """What the data of a campaign's call says of its contact; beside it are the list's own columns."""
 

@@ -558,7 +558,7 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
 ) -> None:
     id = await here.ready(mode="power")
     status, told = await here.ask("POST", f"/campaigns/{id}/plans", {"seconds": 120, "agents": 300})
-    assert (status, told["state"]) == (202, "running")
+    assert (status, told["state"], told["doing"]) == (202, "running", "counting")
     assert (await here.ask("DELETE", f"/campaigns/{id}/plans/{told['id']}"))[0] == 204
     assert (await here.ask("GET", f"/campaigns/{id}/plans/{told['id']}"))[1]["state"] == "cancelled"
     code, out, err = await here.cli("plan", "Spring")
@@ -594,6 +594,7 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
     ]
     assert answer["expected"][0]["agents"] == 2
     assert (answer["callable"], answer["dropped"]) == (10, [])
+    assert {one["doing"] for one in (await here.ask("GET", f"/campaigns/{id}/plans"))[1]["items"]} == {""}
     assert (await here.cli("wrap-up", "Spring", "--seconds", "0"))[0] == 0
     # The same agents work for another campaign, which comes first; the list's quota is nearly reached.
     autumn = await here.ready(name="Autumn", priority=9)
@@ -603,7 +604,8 @@ async def test_a_plan_is_made_beside_the_server_read_by_its_name_and_ended_when_
         id,
     )
     await here.desk.refresh()
-    out = (await here.cli("plan", "Spring", "--for", "1", "--agents", "2"))[1]
+    out = (await here.cli("plan", "Spring", "--for", "1", "--agents", "2", "--no-changes"))[1]
+    assert "ringing" not in out
     assert "wrap-up 0 s, from 0 calls" in out  # the campaign's own rule, whatever its queue's calls took
     assert f"list List of {id}: quota reached (4 attempts)" in out
     assert "9 of its contacts are not called any more" in out  # four were called, one was reached

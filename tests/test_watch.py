@@ -27,6 +27,7 @@ from cti.views import AgentView, DatabaseView, MemberView, PbxView, QueueView, S
 from cti.watch import Login, LogInFailed, Watch, websocket_url
 from cti.watch_lines import SENTENCES, UNTOLD, summary, told
 from cti.watch_screen import Seat, clock, screen, share
+from cti.wrap_up import Disposition, WrapUp
 from tests.web_stage import Stage, all_know, eventually
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -128,6 +129,7 @@ def picture(
     work: tuple[WorkView, ...] = (),
     blending: tuple[BlendingView, ...] = (),
     reasons: tuple[Reason, ...] = (),
+    wrap_up: tuple[WrapUp, ...] = (),
 ) -> Picture:
     pbx = PbxView(id="main", phase=phase, code="", why=why, since=ago(7))
     snapshot = Snapshot(
@@ -141,6 +143,7 @@ def picture(
         work=work,
         blending=blending,
         reasons=reasons,
+        wrap_up=wrap_up,
     )
     made = Picture(me="sue")
     made.show(msgspec.json.decode(pack(snapshot)))
@@ -233,6 +236,41 @@ def test_a_campaigns_call_shows_the_contact_and_what_to_say() -> None:
     )
     assert "Bea Cole" in shown
     assert "campaign Spring offer" in shown
+
+
+def test_an_agent_who_wraps_up_sees_what_may_be_said_of_the_call() -> None:
+    def card(pending: str | None = None, *, state: str = "ended", **more: Any) -> str:
+        me = agent("ben", AgentState.WRAP_UP, pending=pending)
+        rules = (
+            WrapUp(mandatory=False),
+            WrapUp(queue="main:sales", dispositions=(Disposition(code="solved", label="\x1bSolved"),)),
+        )
+        made = picture(agents=(me,), pops=(pop("ben", state=state, **more),), wrap_up=rules)
+        made.campaigns[3] = msgspec.to_builtins({"id": 3, "state": "draft", "wrap_up": OF_CAMPAIGN})
+        made.me = "ben"
+        lines = drawn(made, 80, 40, seat=Seat(now=NOW, name="Ben", role="agent"))
+        return "\n".join(lines[: next(n for n, line in enumerate(lines) if line.startswith("CALLS"))])
+
+    assert "how did it end: Solved [solved]" in card()
+    assert "how did it end, must be said: Solved [solved]" in card("disposition")
+    assert "how did it end" not in card(state="talking")
+    assert "how did it end" not in card(queue="main:support")
+    assert "must be said: in any words" in card("disposition", queue="main:support")
+    dialed = card(queue=None, data={"campaign": "Spring", "campaign_id": "3", "attempt": "a1"})
+    assert "how did it end, must be said: Sale [sale] · Call again [later] · " in dialed
+    assert dialed.count("\n▌ ") < 12
+    assert " ..." in dialed
+    assert "campaign_id" not in dialed
+
+
+OF_CAMPAIGN = WrapUp(
+    mandatory=True,
+    dispositions=(
+        Disposition(code="sale", label="Sale", category="conversion"),
+        Disposition(code="later", label="Call again", category="call_back"),
+        *(Disposition(code=f"word{n}", label=f"One of many words {n}") for n in range(30)),
+    ),
+)
 
 
 def job(id: str, **given: Any) -> WorkView:

@@ -4,6 +4,7 @@ nobody waits on a dead line."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import structlog
@@ -51,16 +52,9 @@ class TakingUp(Steps):
         if self._left_over(pbx, agent) is None:
             return
         await asyncio.sleep(SETTLE)
-        found = self._left_over(pbx, agent)
-        if found is None:
-            return
-        call, me = found
-        try:
-            async with self._act(call, agent) as act:
-                if act.scene.me.id == me.id and act.scene.me.state in THROUGH:
-                    await self._again(act)
-        except CommandError as error:
-            log.warning("a call could not be taken up by the phone in the browser", code=error.code)
+        await self._with_left_over(
+            pbx, agent, self._again, "a call could not be taken up by the phone in the browser"
+        )
 
     async def is_dead(self, pbx: str, agent: str) -> bool:
         """Whether the agent's page, whose connection has ended, is gone and has left a call or an open line behind:
@@ -81,16 +75,11 @@ class TakingUp(Steps):
         """The agent's page is gone: whom they talked with hears music, and is theirs again once a page is open; after a
         while they go back to the queue (`cti-hold,away`). Whoever has somebody else to talk with goes on without the agent.
         An open line ends at the same moment, for the reason `why`: it must not be free between. Raises nothing."""
-        found = self._left_over(pbx, agent)
-        if found is None:
-            return
-        call, me = found
-        try:
-            async with self._act(call, agent) as act:
-                if act.scene.me.id == me.id and act.scene.phase is not Phase.HELD_AT_PHONE:
-                    await self._set_aside(act, why)
-        except CommandError as error:
-            log.warning("a call of a page that is gone could not be saved", code=error.code)
+
+        async def set_aside(act: Act) -> None:
+            await self._set_aside(act, why)
+
+        await self._with_left_over(pbx, agent, set_aside, "a call of a page that is gone could not be saved")
 
     def awaited(self, pbx: str, agent: str) -> bool:
         """Whether somebody waits until the agent's page is there again."""
@@ -115,6 +104,21 @@ class TakingUp(Steps):
                     return view.id, part
         return None
 
+    async def _with_left_over(
+        self, pbx: str, agent: str, then: Callable[[Act], Awaitable[None]], otherwise: str
+    ) -> None:
+        """Does this with the call in which the phone is shown as through, if there is one and it is still so."""
+        found = self._left_over(pbx, agent)
+        if found is None:
+            return
+        call, me = found
+        try:
+            async with self._act(call, agent) as act:
+                if act.scene.me.id == me.id:
+                    await then(act)
+        except CommandError as error:
+            log.warning(otherwise, code=error.code)
+
     async def _heard_of(self, port: Port, channel: str) -> str | None:
         """How many packets of sound have come from the phone; None if nobody knows."""
         with suppress(CommandError):
@@ -124,6 +128,8 @@ class TakingUp(Steps):
 
     async def _set_aside(self, act: Act, why: str) -> None:
         now, port = act.scene, act.port
+        if now.phase is Phase.HELD_AT_PHONE:
+            return
         if now.phase not in (Phase.TALKING, Phase.HELD):
             await self._end(act, now.me)
             return
@@ -152,6 +158,8 @@ class TakingUp(Steps):
 
     async def _again(self, act: Act) -> None:
         now, port = act.scene, act.port
+        if now.me.state not in THROUGH:
+            return
         known = frozenset(part.id for part in now.view.connections)
         if now.phase not in (Phase.TALKING, Phase.HELD, Phase.HELD_AT_PHONE):
             await self._end(act, now.me)

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
+OF_CALL = """
+SELECT a.id, a.campaign_id, a.contact_id, a.e164, a.state, a.committed, c.settings::text AS settings
+  FROM attempts a JOIN campaigns c ON c.id = a.campaign_id
+ WHERE a.id = split_part($1, ':', 2) OR a.call = $1 ORDER BY a.committed DESC LIMIT 1
+"""
+"""The attempt of a call, of several the last."""
+
+
 def words_of(settings: CampaignSettings) -> tuple[Disposition, ...]:
     """The campaign's dispositions as agents choose from them."""
     return tuple(
@@ -34,14 +42,10 @@ def words_of(settings: CampaignSettings) -> tuple[Disposition, ...]:
 
 async def choice(db: Queryable, call: str) -> Sequence[Disposition] | None:
     """What may be said of this call; None where no campaign with words of its own placed it."""
-    kept = await db.fetchval(
-        """
-        SELECT c.settings::text FROM attempts a JOIN campaigns c ON c.id = a.campaign_id
-         WHERE a.id = split_part($1, ':', 2) OR a.call = $1 ORDER BY a.committed DESC LIMIT 1
-        """,
-        call,
+    row = await db.fetchrow(OF_CALL, call)
+    return (
+        words_of(CampaignSettings.model_validate_json(row["settings"])) or None if row is not None else None
     )
-    return words_of(CampaignSettings.model_validate_json(kept)) or None if kept is not None else None
 
 
 async def follows(db: Queryable, call: str, code: str, by: str, now: datetime) -> None:
@@ -49,14 +53,7 @@ async def follows(db: Queryable, call: str, code: str, by: str, now: datetime) -
     that is over is done with or waits for the next call. Of a call under way the contact follows when it ends.
 
     A contact that somebody has called since, or decided on, stays as it is. Nothing for any other call."""
-    row = await db.fetchrow(
-        """
-        SELECT a.id, a.campaign_id, a.contact_id, a.e164, a.state, a.committed, c.settings::text AS settings
-          FROM attempts a JOIN campaigns c ON c.id = a.campaign_id
-         WHERE a.id = split_part($1, ':', 2) OR a.call = $1 ORDER BY a.committed DESC LIMIT 1 FOR UPDATE OF a
-        """,
-        call,
-    )
+    row = await db.fetchrow(f"{OF_CALL} FOR UPDATE OF a", call)
     settings = CampaignSettings.model_validate_json(row["settings"]) if row is not None else None
     disposition = settings.disposition(code) if settings is not None else None
     if row is None or settings is None or disposition is None:

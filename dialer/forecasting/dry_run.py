@@ -53,11 +53,15 @@ BY_HAND = frozenset({"manual", "preview"})
 LARGEST = 400
 """Agents that are played; more are taken to be as busy as so many."""
 
-PLAYING = 0.6
-"""Of the time there is, for playing the pace; the rest is for working through the list."""
+PLAYING, BETWEEN = 0.6, 0.8
+"""Of the time there is: until when the pace is played; until when it is worked out for changes, too, between which moments
+the list is through. The rest is for how many agents are needed."""
 
 LISTS_TOLD = 5
 """Assigned lists of which it is said when they are through, the last ones."""
+
+LATE, LATE_AT_LEAST = 2.0, 10.0
+"""Times the seconds there are, and seconds at least, after which changes that were not played yet are left out."""
 
 RUNS, RUNS_OF_CHANGES = 5, 2
 """Times that the plan, and each change of it, is played, if there is time."""
@@ -351,7 +355,9 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         raise Impossible(f"{NEVER_OPEN}: ask for other hours (--hours), or see cti lists show")
     rates, work = rates_of(question.history), Work(question)
     alone = Work(msgspec.structs.replace(question, rivals=())) if question.rivals else work
-    until = clock() + PLAYING * question.seconds
+    began = clock()
+    until, within = began + PLAYING * question.seconds, began + BETWEEN * question.seconds
+    late = began + max(LATE * question.seconds, LATE_AT_LEAST)
     lent = work.usual_share()
     cases = _cases(question, most, lent)
     runs: dict[str, list[_Pair]] = {case.title: [] for case in cases}
@@ -360,7 +366,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
         for case in cases:
             if seed > (RUNS if case is cases[0] else RUNS_OF_CHANGES):
                 continue
-            if runs[case.title] and clock() > until:
+            first_of_plan = case is cases[0] and seed == 1
+            if not first_of_plan and clock() > (until if runs[case.title] else late):
                 complete = False
                 continue
             runs[case.title].append(
@@ -370,6 +377,8 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
     expected, planned = [], None
     for case in cases:
         if runs[case.title]:
+            unsure = planned is None or clock() < within
+            complete = complete and unsure
             own = speed if case.ring == question.ring_timeout else _speed_of({case.played: runs[case.title]})
             found, way = _expected(
                 question,
@@ -379,6 +388,7 @@ def plan(question: Question, clock: Callable[[], float] = time.monotonic) -> Dry
                 runs[case.title],
                 own,
                 case.agents - most,
+                unsure,
             )
             expected.append(found)
             planned = planned or way
@@ -539,12 +549,14 @@ def _expected(
     pairs: Sequence[_Pair],
     speed: Speed,
     more: int,
+    unsure: bool,
 ) -> tuple[Expected, Way]:
+    """`unsure`: also when it is through at the earliest and the latest."""
     share = _in_time_share(question, case.ring)
     way = work.through(rates, 1.0, speed, more, share)
     level = rates.overall
-    early = work.through(rates, level.high / level.mean, speed, more, share)
-    late = work.through(rates, level.low / level.mean, speed, more, share)
+    early = work.through(rates, level.high / level.mean, speed, more, share) if unsure else way
+    late = work.through(rates, level.low / level.mean, speed, more, share) if unsure else way
     runs = [_mixed(pair.paced, pair.one_each, way.one_for_one) for pair in pairs]
     busy = between([run.busy for run in runs], 0.0, 1.0)
     talk = pulled(question.history.talk, question.history.talk_of, 90.0, 20.0)

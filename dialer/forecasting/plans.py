@@ -30,13 +30,15 @@ PATIENCE = 3.0
 
 
 class Plan(Frozen, frozen=True, gc=False, kw_only=True):
-    """A dry run of a campaign. `state`: running, done, failed (`why`), cancelled."""
+    """A dry run of a campaign. `state`: running, done, failed (`why`), cancelled; while it runs it is `doing` this: counting
+    the contacts, then reckoning."""
 
     id: str
     campaign: int
     by: str
     asked: datetime
     state: Literal["running", "done", "failed", "cancelled"]
+    doing: Literal["counting", "reckoning", ""] = ""
     why: str = ""
     answer: DryRun | None = None
 
@@ -53,7 +55,14 @@ class Plans:
         """Begins a dry run; the question may take its time too. Raises NotPossible when too many run already."""
         if len(self._tasks) >= AT_ONCE:
             raise NotPossible("busy", f"{AT_ONCE} dry runs are under way: wait for one to end, or cancel it")
-        plan = Plan(id=f"p{uuid4().hex[:16]}", campaign=campaign, by=by, asked=self._now(), state="running")
+        plan = Plan(
+            id=f"p{uuid4().hex[:16]}",
+            campaign=campaign,
+            by=by,
+            asked=self._now(),
+            state="running",
+            doing="counting",
+        )
         self._plans[plan.id] = plan
         while len(self._plans) > KEPT:
             oldest = next((id for id, one in self._plans.items() if one.state != "running"), None)
@@ -85,14 +94,15 @@ class Plans:
             await self.cancel(id)
 
     async def _run(self, plan: Plan, question: Callable[[], Awaitable[Question]]) -> None:
-        end = plan
+        end = over = msgspec.structs.replace(plan, doing="")
         try:
-            answer = await run_apart(await _counted(question))
-            end = msgspec.structs.replace(plan, state="done", answer=answer)
+            counted = await _counted(question)
+            self._plans[plan.id] = msgspec.structs.replace(plan, doing="reckoning")
+            end = msgspec.structs.replace(over, state="done", answer=await run_apart(counted))
         except asyncio.CancelledError:
-            end = msgspec.structs.replace(plan, state="cancelled", why="it was not wanted any more")
+            end = msgspec.structs.replace(over, state="cancelled", why="it was not wanted any more")
         except Exception as error:
-            end = msgspec.structs.replace(plan, state="failed", why=str(error) or type(error).__name__)
+            end = msgspec.structs.replace(over, state="failed", why=str(error) or type(error).__name__)
             if not isinstance(error, NoAnswer):
                 log.exception("a dry run failed", campaign=plan.campaign)
         finally:
@@ -131,7 +141,7 @@ async def run_apart(question: Question) -> DryRun:
             out, said = await process.communicate(msgspec.json.encode(question))
     except TimeoutError:
         raise NoAnswer(
-            "it took too long: this machine is very busy; try again, with `variants` off"
+            "it took too long: this machine is very busy; try again, or without changes (`variants` off, --no-changes)"
         ) from None
     finally:
         if process.returncode is None:

@@ -105,9 +105,9 @@ def shared(
 
 
 def _takes_agents(other: Campaign, mode: str) -> bool:
-    if other.mode in DIALED_BY_ITSELF:
-        return other.mode != "agentless" and bool(other.settings.queue or other.settings.team)
-    return other.mode == "preview" and mode not in DIALED_BY_ITSELF
+    if not (other.settings.queue or other.settings.team) or other.mode == "agentless":
+        return False
+    return other.mode in DIALED_BY_ITSELF or (other.mode == "preview" and mode not in DIALED_BY_ITSELF)
 
 
 def _order(campaign: Campaign) -> tuple[int, int, int]:

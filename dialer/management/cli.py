@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -554,6 +555,9 @@ def plan(
     ] = None,
     ring: Annotated[float | None, typer.Option(help="Seconds to ring.")] = None,
     seconds: Annotated[float, typer.Option("--for", min=1, max=120, help="Seconds that it may take.")] = 30.0,
+    changes: Annotated[
+        bool, typer.Option(help="Also what more agents or another ring time would change.")
+    ] = True,
     url: Url = HERE,
     login: Who = None,
     json: Json = False,
@@ -567,6 +571,7 @@ def plan(
         "finish_by": finish_by,
         "agents": agents,
         "ring_timeout_s": ring,
+        "variants": changes,
     }
     if abandonment is not None:
         body["abandonment"] = abandonment / 100
@@ -575,7 +580,7 @@ def plan(
             fail("with --hours say how many: --agents.", WRONG_USE)
         body["rota"] = [{"hours": span, "agents": agents} for span in hours]
     body = {name: value for name, value in body.items() if value is not None}
-    found = run(url, login, lambda server: server.plan(campaign, body))
+    found = run(url, login, lambda server: server.plan(campaign, body, _goes_on()))
     if found["state"] != "done":
         fail(found["why"] or found["state"])
     answer = found["answer"]
@@ -607,6 +612,19 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
         if name == "name":
             found[name] = value
     return found
+
+
+def _goes_on() -> Callable[[str], None]:
+    """Says on a terminal what is being done, and for how many seconds; "" takes it away."""
+    began, shown = monotonic(), sys.stderr.isatty()
+
+    def tell(doing: str) -> None:
+        what = {"counting": "counting the contacts", "reckoning": "playing the pace"}.get(doing, doing)
+        if shown:
+            sys.stderr.write(f"\r\x1b[K{what} ... {monotonic() - began:.0f} s" if doing else "\r\x1b[K")
+            sys.stderr.flush()
+
+    return tell
 
 
 def _done(told: Any, json: bool, says: str) -> None:

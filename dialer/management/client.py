@@ -123,17 +123,20 @@ class Server:
         path, version = f"/campaigns/{found['view']['id']}", found["view"]["version"]
         return dict(await self.ask("PATCH", path, {"settings": settings}, version=version))
 
-    async def plan(self, which: str, body: Any) -> dict[str, Any]:
-        """A dry run to its end; ended at the server if this is."""
+    async def plan(self, which: str, body: Any, tell: Callable[[str], object]) -> dict[str, Any]:
+        """A dry run to its end; ended at the server if this is. `tell` is told what it does; "" at the end."""
         id = (await self.find(which))["id"]
         found = await self.ask("POST", f"/campaigns/{id}/plans", body)
         try:
             while found["state"] == "running":
+                tell(str(found["doing"]))
                 await asyncio.sleep(0.3)
                 found = await self.ask("GET", f"/campaigns/{id}/plans/{found['id']}")
         except asyncio.CancelledError:
             await self.ask("DELETE", f"/campaigns/{id}/plans/{found['id']}")
             raise
+        finally:
+            tell("")
         return dict(found)
 
 
