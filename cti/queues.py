@@ -56,6 +56,7 @@ class Queues:
         self._agent_at = agent_at
         self._queues: dict[str, _Queue] = {}
         self._waits_in: dict[str, str] = {}
+        self._waiter: dict[str, str] = {}
 
     # ------------------------------------------------------------------------------------------ what is asked
 
@@ -77,6 +78,12 @@ class Queues:
         """How many wait in a queue; 0 for an unknown one."""
         found = self._queues.get(queue)
         return len(found.waiting) if found else 0
+
+    def ahead_of(self, call: str) -> tuple[str, list[str]]:
+        """The queue in which a call waits ("" if in none), and the calls ahead of it."""
+        id = self._waits_in.get(call, "")
+        waiting = [waits for waits, _ in self._queues[id].waiting] if id else []
+        return id, waiting[: waiting.index(call)] if id else []
 
     def knows(self, queue: str) -> bool:
         """Whether the PBX has this queue."""
@@ -182,7 +189,7 @@ class Queues:
     # ------------------------------------------------------------------------------------------ callers (facts)
 
     def hear(self, fact: Fact) -> Facts:
-        """Keeps the waiting list by what is told of calls."""
+        """Keeps the waiting list by what is told of calls. One who has left is not who waits in that place now."""
         match fact:
             case CallQueued():
                 return self._joined(fact)
@@ -190,7 +197,7 @@ class Queues:
                 return self._left(fact.call, "answered", fact.at)
             case CallDiverted() if fact.call in self._waits_in and _no_longer_waits(fact.view):
                 return self._left(fact.call, fact.reason, fact.at)
-            case ConnectionCleared(reason="abandoned") if fact.call in self._waits_in:
+            case ConnectionCleared(reason="abandoned") if self._waiter.get(fact.call) == fact.connection.id:
                 return self._left(fact.call, "abandoned", fact.at)
             case CallCleared() if fact.call in self._waits_in:
                 return self._left(fact.call, "lost", fact.at)
@@ -205,14 +212,14 @@ class Queues:
         waiting = self._queues[fact.queue].waiting
         place = max(0, min(fact.position - 1, len(waiting)))
         waiting.insert(place, (fact.call, fact.at))
-        self._waits_in[fact.call] = fact.queue
+        self._waits_in[fact.call], self._waiter[fact.call] = fact.queue, fact.connection.id
         joined = QueueCallerJoined(
             at=fact.at, queue=fact.queue, call=fact.call, position=place + 1, waiting=len(waiting)
         )
         return [*facts, joined]
 
     def _left(self, call: str, reason: str, at: datetime) -> Facts:
-        id = self._waits_in.pop(call)
+        id, _ = self._waits_in.pop(call), self._waiter.pop(call)
         waiting = self._queues[id].waiting
         since = next(since for waits, since in waiting if waits == call)
         waiting[:] = [entry for entry in waiting if entry[0] != call]

@@ -53,6 +53,7 @@ from cti.control.acting import Means
 from cti.control.control import Control
 from cti.control.off_hook import OffHook
 from cti.control.pages import Pages
+from cti.control.places import Places
 from cti.control.ports import CallAnswer, port_of
 from cti.control.supervising import OF_SPIES, Supervising
 from cti.control.waits import Waits
@@ -287,6 +288,11 @@ class Server:
             browser=self.browser_phones,
         )
         self.control = Control(means)
+        self.places = Places(
+            ports,
+            waiting={name: switch.queues for name, switch in self.switches.items()},
+            spawn=self._tasks.spawn,
+        )
         self.off_hook = OffHook(means, directory=self.directory, agents=self.agents, spawn=self._tasks.spawn)
         self.pages = Pages(self.control, self.off_hook)
         self.supervising = Supervising(means, spawn=self._tasks.spawn)

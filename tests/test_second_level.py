@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.call_desk import ANNA, TRUNK, alone, become, in_talk, put_rules, refused, states
+from tests.call_desk import ANNA, BEN, TRUNK, alone, become, in_talk, put_rules, refused, states
 from tests.centre import ADMIN, Centre, Refusal, Screen
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -137,9 +137,9 @@ async def test_waiting_in_the_queue_is_cancelled_or_completed(centre: Centre) ->
     await alone(centre, ANNA)
 
 
-@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("how", ["completed", "completed, the queue full", "put down"])
 async def test_a_caller_who_is_handed_to_the_queue_in_the_agents_place_keeps_it(
-    centre: Centre, full: bool
+    centre: Centre, how: str
 ) -> None:
     anna, call, _ = await in_talk(centre)
     dora = await centre.screen("dora")
@@ -155,11 +155,29 @@ async def test_a_caller_who_is_handed_to_the_queue_in_the_agents_place_keeps_it(
     written = queues.read_text()
     assert written.count("[support](q)\n") == 1
     try:
-        if full:
+        if how == "completed, the queue full":
             queues.write_text(written.replace("[support](q)\n", "[support](q)\nmaxlen=3\n"))
             await centre.admin("Command", Command="module reload app_queue.so")
-        answer = await anna.ask("call.complete", call=call)
-        assert answer["view"] is None
+        if how == "put down":
+            urgent = ("support", BEN, "9")  # two come ahead, one of them goes on when the agent has gone
+            await centre.admin(
+                "Originate",
+                Channel="PJSIP/1102",
+                Context="cti-second",
+                Exten="support",
+                Priority="1",
+                Async="true",
+                Variable="CTI_SECOND_PRIO=9",
+            )
+            await come_to_wait(centre, urgent, before, ("support", ANNA, "0"), behind)
+            known = centre._server.switches["main"].queues
+            await centre.eventually(lambda: known.waiting(SUPPORT) == 4, what="four wait")
+            await centre.phone_hangs_up("1101")
+            await centre.phone_hangs_up("1102")
+            await come_to_wait(centre, before, ("support", TRUNK, "0"), behind)
+        else:
+            answer = await anna.ask("call.complete", call=call)
+            assert answer["view"] is None
         await alone(centre, ANNA)
         assert await waits_in(centre) == [before, ("support", TRUNK, "0"), behind]
     finally:

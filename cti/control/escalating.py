@@ -77,6 +77,7 @@ class Escalating(Talking, Consulting):
         act.marks += [
             (customer, "CTI_SECOND_PRIO", str(priority)),
             (customer, "CTI_SECOND_WAIT", str(to.seconds)),
+            (customer, "CTI_SECOND_PLACE", ""),
         ]
         where = {"Context": "cti-second", "Exten": target.exten}
         if now.phase is Phase.TALKING:

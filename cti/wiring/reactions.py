@@ -55,6 +55,8 @@ def react(server: Server) -> None:
     listen(PbxStatusChanged, server.supervising.hear_pbx)
     listen(PbxStatusChanged, server.alarm_measures.hear)
     listen(CallCleared, server.control.forget)
+    for kind in (QueueCallerJoined, QueueCallerLeft, CallCleared, PbxResynced):
+        listen(kind, server.places.hear)
     for kind in (CallOffered, CallCleared):
         listen(kind, server.work.hear_call)
     listen(AgentStateChanged, server.work.hear_agent)
