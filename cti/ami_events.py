@@ -335,9 +335,10 @@ class RouteAsked(ChannelRecord, frozen=True, gc=False):
 
 class DialerTold(ChannelRecord, frozen=True, gc=False):
     """UserEvents CtiAmd and CtiDialer from the dialplan: how a customer whom the dialer has called fares. `what`: amd
-    (`value`: Asterisk's AMDSTATUS, or FAX; `cause`: its AMDCAUSE), waiting (for an agent), message (is played now), no_message
-    (its sound is not there), opt_out (key pressed); of a machine that is to hear a message: greeting (its end is waited for),
-    no_pause (there was none), left (`value`: PLAYBACKSTATUS). sound: whether a sound is there (`value`: PLAYBACKSTATUS)."""
+    (`value`: Asterisk's AMDSTATUS, or FAX; `cause`: its AMDCAUSE), waiting (for an agent), message (is played now),
+    no_message (its sound is not there), opt_out (key pressed); of a machine that is to hear a message: greeting (its
+    end is waited for), no_pause (there was none), left (`value`: PLAYBACKSTATUS). sound: whether a sound is there
+    (`value`: PLAYBACKSTATUS)."""
 
     what: str
     value: str
