@@ -25,6 +25,7 @@ from crm.screen_pop import NotYourCall, ScreenPops, UnknownAccount, UnknownCall
 from crm.views import PopView
 from cti.command_refusals import refusing
 from cti.commands import CommandError, Commands
+from cti.database import AWAY
 from cti.facts import Fact
 from cti.people import Actor, Role
 from cti.wrap_up import Disposition
@@ -95,6 +96,8 @@ class Dismissed(BaseModel):
     dismissed: bool
 
 
+NOT_KEPT = "the database is out of reach, nothing was kept: try again in a moment"
+
 ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
     (UnknownCall, "unknown_call", "there is no such call, or it is over and nobody works on it"),
     (NotYourCall, "not_your_call", "only who has this call on the screen may say whose it is"),
@@ -104,17 +107,7 @@ ERRORS: tuple[tuple[type[Exception], str, str], ...] = (
     (NotYourNote, "not_your_note", "only its author or a supervisor may change a note"),
     (LookupUnavailable, "database_unavailable", "the customer data is out of reach: try again in a moment"),
     (asyncpg.ForeignKeyViolationError, "unknown_account", "this account is gone"),
-    (
-        OSError,
-        "database_unavailable",
-        "the database is out of reach, nothing was kept: try again in a moment",
-    ),
-    (
-        asyncpg.InterfaceError,
-        "database_unavailable",
-        "the database is out of reach, nothing was kept: try again",
-    ),
-    (asyncpg.PostgresError, "database_unavailable", "the database refused this, nothing was kept: try again"),
+    *((away, "database_unavailable", NOT_KEPT) for away in AWAY),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -41,7 +42,10 @@ async def the_centre(
     the_browser: tuple[Playwright, Browser], asterisk_installation: Installation, postgres_server: Postgres
 ) -> AsyncIterator[Centre]:
     brisk = replace(BRISK, ring_seconds=12)
-    async with centre_of(asterisk_installation, postgres_server, behaviour=brisk, server=False) as centre:
+    reasons = ["Break", {"name": "Lunch", "paid": False, "limit": 30}, {"name": "Cigarette", "limit": 0.01}]
+    async with centre_of(
+        asterisk_installation, postgres_server, behaviour=brisk, server=False, not_ready_reasons=reasons
+    ) as centre:
         centre.main["phone_url"] = f"ws://127.0.0.1:{centre.pbx.http_port}/ws"
         async with connection(centre.dsn, name="test") as db:
             await users.set_interface(db, "emil", "main", EMIL)
@@ -234,6 +238,7 @@ async def test_a_call_made_at_the_page_is_taken_there_by_itself(centre: Centre, 
     await phone.press("Call")
     await screen.wait_for("call.established", agent="emil", within=15)
     await become(centre, EMIL, ANNA)
+    await phone.shows("#call-title", "Anna Berg")  # who was called, not who calls
     await phone.hears_and_is_heard()
     await phone.press("Hang up")
     await alone(centre, EMIL)
@@ -444,6 +449,22 @@ async def test_it_fits_400_pixels_and_needs_no_mouse(centre: Centre, phone: Phon
     await phone.page.focus("#hang-up")
     await phone.page.keyboard.press("Space")
     await screen.wait_for("call.diverted", call=call, reason="busy")
+    # why one is not ready, whether that is paid, how long it has lasted and may last
+    menu = await phone.page.locator("#reason option").all_inner_texts()
+    assert menu == ["Not ready …", "Break", "Lunch (unpaid, 30 min)", "Cigarette (0.01 min)"]
+    await phone.page.select_option("#reason", "Lunch")
+    await phone.shows("#state", "Not ready: Lunch")
+    await phone.until(
+        lambda: phone.said("#pause"),
+        re.compile(r"^Lunch · unpaid · 0:[0-5]\d of 30:00, 29:[0-5]\d left$").match,
+        "time left",
+    )
+    await screen.ask("agent.not_ready", reason="Break")
+    await phone.shows("#pause", "Break · paid · for 0:")
+    await screen.ask("agent.not_ready", reason="Cigarette")
+    await phone.shows("#pause", "too long")
+    assert await phone.page.inner_text("#pause-over") == "Cigarette has lasted longer than 0:00"
+    assert await phone.page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 async def test_what_cannot_be_done_is_said(

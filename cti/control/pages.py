@@ -22,9 +22,8 @@ class Pages:
         elif not self._off_hook.keeps(agent):
             await self._control.take_up(pbx, agent)
         elif self._control.awaited(pbx, agent):
-            self._off_hook.wanted(
-                agent
-            )  # Asterisk sees by itself that it is open, and puts the caller through
+            # Asterisk sees by itself that the line is open, and puts the caller through
+            self._off_hook.wanted(agent)
 
     async def left(self, pbx: str, agent: str) -> None:
         """The connection of the page has ended."""

@@ -31,6 +31,13 @@ export interface AgentView {
   device: string | null;
   reachable: boolean | null;
 }
+/** Why an agent may be not ready. `limit`: minutes after which it has lasted too long; null: none. */
+export interface Reason {
+  name: string;
+  paid: boolean;
+  limit: number | null;
+  chosen_by: string;
+}
 export interface Candidate {
   account: { id: number; number: string; name: string; classification: string; city: string; country: string; language: string };
   contact: { name: string; role: string } | null;
@@ -69,7 +76,7 @@ export class Picture {
   calls = new Map<string, CallView>();
   agents = new Map<string, AgentView>();
   pops = new Map<string, Pop>();
-  reasons: string[] = [];
+  reasons: Reason[] = [];
 
   show(data: Record<string, unknown>): void {
     const by = <T>(list: unknown, key: (one: T) => string): Map<string, T> =>
@@ -77,8 +84,7 @@ export class Picture {
     this.calls = by<CallView>(data["calls"], (call) => call.id);
     this.agents = by<AgentView>(data["agents"], (agent) => agent.agent);
     this.pops = by<Pop>(data["pops"], (pop) => pop.id);
-    const reasons = (data["reasons"] as { name: string; chosen_by?: string }[] | undefined) ?? [];
-    this.reasons = reasons.filter((reason) => (reason.chosen_by ?? "agents") === "agents").map((reason) => reason.name);
+    this.reasons = (data["reasons"] as Reason[] | undefined) ?? [];
   }
 
   fold(fact: Fact): void {

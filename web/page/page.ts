@@ -2,7 +2,7 @@
 
 import { CommandFailed, CtiSocket } from "../cti/socket";
 import { get, loggedIn, logIn, logOut, Refused, renewed } from "../cti/session";
-import type { AgentView, CallView, Connection, Pop } from "../cti/picture";
+import type { AgentView, CallView, Connection, Pop, Reason } from "../cti/picture";
 import * as devices from "../phone/devices";
 import type { Account } from "../phone/line";
 import { Phone, Undone, type Order } from "../phone/phone";
@@ -386,6 +386,10 @@ class Page {
     return calls.find((call) => own?.channel && this.mine(call)?.id === `${own.pbx}:${own.channel}`) ?? calls[0];
   }
 
+  private other(call: CallView): Connection | undefined {
+    return call.connections.find((one) => one.agent !== this.socket.picture.me);
+  }
+
   private isHeld(call: CallView): boolean {
     const others = call.connections.filter((one) => one.agent !== this.socket.picture.me);
     return others.length > 0 && others.every((one) => one.state === "hold");
@@ -469,15 +473,19 @@ class Page {
     const reason = el<HTMLSelectElement>("reason");
     reason.hidden = !agent || agent.state === "logged_off";
     reason.disabled = !this.socket.connected;
-    const reasons = ["", ...this.socket.picture.reasons];
-    if (reason.options.length !== reasons.length)
-      reason.replaceChildren(
-        ...reasons.map((one) => {
-          const option = make("option", one === "" ? "Not ready …" : outside(one));
-          option.value = one;
-          return option;
-        }),
-      );
+    const reasons = this.socket.picture.reasons.filter((one) => one.chosen_by === "agents");
+    if (reasons.length === 0) reasons.push({ name: "Break", paid: true, limit: null, chosen_by: "agents" }); // any text is one
+    const choice: [string, string][] = [["", "Not ready …"], ...reasons.map((one): [string, string] => [one.name, menuEntry(one)])];
+    const written = JSON.stringify(choice);
+    if (reason.dataset["choice"] === written) return;
+    reason.dataset["choice"] = written;
+    reason.replaceChildren(
+      ...choice.map(([value, text]) => {
+        const option = make("option", text);
+        option.value = value;
+        return option;
+      }),
+    );
   }
 
   private renderCall(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): void {
@@ -532,12 +540,14 @@ class Page {
   private callerName(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): string {
     const first = pop?.candidates[0];
     const known = first ? first.contact?.name || first.account.name : "";
-    return outside(known || pop?.name || call?.ani_name || (own?.isOpenLine ? "" : own?.name)) || (pop?.withheld ? "Number withheld" : this.callerNumber(own, call, pop)) || "Unknown";
+    const told = call && call.direction !== "inbound" ? this.other(call)?.name : call?.ani_name; // in a call made here the caller is the agent
+    const byPhone = own?.isOpenLine || call?.direction === "outbound" ? "" : own?.name;
+    return outside(known || pop?.name || told || byPhone) || (pop?.withheld ? "Number withheld" : this.callerNumber(own, call, pop)) || "Unknown";
   }
 
   private callerNumber(own: Call | undefined, call: CallView | undefined, pop: Pop | undefined): string {
     if (pop?.withheld) return "Number withheld";
-    return outside(pop?.formatted || pop?.number || (call?.direction === "inbound" ? call.ani : "") || (own?.isOpenLine ? "" : own?.number));
+    return outside(pop?.formatted || pop?.number || (call?.direction === "inbound" ? call.ani : call && this.other(call)?.number) || (own?.isOpenLine ? "" : own?.number));
   }
 
   private facts(call: CallView | undefined, pop: Pop | undefined): string {
@@ -598,6 +608,24 @@ class Page {
     else if (agent?.state === "wrap_up" && agent.until) text = clock((Date.parse(agent.until) - Date.now() - this.socket.skew) / 1000);
     const held = own?.heldHere || (mine && this.isHeld(call));
     say("timer", held ? `on hold ${text}` : text);
+    this.tickPause(agent);
+  }
+
+  /** How long somebody has been not ready, whether that is paid, and what is left of it. Said aloud once: when it is over. */
+  private tickPause(agent: AgentView | undefined): void {
+    const pause = el("pause");
+    pause.hidden = agent?.state !== "not_ready";
+    if (agent?.state !== "not_ready") return say("pause-over", "");
+    const reason = this.socket.picture.reasons.find((one) => one.name === agent.reason);
+    const lasted = Math.max(0, (Date.now() + this.socket.skew - Date.parse(agent.since)) / 1000);
+    const limit = reason?.limit ? reason.limit * 60 : null;
+    const over = limit !== null && lasted > limit;
+    const name = outside(agent.reason) || "Not ready";
+    let time = `for ${clock(lasted)}`;
+    if (limit !== null) time = `${clock(lasted)} of ${clock(limit)}, ${over ? `${clock(lasted - limit)} too long` : `${clock(Math.ceil(limit) - Math.floor(lasted))} left`}`;
+    say("pause", [name, reason && (reason.paid ? "paid" : "unpaid"), time].filter(Boolean).join(" · "));
+    pause.classList.toggle("over", over);
+    say("pause-over", over ? `${name} has lasted longer than ${clock(limit)}` : "");
   }
 
   private async listDevices(): Promise<void> {
@@ -630,6 +658,13 @@ class Page {
   async traffic(): Promise<{ received: number; sent: number } | null> {
     return (await this.current()?.traffic()) ?? null;
   }
+}
+
+/** A reason as the menu offers it: with what it costs and how long it may be. */
+function menuEntry(reason: Reason): string {
+  const limit = reason.limit ? `${reason.limit} min` : "";
+  const more = [reason.paid ? "" : "unpaid", limit].filter(Boolean).join(", ");
+  return outside(more ? `${reason.name} (${more})` : reason.name);
 }
 
 /** A message as a sentence of its own. */

@@ -37,7 +37,7 @@ export class Line {
       register_expires: 120,
       session_timers: false,
       connection_recovery_min_interval: 1,
-      connection_recovery_max_interval: 8,
+      connection_recovery_max_interval: 4,
       user_agent: "cti phone",
     });
     this.ua.on("registered", () => {
