@@ -304,9 +304,13 @@ class ScreenPops:
     def queued(self, fact: CallQueued) -> list[Fact]:
         """The wait begins, in this queue."""
         matter, facts = self._met(fact.view, fact.at)
-        if matter is not None and matter.call == fact.call and fact.connection.agent is None:
-            matter.queue = fact.queue
-            matter.waiting_since = matter.waiting_since or fact.at
+        if matter is None or matter.call != fact.call or fact.connection.agent is not None:
+            return facts
+        known = (matter.queue, matter.waiting_since)
+        matter.queue = fact.queue
+        matter.waiting_since = matter.waiting_since or fact.at
+        if known != (matter.queue, matter.waiting_since):
+            facts += self._updates(matter, fact.at)
         return facts
 
     def offered(self, fact: CallOffered) -> list[Fact]:
@@ -325,12 +329,14 @@ class ScreenPops:
         matter, facts = self._met(fact.view, fact.at)
         if matter is None:
             return facts
-        if fact.call == matter.call and matter.waiting_since is not None and fact.agent is not None:
-            waited = (fact.at - matter.waiting_since).total_seconds() if fact.waited is None else fact.waited
-            matter.waited += max(0.0, waited)
-            matter.waiting_since = None
         if fact.agent is None:
             return facts
+        waited_since = matter.waiting_since if fact.call == matter.call else None
+        if waited_since is not None:
+            waited = (fact.at - waited_since).total_seconds() if fact.waited is None else fact.waited
+            matter.waited += max(0.0, waited)
+            matter.waiting_since = None
+        told: list[Fact] = []
         for pop in tuple(matter.pops.values()):
             if (
                 pop.agent != fact.agent
@@ -339,14 +345,14 @@ class ScreenPops:
                 and pop.queue == fact.queue
             ):
                 pop.connections.clear()
-                facts += self._move(matter, pop, Trigger.LOSE, fact.at, "answered_elsewhere")
-        own = matter.pops.get(fact.agent)
-        if own is None:  # its offer was missed, or the agent placed the call
-            if not matter.customer_known:
-                return facts
-            return facts + self._answer(matter, fact.agent, fact.connection.id, fact.call, fact.at)
-        own.connections[fact.connection.id] = fact.call
-        return facts + self._move(matter, own, Trigger.ANSWER, fact.at)
+                told += self._move(matter, pop, Trigger.LOSE, fact.at, "answered_elsewhere")
+        if (
+            fact.agent in matter.pops or matter.customer_known
+        ):  # without a pop its offer was missed, or the agent dials
+            told += self._answer(matter, fact.agent, fact.connection.id, fact.call, fact.at)
+        if waited_since is not None:
+            told += self._others(matter, told, fact.at)
+        return facts + told
 
     def diverted(self, fact: CallDiverted) -> list[Fact]:
         """The agent did not take it."""
@@ -442,7 +448,8 @@ class ScreenPops:
             return []
         facts: list[Fact] = []
         matter.calls.discard(fact.call)
-        if fact.call == matter.call:
+        waited = fact.call == matter.call and matter.waiting_since is not None
+        if waited:
             matter.waiting_since = None
         for pop in tuple(matter.pops.values()):
             left = [c for c, call in pop.connections.items() if call == fact.call]
@@ -452,6 +459,8 @@ class ScreenPops:
                 dialled = matter.direction is Direction.OUTBOUND and fact.call == matter.call
                 trigger = Trigger.GIVE_UP if dialled else Trigger.END
                 facts += self._move(matter, pop, trigger, fact.at, "caller_gone")
+        if waited:
+            facts += self._others(matter, facts, fact.at)
         self._forget_if_done(matter)
         return facts
 
@@ -530,7 +539,7 @@ class ScreenPops:
         self._of_call[view.id] = root
         if view.id != root:
             return matter, facts
-        known = (matter.customer, matter.name, matter.dnis)
+        known = (matter.customer, matter.name, matter.dnis, matter.queue, matter.waiting_since)
         matter.direction, matter.started = view.direction, view.started
         matter.dnis = plain(view.dnis, 64) or None
         matter.queue = view.queue or matter.queue
@@ -545,7 +554,8 @@ class ScreenPops:
         if customer or not outbound:
             matter.customer = customer[:512] if customer else None
             matter.customer_known = True
-        changed = self._take_data(matter, view.data) | (known != (matter.customer, matter.name, matter.dnis))
+        now = (matter.customer, matter.name, matter.dnis, matter.queue, matter.waiting_since)
+        changed = self._take_data(matter, view.data) | (known != now)
         if matter.customer_known:
             self._ask(matter)
         return matter, facts + self._updates(matter, at) if changed else facts
@@ -628,8 +638,11 @@ class ScreenPops:
         pop = self._pop(matter, agent, at)
         pop.connections[connection] = view.id
         pop.queue = queue or pop.queue
-        pop.consulted_by = consulting or pop.consulted_by
-        return self._move(matter, pop, Trigger.OFFER, at)
+        asked_by, pop.consulted_by = pop.consulted_by, consulting or pop.consulted_by
+        told = self._move(matter, pop, Trigger.OFFER, at)
+        if not told and pop.consulted_by != asked_by:
+            told = [self._fact(PopUpdated, matter, pop, at)]
+        return told
 
     def _answer(self, matter: _Matter, agent: str, connection: str, call: str, at: datetime) -> list[Fact]:
         pop = self._pop(matter, agent, at)
@@ -701,6 +714,15 @@ class ScreenPops:
     def _updates(self, matter: _Matter, at: datetime) -> list[Fact]:
         return [
             self._fact(PopUpdated, matter, pop, at) for pop in matter.pops.values() if pop.state in ON_SCREEN
+        ]
+
+    def _others(self, matter: _Matter, told: list[Fact], at: datetime) -> list[Fact]:
+        """An update for each on a screen of whom `told` does not speak."""
+        heard = {getattr(fact, "pop", None) for fact in told}
+        return [
+            self._fact(PopUpdated, matter, pop, at)
+            for pop in matter.pops.values()
+            if pop.state in ON_SCREEN and pop.id not in heard
         ]
 
     def _fact(

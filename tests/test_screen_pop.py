@@ -172,7 +172,8 @@ class Desk:
         for fact in facts:
             self.bus.publish([fact])
         for agent in {*self.screens, "anna", "ben", "cleo"}:
-            assert {p.id for p in self.pops.for_agent(agent)} == set(self.screens.get(agent, {}))
+            now = {pop.id: replace(pop, waited=0.0) for pop in self.pops.for_agent(agent)}
+            assert now == {id: replace(pop, waited=0.0) for id, pop in self.screens.get(agent, {}).items()}
 
     async def settled(self) -> None:
         """Waits until every look-up is answered."""
