@@ -241,7 +241,7 @@ class Commands:
         try:
             return command.args.model_validate(args)
         except ValidationError as error:
-            raise CommandError("bad_args", f"args of {command.op}: {sentence(error)}") from None
+            raise CommandError("bad_args", f"args of {command.op}: {sentence(error, command.args)}") from None
 
     def _start(self, actor: Actor, command: Command, args: BaseModel) -> asyncio.Task[Outcome]:
         if self._closed:
@@ -352,12 +352,17 @@ def add_basics(
     )
 
 
-def sentence(error: ValidationError) -> str:
-    """Returns what is wrong, field by field, without repeating what was given."""
+def sentence(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """Returns what is wrong, field by field, without repeating what was given; which fields `model` has, if one is not
+    among them."""
     faults = []
-    for fault in error.errors(include_input=False, include_url=False)[:5]:
+    found = error.errors(include_input=False, include_url=False)[:5]
+    for fault in found:
         place = ".".join(str(part) for part in fault["loc"])
         faults.append(f"{place}: {_fault(fault)}" if place else _fault(fault))
+    if model is not None and any(one["type"] == "extra_forbidden" and len(one["loc"]) == 1 for one in found):
+        fields = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        faults.append(f"the fields are {fields}" if fields else "there are no fields")
     return "; ".join(faults)
 
 

@@ -314,7 +314,7 @@ def _checked(model: type[BaseModel] | None, value: Any, status: int) -> Any:
         return model.model_validate(value)
     except ValidationError as error:
         code = "not_found" if status == 404 else "bad_value"
-        raise Problem(status, code, sentence(error)) from None
+        raise Problem(status, code, sentence(error, model)) from None
 
 
 def _if_match(route: Route, request: web.Request) -> str | None:
