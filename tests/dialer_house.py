@@ -46,6 +46,7 @@ KINDS = {
     "human": 10,
     "busy": 20,
     "silent": 30,
+    "rings late": 39,
     "machine": 40,
     "congested": 50,
     "unknown": 60,

@@ -55,7 +55,7 @@ async def test_each_contact_is_called_once_and_talks(centre: Centre) -> None:
         number("rejects"): "rejected",
         number("congested"): "congestion",
         number("silent"): "no_answer",
-        number("silent", 3): "no_answer",
+        number("rings late", 3): "no_answer",
     }
     id = await campaign(centre, list(wanted), mode="power", ratio=3, data={"tariff": "gold"}, **SAYS)
     rows = await ended(centre, id, len(wanted))
