@@ -49,6 +49,7 @@ TABLE = (
     (Phase.HELD, call(("TRUNK", "hold"), ("anna", "hold"))),
     (Phase.HELD_AT_PHONE, call(("TRUNK", "connected"), ("anna", "hold"))),
     (Phase.ASKING, call(("TRUNK", "hold"), ("anna", "hold"), ("ben", "alerting"))),
+    (Phase.HELD_AT_PHONE, call(("TRUNK", "hold"), ("anna", "hold"), ("ben", "connected"))),
     (Phase.CONSULTING, call(("TRUNK", "hold"), ("anna", "connected"), ("ben", "connected"))),
     (Phase.CONSULTING, call(("TRUNK", "connected"), ("anna", "connected"), ("ben", "hold"))),
     (Phase.CONFERENCE, call(("TRUNK", "connected"), ("anna", "connected"), ("ben", "connected"))),
@@ -63,6 +64,7 @@ def test_where_an_agent_stands(phase: Phase, view: CallView) -> None:
     now = scene(view, "anna")
     assert now is not None
     assert now.phase is phase
+    assert now.joining is (phase is Phase.HELD_AT_PHONE and len(view.connections) > 2)
     for wish, phases in POSSIBLE.items():
         if phase in phases:
             require(wish, now)

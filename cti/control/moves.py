@@ -140,6 +140,12 @@ class Scene:
         return next(other for other in self.others if other.state in (CONNECTED, HOLD))
 
     @property
+    def joining(self) -> bool:
+        """Whether the agent may be about to be through to who was asked: that one has answered, another is on hold, and for
+        an instant it looks as if the agent held both."""
+        return self.phase is Phase.HELD_AT_PHONE and any(other.state is HOLD for other in self.others)
+
+    @property
     def consulted(self) -> ConnectionView:
         """The last of the others: who was asked."""
         return next(other for other in reversed(self.others) if other.state is not FAIL)

@@ -28,6 +28,9 @@ Finder = Callable[[Targets], Awaitable[Target]]
 PROOF = 3.0
 """Seconds that the switch is given to show what an action did."""
 
+JOINS = 1.0
+"""Seconds within which an agent is through to who has just answered them."""
+
 RINGS = 5.0
 """Seconds until a called phone must have been reached: the answer comes once it rings."""
 
@@ -177,6 +180,9 @@ class Steps(Acting):
         async with self._lock(call):
             port, view = self._find(call)
             now = scene(view, agent)
+            if now is not None and now.joining:
+                await self._until(port, call, lambda view: not _joining(view, agent), JOINS)
+                now = scene(self._find(call)[1], agent)
             if now is None:
                 raise CommandError("not_your_call", f"{agent} is not in this call")
             act = Act(port, call, agent, now)
@@ -265,6 +271,11 @@ class Steps(Acting):
         view = act.port.calls.view(act.call)
         mine = view is not None and any(c.agent == act.agent for c in view.connections)
         return CallAnswer(call=act.call, agent=act.agent, view=view if mine else None)
+
+
+def _joining(view: CallView | None, agent: str) -> bool:
+    now = scene(view, agent) if view is not None else None
+    return now is not None and now.joining
 
 
 def on_a_line(me: ConnectionView) -> bool:
