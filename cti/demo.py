@@ -77,9 +77,8 @@ class Switch:
 
 def run(*, headless: bool, seconds: float | None, simulator: bool, port: int | None, fresh: bool) -> None:
     """Runs the demo until Ctrl-C, SIGTERM, or for so many seconds. Raises DemoFailed."""
-    os.environ.pop(
-        "CTI_CONFIG", None
-    )  # the settings of a production server on this machine are not the demo's
+    # The settings of a production server on this machine are not the demo's.
+    os.environ.pop("CTI_CONFIG", None)
     demo = Demo(headless=headless, seconds=seconds, simulator=simulator, port=port, fresh=fresh)
     asyncio.run(demo.run())
 
@@ -305,9 +304,8 @@ class Demo:
         await migrate(dsn)
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in(db, self.passwords)
-            await db.execute(
-                "DELETE FROM agent_sessions WHERE login = ANY ($1::text[])", [YOU, BROWSER]
-            )  # whose windows were just closed
+            # Their windows were closed with the demo before.
+            await db.execute("DELETE FROM agent_sessions WHERE login = ANY ($1::text[])", [YOU, BROWSER])
             added = await insert_samples(
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )
