@@ -75,6 +75,11 @@ class Running:
         """Whether no agents are meant to talk."""
         return self.campaign.mode == "agentless"
 
+    @property
+    def for_nobody(self) -> bool:
+        """Whether whoever answers would find no agent at work: none is lent to it."""
+        return not self.alone and not self.pace.at_work
+
     def holds(self, now: float) -> bool:
         """Whether this server may pace it at this moment, by a clock that goes on while the server is stopped."""
         return self.lease is not None and now < self.leased_until
