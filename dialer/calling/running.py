@@ -16,8 +16,8 @@ from dialer.management.settings import Campaign, CampaignLive
 
 AGENT_WORDS = {"ready": "free", "talk": "talking", "wrap": "wrapping_up", "break": "away"}
 HELD = {
-    "paused": "paused: no calls are placed",
-    "draining": "draining: calls under way go on, no more are placed",
+    "paused": "no calls are placed",
+    "draining": "calls under way go on, no more are placed",
     "stopped": "stopped",
     "draft": "not started",
     "database": "the database does not answer: nothing is placed until it does",
