@@ -11,7 +11,8 @@ every call that was ever with one of them or in one of their queues, to its end.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from cti.campaigns import CampaignFact, CampaignGoes, CampaignView
@@ -43,10 +44,13 @@ EVERYBODY = frozenset({ADMIN, ALL})
 
 OF_AGENTS = (AgentStateChanged, AgentReachabilityChanged, AgentLineChanged, AgentOffHookChanged)
 
-_Parties = tuple[set[str], str | None]
-
 REMEMBERED = 5000
 """Ended calls whose teams are remembered: the record of a call is told after its end."""
+
+KNOWN = 20_000
+"""Topics that are kept once they were worked out."""
+
+NOBODY: frozenset[str] = frozenset()
 
 
 def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
@@ -72,6 +76,13 @@ def subscriptions(actor: Actor, directory: Directory) -> frozenset[str]:
     return frozenset(topics)
 
 
+@lru_cache(maxsize=KNOWN)
+def _of_people(agents: frozenset[str], teams: frozenset[str]) -> frozenset[str]:
+    """The topics of what these agents, and the supervisors of these teams, may see. The same people are met again and again,
+    and whoever looks a fact's topics up elsewhere finds the same object."""
+    return frozenset({ADMIN, *(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)})
+
+
 class Audience:
     """Computes topics. Remembers, for each live call and those that ended last, which teams have had to do with it."""
 
@@ -81,9 +92,9 @@ class Audience:
         self._directory = directory
         self._announce = announce
         self._agents_in = agents_in
-        self._call_teams: dict[str, set[str]] = {}
-        self._told_last: dict[str, tuple[_Parties, frozenset[str]]] = {}
-        self._ended_teams: OrderedDict[str, set[str]] = OrderedDict()
+        self._call_teams: dict[str, frozenset[str]] = {}
+        self._ended_teams: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._known: dict[Hashable, frozenset[str]] = {}
         self._ways: dict[type[Fact], Callable[[Any], frozenset[str]]] = {}
 
     def __len__(self) -> int:
@@ -91,11 +102,11 @@ class Audience:
 
     def people_changed(self) -> None:
         """Forgets what was worked out from teams as they were."""
-        self._told_last.clear()
+        self._known.clear()
 
     def teams_of_call(self, call: str) -> frozenset[str]:
         """The teams whose supervisors may see the call."""
-        return frozenset(self._call_teams.get(call, ()))
+        return self._call_teams.get(call, NOBODY)
 
     def __call__(self, fact: Fact) -> frozenset[str]:
         """The topics of a fact."""
@@ -122,16 +133,25 @@ class Audience:
         for kinds, way in ways:
             if issubclass(kind, kinds):
                 return way
-        if kind.TYPE.startswith("attempt."):
-            return self._of_attempt
-        return self._of_other
+        by_name = {"attempt": self._of_attempt, "queue": self._of_queue, "call_back": self._of_call_back}
+        return by_name.get(kind.TYPE.partition(".")[0], self._of_other)
+
+    def _keep(self, key: Hashable, topics: Iterable[str]) -> frozenset[str]:
+        """Keeps what was worked out from teams as they are."""
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        found = self._known[key] = frozenset(topics)
+        return found
 
     def _of_agent(self, fact: AgentStateChanged) -> frozenset[str]:
         """The agent, their colleagues and supervisors."""
-        topics = {ADMIN, f"agent:{fact.agent}"}
-        if (team := self._directory.team_of(fact.agent)) is not None:
-            topics |= {f"team:{team}", f"mates:{team}"}
-        return frozenset(topics)
+        key = ("agent", fact.agent)
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        team = self._directory.team_of(fact.agent)
+        theirs = () if team is None else (f"team:{team}", f"mates:{team}")
+        return self._keep(key, (ADMIN, f"agent:{fact.agent}", *theirs))
 
     def _of_voicemail(self, fact: VoicemailWaiting) -> frozenset[str]:
         return frozenset({ADMIN, *(f"team:{team}" for team in self._directory.teams)})
@@ -141,26 +161,40 @@ class Audience:
         agents = fact.agents if isinstance(fact, MessageSent) else (fact.agent,)
         return frozenset({ADMIN, f"agent:{fact.sender}", *(f"agent:{agent}" for agent in agents)})
 
-    def _of_other(self, fact: Fact) -> frozenset[str]:
-        """The agent, call or queue that it names."""
-        queue = getattr(fact, "queue", None)
+    def _of_queue(self, fact: Any) -> frozenset[str]:
+        """Those who work in the queue; of a member that agent and their supervisors too, and the colleagues who see which
+        queues the agent is in."""
         agent = getattr(fact, "agent", None)
-        topics = {ADMIN}
+        mates = isinstance(fact, QueueMemberJoined | QueueMemberLeft)
+        key = ("queue", fact.queue, agent, mates)
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        topics = [ADMIN, f"queue:{fact.queue}"]
         if agent is not None:
-            topics.add(f"agent:{agent}")
+            topics.append(f"agent:{agent}")
             if (team := self._directory.team_of(agent)) is not None:
-                topics.add(f"team:{team}")
-                if isinstance(fact, QueueMemberJoined | QueueMemberLeft):
-                    topics.add(f"mates:{team}")  # the queues a colleague is in are part of how they are shown
-        elif (call := getattr(fact, "call", None)) is not None and not fact.TYPE.startswith("queue."):
-            topics |= self._of_record(fact, call)
-        if fact.TYPE.startswith("call_back.") and (team := getattr(fact, "team", None)) is not None:
-            topics |= (
-                {f"team:{team}", f"mates:{team}"} if getattr(fact, "for_team", False) else {f"team:{team}"}
-            )
-        if queue is not None and fact.TYPE.startswith("queue."):
-            topics.add(f"queue:{queue}")
-        return frozenset(topics)
+                topics += [f"team:{team}", f"mates:{team}"] if mates else [f"team:{team}"]
+        return self._keep(key, topics)
+
+    def _of_call_back(self, fact: Any) -> frozenset[str]:
+        """As any fact; and the team that it is promised for."""
+        team = getattr(fact, "team", None)
+        if team is None:
+            return self._of_other(fact)
+        mates = {f"mates:{team}"} if getattr(fact, "for_team", False) else set()
+        return self._of_other(fact) | {f"team:{team}"} | mates
+
+    def _of_other(self, fact: Fact) -> frozenset[str]:
+        """The agent that it names and their supervisors, or those who have to do with its call."""
+        if (agent := getattr(fact, "agent", None)) is not None:
+            if (found := self._known.get(agent)) is not None:
+                return found
+            team = self._directory.team_of(agent)
+            return self._keep(agent, (ADMIN, f"agent:{agent}", *(() if team is None else (f"team:{team}",))))
+        if (call := getattr(fact, "call", None)) is not None:
+            return self._of_record(fact, call)
+        return frozenset({ADMIN})
 
     @staticmethod
     def _of_attempt(fact: Fact) -> frozenset[str]:
@@ -205,57 +239,52 @@ class Audience:
             topics.add(f"mates:{view.team}")
         return frozenset(topics)
 
-    def _of_record(self, fact: Fact, call: str) -> set[str]:
+    def _of_record(self, fact: Fact, call: str) -> frozenset[str]:
         """A record about a call (a note, its interaction): those who work or worked on it, and their supervisors."""
         agents = {*self._agents_in(call), *getattr(fact, "agents", ())}
         if author := getattr(fact, "author", None):
             agents.add(author)
-        teams = {team for agent in agents if (team := self._directory.team_of(agent)) is not None}
-        teams |= self._call_teams.get(call, set()) | self._ended_teams.get(call, set())
-        return {*(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
+        theirs = frozenset(agents)
+        met = self._call_teams.get(call, NOBODY) | self._ended_teams.get(call, NOBODY)
+        return _of_people(theirs, met | self._teams_of(theirs, None))
 
     def _of_call(self, fact: CallFact) -> frozenset[str]:
-        """As for the call's last fact, if the same people have to do with it."""
-        parties = self._parties(fact)
-        told = self._told_last.get(fact.call)
-        if told is not None and told[0] == parties and not isinstance(fact, CallCleared):
-            return told[1]
-        topics = self._worked_out(fact, *parties)
-        if fact.call in self._call_teams:
-            self._told_last[fact.call] = (parties, topics)
-        else:
-            self._told_last.pop(fact.call, None)
-        return topics
+        """The agents who have to do with what happened, and the supervisors of all teams that ever had."""
+        call, view = fact.call, getattr(fact, "view", None)
+        agents, queue = self._parties(fact, view)
+        met = self._call_teams.get(call, NOBODY)
+        if not (teams := self._teams_of(agents, queue)) <= met:
+            met |= teams
+        if isinstance(fact, CallCleared):
+            self._call_teams.pop(call, None)
+            self._ended_teams[call] = met
+            if len(self._ended_teams) > REMEMBERED:
+                self._ended_teams.popitem(last=False)
+        elif view is not None:  # whatever else is said of a call may come after its end
+            self._call_teams[call] = met
+        return _of_people(agents, met)
 
-    def _parties(self, fact: CallFact) -> _Parties:
+    def _parties(self, fact: CallFact, view: CallView | None) -> tuple[frozenset[str], str | None]:
         """(the agents who have to do with what happened, its queue)."""
         agents = set(self._agents_in(fact.call))
         queue = getattr(fact, "queue", None)
         if isinstance(fact, CallCleared):
             agents.update(fact.agents)
-            return agents, queue
+            return frozenset(agents), queue
         for name in ("connection", "by"):
             connection = getattr(fact, name, None)
             if isinstance(connection, ConnectionView) and connection.agent:
                 agents.add(connection.agent)
-        view = getattr(fact, "view", None)
-        if isinstance(view, CallView):
+        if view is not None:
             queue = queue or view.queue
             agents.update([c.agent for c in view.connections if c.agent])
-        return agents, queue
+        return frozenset(agents), queue
 
-    def _worked_out(self, fact: CallFact, agents: set[str], queue: str | None) -> frozenset[str]:
-        view = getattr(fact, "view", None)
-        teams = self._call_teams.get(fact.call, set())
-        teams.update(team for agent in agents if (team := self._directory.team_of(agent)) is not None)
-        if queue is not None:
-            teams.update(self._directory.teams_of_queue(queue))
-        if isinstance(view, CallView):
-            self._call_teams[fact.call] = teams  # whatever else is said of a call may come after its end
-        topics = {ADMIN, *(f"agent:{agent}" for agent in agents), *(f"team:{team}" for team in teams)}
-        if isinstance(fact, CallCleared):
-            self._call_teams.pop(fact.call, None)
-            self._ended_teams[fact.call] = teams
-            if len(self._ended_teams) > REMEMBERED:
-                self._ended_teams.popitem(last=False)
-        return frozenset(topics)
+    def _teams_of(self, agents: frozenset[str], queue: str | None) -> frozenset[str]:
+        """The teams of these agents, and those whose supervisors watch the queue."""
+        key = (agents, queue)
+        found = self._known.get(key)
+        if found is not None:
+            return found
+        teams = {team for agent in agents if (team := self._directory.team_of(agent)) is not None}
+        return self._keep(key, teams if queue is None else teams | self._directory.teams_of_queue(queue))
