@@ -21,7 +21,7 @@ from cti.doctor_dialplan import CONTEXTS, ROUTING, VERSIONS
 from cti.doctor_findings import Evidence, Finding, Fix, Level, QueueFound, QueueMember, Recorded, Target
 from cti.doctor_line import Line, Refused, SessionLost
 from cti.doctor_link import TEST_CALL_EVENTS
-from cti.settings import PbxSettings
+from cti.settings import PbxSettings, tls_context
 from cti.terminal_text import plain
 
 FILTERS_MOST = 64
@@ -61,6 +61,7 @@ def target_of(name: str, pbx: PbxSettings) -> Target:
         port=pbx.port,
         username=pbx.username,
         tls=pbx.tls,
+        tls_ca=pbx.tls_ca,
         inbound_contexts=pbx.inbound_contexts,
         trunks=pbx.trunks,
         recordings=pbx.recordings,
@@ -82,7 +83,8 @@ async def examine(
         evidence = replace(evidence, trouble=(status.code or "unreachable", status.why))
         return _report(evidence)
     try:
-        async with await Line.open(target.host, target.port, target.username, secret, tls=target.tls) as line:
+        tls = tls_context(target.tls_ca) if target.tls else None
+        async with await Line.open(target.host, target.port, target.username, secret, tls=tls) as line:
             evidence = await _gather(
                 line, replace(evidence, booted=status.phase is LinkPhase.UP), test_call, probe_queue
             )
@@ -112,7 +114,7 @@ async def _first_status(target: Target, secret: str) -> LinkStatus:
         port=target.port,
         username=target.username,
         secret=secret,
-        tls=target.tls,
+        tls=target.tls and tls_context(target.tls_ca),
         parsers={},
         on_records=lambda _records: None,
         on_status=on_status,

@@ -56,13 +56,15 @@ class Finding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """The PBX to examine. `recordings`: the folder there for recordings begun by command, empty for Asterisk's own;
-    `recordings_seen_at`: the same folder as this machine sees it, if it does."""
+    `recordings_seen_at`: the same folder as this machine sees it, if it does; `tls_ca`: file with the authority that its
+    certificate is trusted by, empty for the machine's own."""
 
     name: str
     host: str
     port: int
     username: str
     tls: bool = False
+    tls_ca: str = ""
     inbound_contexts: tuple[str, ...] = ()
     trunks: tuple[str, ...] = ()
     recordings: str = ""
