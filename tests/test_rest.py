@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 import schemathesis
+from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
 import crm.rest
@@ -28,6 +30,7 @@ from cti.people import Actor, Directory, Role
 from cti.problems import Problem
 from cti.rest import admin, sessions
 from cti.rest.pages import decode, encode
+from cti.rest.proxies import Proxies
 from cti.rest.serving import LARGEST_BODY, Asked, Reply
 from cti.users import load_directory
 from tests.probing import run_schemathesis
@@ -59,6 +62,7 @@ class Doorman:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.refreshes: set[str] = set()
+        self.addresses: list[str] = []
         self.count = 0
 
     def give(self) -> Given:
@@ -76,7 +80,7 @@ class Doorman:
         return given
 
     async def log_in(self, login: str, password: str, address: str) -> Given:
-        assert address == "127.0.0.1"
+        self.addresses.append(address)
         if (login, password) != ("anna", "right"):
             raise Problem(401, "wrong_password", "the name or the password is wrong")
         return self.give()
@@ -362,6 +366,43 @@ async def test_security_headers_are_everywhere_and_no_cors(site: Site) -> None:
 
 
 # ---------------------------------------------------------------------------------- sessions and cookies
+
+
+@pytest.mark.parametrize(
+    ("told", "client"),
+    [
+        ([], "127.0.0.1"),
+        (["203.0.113.7"], "203.0.113.7"),
+        (["203.0.113.7:40000"], "203.0.113.7"),
+        (["203.0.113.7, 10.1.2.3"], "203.0.113.7"),
+        (
+            ["198.51.100.9, 203.0.113.7", "10.1.2.3"],
+            "203.0.113.7",
+        ),  # what a client says of itself comes first
+        (["2001:db8::7"], "2001:db8::7"),
+        (["[2001:db8::7]:443"], "2001:db8::7"),
+        (["::ffff:203.0.113.7"], "203.0.113.7"),
+        (["10.1.2.3"], "10.1.2.3"),
+        (["203.0.113.7, nonsense"], "127.0.0.1"),
+        (["203.0.113.7, nonsense, 10.1.2.3"], "10.1.2.3"),
+        (["", ","], "127.0.0.1"),
+    ],
+)
+async def test_a_client_behind_proxies_of_ours_is_known_by_its_own_address(
+    site: Site, told: list[str], client: str
+) -> None:
+    headers = [("X-Forwarded-For", text) for text in told]
+    async with site.http.post(
+        site.stage.url + "/api/v1/sessions", json={"login": "anna", "password": "right"}, headers=headers
+    ) as response:
+        assert response.status == 201
+    assert site.doorman.addresses == [client]
+
+
+def test_who_is_no_proxy_of_ours_is_not_believed() -> None:
+    asked = make_mocked_request("GET", "/", {"X-Forwarded-For": "203.0.113.7"}).clone(remote="198.51.100.1")
+    assert Proxies().seen_through(asked) is asked
+    assert Proxies([ip_network("10.0.0.0/8")]).seen_through(asked) is asked
 
 
 async def test_a_program_logs_in_refreshes_once_and_logs_out(site: Site) -> None:
