@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -18,6 +19,8 @@ import structlog
 from pydantic import BaseModel
 
 from cti.__main__ import main
+from cti.audit import Entry, list_entries
+from cti.database import connection
 from cti.settings import (
     DialerSettings,
     FiguresSettings,
@@ -198,6 +201,31 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
     assert "login  name" in run("users", "list").stdout
     assert run("users", "passwd", "anna", "--generate").returncode == 0
 
+    assert "no API keys yet" in run("users", "keys").stdout
+    made = json.loads(run("users", "key", "CRM", "--team", "sales", "--days", "30", "--json").stdout)
+    assert made["key"].startswith(f"cti_{made['id']}_")
+    shown = run("users", "key", "Wallboard", "--role", "supervisor").stdout
+    assert re.search(r"^Key of Wallboard \(shown once\): cti_\S{50,}$", shown, re.MULTILINE)
+    assert run("users", "revoke-key", made["id"]).returncode == 0
+    listed = run("users", "keys").stdout
+    assert re.search(rf"^{made['id']} +CRM +integration +sales .* revoked$", listed, re.MULTILINE)
+    assert made["key"] not in listed
+    assert {key["name"] for key in json.loads(run("users", "keys", "--json").stdout)} == {"CRM", "Wallboard"}
+
+    trail = asyncio.run(audited(database))  # the last first
+    assert [(one.actor, one.action, one.target) for one in trail[:4]] == [
+        ("cti", "key.revoked", made["id"]),
+        ("cti", "key.created", "Wallboard"),
+        ("cti", "key.created", "CRM"),
+        ("cti", "user.changed", "anna"),
+    ]
+    assert {"team.put", "user.created"} < {one.action for one in trail}
+
+
+async def audited(database: str) -> list[Entry]:
+    async with connection(database, name="test") as db:
+        return await list_entries(db)
+
 
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "sentence"),
@@ -212,6 +240,9 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
         (["add", "anna", "--generate", "--team", "nowhere"], "", 1, "no team nowhere"),
         (["passwd", "nobody", "--generate"], "", 1, "There is no user nobody"),
         (["disable", "nobody"], "", 1, "There is no user nobody"),
+        (["key", "CRM", "--team", "nowhere"], "", 1, "There is no team nowhere"),
+        (["key", "CRM", "--role", "agent"], "", 2, "role: "),
+        (["revoke-key", "nothing"], "", 1, "There is no such key"),
     ],
 )
 def test_wrong_input_about_users_is_a_sentence(
