@@ -122,8 +122,8 @@ def test_the_server_comes_to_asterisk_by_the_network_it_is_let_in_from(compose: 
 
 def test_who_is_believed_about_clients_is_the_machine_itself(compose: Tree) -> None:
     (network,) = compose["networks"]["telephony"]["ipam"]["config"]
-    believed = json.loads(compose["services"]["cti"]["environment"]["CTI_TRUSTED_PROXIES"])
-    assert believed == [network["gateway"]]
+    believed = compose["services"]["cti"]["environment"]["CTI_TRUSTED_PROXIES"]
+    assert believed == f'${{TRUSTED_PROXIES:-["{network["gateway"]}"]}}'
 
 
 @pytest.fixture
