@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -380,6 +381,42 @@ async def test_what_of_routing_is_missing_is_said(pbx: SamplePbx) -> None:
             (etc / name).write_text(text)
         for command in ("dialplan reload", "queue reload rules", "voicemail reload"):
             await asyncio.to_thread(pbx.cli, command)
+
+
+async def test_what_it_says_to_change_makes_a_spoilt_pbx_right_again(
+    pbx: SamplePbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the real one: no timestamps, a filter that drops what is needed and lets floods through; then the very lines that
+    it gives, in the sections that it names."""
+    file = pbx.run_dir / "etc" / "include" / "manager_cti.conf"
+    good = file.read_text()
+    text = re.sub(r"(?m)^timestampevents=yes", "timestampevents=no", good)
+    text = re.sub(r"(?m)^eventfilter=.*", "eventfilter=!Event: (Hangup|BridgeEnter)", text)
+
+    async def told() -> dict[str, Finding]:
+        file.write_text(text)
+        await asyncio.to_thread(pbx.cli, "manager reload")
+        report = await examine(at(pbx, "cti"), pbx.secret)
+        return {finding.id: finding for _, chapter in report.chapters for finding in chapter}
+
+    try:
+        with monkeypatch.context() as shorter:
+            shorter.setattr("cti.doctor.PATIENCE", 1.0)  # what is filtered never comes
+            said = await told()
+        wrong = {id: one.level for id, one in said.items() if one.level in (Level.WARN, Level.WRONG)}
+        assert wrong == {"timestamps": Level.WARN, "events_needed": Level.WRONG, "events_flood": Level.WARN}
+        assert all(event in said["events_needed"].says for event in ("Hangup", "BridgeEnter"))
+        for fix in filter(None, (said[id].fix for id in wrong)):
+            for line in fix.lines:
+                name = line.partition("=")[0]
+                text = re.sub(rf"(?m)^{name}=.*\n", "", text)
+                text = re.sub(
+                    rf"(?m)^\[{fix.section}\].*$", lambda head, line=line: f"{head[0]}\n{line}", text
+                )
+        assert {one.level for one in (await told()).values()} == {Level.OK, Level.UNSEEN}
+    finally:
+        file.write_text(good)
+        await asyncio.to_thread(pbx.cli, "manager reload")
 
 
 async def test_it_leaves_nothing_behind(pbx: SamplePbx) -> None:
