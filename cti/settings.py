@@ -497,6 +497,26 @@ class Settings(BaseSettings):
         return tuple(sources)
 
 
+class _Given(Settings):
+    """Settings in which neither environment nor file has a say."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def only(**given: object) -> Settings:
+    """The settings that are given, whatever environment and file say; raises pydantic's ValidationError."""
+    return _Given(**given)  # type: ignore[arg-type]  # pydantic checks them
+
+
 class _NotJson(ValueError):
     """What the environment gives for a list or a table cannot be read; the message names the variable."""
 
