@@ -206,9 +206,10 @@ def doctor(
     targets = _targets(host, port, username, secret_file, tls, tls_ca, inbound_context, trunk, pbx)
 
     async def all_of_them() -> list[Report]:
+        known = targets if host is not None else await _with_people(targets)
         return [
             await examine(target, secret, test_call=not no_test_call, probe_queue=probe_queue)
-            for target, secret in targets
+            for target, secret in known
         ]
 
     reports = asyncio.run(all_of_them())
@@ -267,6 +268,28 @@ def _targets(
         for name, one in configured.items()
         if pbx in (None, name)
     ]
+
+
+async def _with_people(targets: list[tuple[Target, str]]) -> list[tuple[Target, str]]:
+    """The targets with what the database names on them for people; why not, where it cannot be read. Without one as they
+    are."""
+    from dataclasses import replace
+
+    from cti.database import connection
+    from cti.doctor import with_people
+    from cti.users import load_directory
+
+    if not settings().database_url.get_secret_value():
+        return targets
+    try:
+        async with connection(database_url(), name="cti doctor") as db:
+            agents, teams = await load_directory(db)
+    except Exception as error:
+        foreseen = explain(error)
+        if foreseen is None:
+            raise
+        return [(replace(target, people_unread=foreseen[0]), secret) for target, secret in targets]
+    return [(with_people(target, agents, teams), secret) for target, secret in targets]
 
 
 def _secret(username: str, secret_file: Path | None) -> str:
