@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
@@ -367,6 +367,9 @@ DEFAULT_REASONS = ("Break", "Lunch", "Meeting", "Training", "Back office")
 class Settings(BaseSettings):
     """All settings of `cti serve`."""
 
+    FROM_OUTSIDE: ClassVar[bool] = True
+    """Whether environment and file are read at all."""
+
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
 
     database_url: SecretStr = SecretStr("")
@@ -491,6 +494,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if not cls.FROM_OUTSIDE:
+            return (init_settings,)
         sources: list[PydanticBaseSettingsSource] = [init_settings, _Environment(settings_cls)]
         if path := os.environ.get("CTI_CONFIG"):
             sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
@@ -500,16 +505,7 @@ class Settings(BaseSettings):
 class _Given(Settings):
     """Settings in which neither environment nor file has a say."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
+    FROM_OUTSIDE: ClassVar[bool] = False
 
 
 def only(**given: object) -> Settings:
