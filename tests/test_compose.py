@@ -95,9 +95,9 @@ def test_every_service_is_watched_and_comes_back(compose: Tree) -> None:
         assert service["restart"] == "unless-stopped"
         assert "healthcheck" in service or "HEALTHCHECK" in (ROOT / images[name]).read_text()
     assert compose["networks"]["data"]["internal"] is True
-    assert not any("5038" in port for port in compose["services"]["asterisk"]["ports"]), (
-        "AMI must not be published"
-    )
+    published = compose["services"]["asterisk"]["ports"]
+    assert not any("5038" in port for port in published), "AMI must not be published"
+    assert "${PHONE_PUBLISH:-127.0.0.1:8088}:8088/tcp" in published, "it is not encrypted: for a proxy alone"
 
 
 def test_what_asterisk_may_be_asked_from_is_the_network_the_server_is_in(compose: Tree) -> None:
