@@ -355,6 +355,9 @@ class FiguresSettings(QueueTarget):
         return name
 
 
+_OF_KUBERNETES = re.compile(r"_(SERVICE|PORT)(_|$)")
+"""In names that it gives every program for each service."""
+
 PREFIX = "CTI_"
 """What the environment's names of settings begin with."""
 
@@ -562,12 +565,24 @@ def load(**given: object) -> Settings:
 
 def _mistyped() -> Iterator[tuple[str, str]]:
     """Names in the environment that are nearly a setting's, and that one; what is unlike all of them is not for us."""
+    known = Settings.model_fields
+    kinds = {name: field.annotation for name, field in known.items()}
+    levels = {
+        "pbx",
+        *(name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModel)),
+    }
     for name in sorted(os.environ):
         first = name.removeprefix(PREFIX).partition("__")[0]
-        if not name.startswith(PREFIX) or first.lower() in Settings.model_fields:
+        rest = name[len(PREFIX + first) :]
+        if not name.startswith(PREFIX) or first.lower() in known:
             continue
-        if near := difflib.get_close_matches(first.lower(), Settings.model_fields, 1, 0.8):
-            yield name, PREFIX + near[0].upper() + name[len(PREFIX + first) :]
+        level = next((one for one in levels if first.lower().startswith(f"{one}_")), None)
+        if level is not None and not _OF_KUBERNETES.search(first):  # one underscore where there should be two
+            within = first[len(level) + 1 :]
+            within = within.replace("_", "__", 1) if level == "pbx" and not rest else within
+            yield name, f"{PREFIX}{level.upper()}__{within}{rest}"
+        elif near := difflib.get_close_matches(first.lower(), known, 1, 0.8):
+            yield name, PREFIX + near[0].upper() + rest
 
 
 def wrap_up_rule(settings: WrapUpSettings, queue: str | None = None) -> WrapUp:
