@@ -24,11 +24,10 @@ import msgspec
 import structlog
 import uvloop
 
+from benchmarks import scratch
 from crm.ani import CallerLookup
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.database import migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 
 
 async def alone(
@@ -180,12 +179,7 @@ def main() -> None:
     with contextlib.ExitStack() as ended:
         dsn = given.dsn
         if not dsn:
-            folder = scratch_folder("cti-bench-")
-            ended.callback(remove_folder, folder)
-            server = Postgres(folder / "data", durable=False)
-            ended.callback(server.stop)
-            server.start()
-            dsn = server.create_database("bench")
+            dsn = ended.enter_context(scratch.postgres()).create_database("bench")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop that the server runs on
             result = runner.run(measure(dsn, given.accounts, given.calls))
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(result)).decode() + "\n")

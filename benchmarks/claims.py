@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from benchmarks import scratch
 from benchmarks.machine import machine
 from cti.database import migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 from dialer.calling.claims import Claims
 from dialer.candidate import Candidate
 from dialer.law.known import check_all
@@ -191,10 +190,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each")
     given = parser.parse_args()
-    folder = scratch_folder("cti-bench-")
-    server = Postgres(folder / "data", durable=False)
-    try:
-        server.start()
+    with scratch.postgres() as server:
         dsn = server.create_database("bench")
         asyncio.run(migrate(dsn))
         figures = asyncio.run(
@@ -206,9 +202,6 @@ def main() -> int:
                 seconds=given.seconds,
             )
         )
-    finally:
-        server.stop()
-        remove_folder(folder)
     json.dump({"benchmark": "claims", "machine": machine(), **vars(given), **figures}, sys.stdout, indent=2)
     print()
     return 0

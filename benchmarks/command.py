@@ -16,13 +16,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks import scratch
 from benchmarks.bare_link import bare_link
 from benchmarks.machine import machine, percentile
 from cti.ami import LinkPhase
 from cti.ami_events import BridgeEntered, MusicChanged, Record
 from cti.embedded.asterisk import find_or_provision
-from cti.embedded.place import home, remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
+from cti.embedded.place import home
 from tests.centre import Centre, centre_of
 
 PAUSE = 0.12
@@ -68,17 +68,11 @@ class Bare:
 
 
 async def measure(rounds: int) -> dict[str, Any]:
-    folder = scratch_folder("cti-bench-")
-    postgres = Postgres(folder / "data", durable=False)
     installation = find_or_provision(home(), lambda line: print(line, file=sys.stderr))
-    try:
-        await asyncio.to_thread(postgres.start)
+    with scratch.postgres() as postgres:
         async with centre_of(installation, postgres, server=False) as centre:
             await centre.start_process(CTI_LOG_LEVEL="warning")
             return await _measured(centre, rounds)
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        remove_folder(folder)
 
 
 async def _measured(centre: Centre, rounds: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import resource
 import statistics
@@ -26,9 +25,8 @@ import asyncpg
 import msgspec
 import structlog
 
+from benchmarks import scratch
 from cti.database import migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 from dialer.candidate import Candidate
 from dialer.law.do_not_call import registers_with
 from dialer.law.known import check_all
@@ -175,15 +173,9 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=300_000)
     asked = parser.parse_args()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    folder = scratch_folder("cti-bench-")
-    postgres = Postgres(folder / "data", durable=False)
-    try:
-        postgres.start()
-        dsn = postgres.create_database(f"law_{os.urandom(4).hex()}")
+    with scratch.folder() as folder, scratch.postgres() as server:
+        dsn = server.create_database("law")
         told = asyncio.run(measure(dsn, folder, asked))
-    finally:
-        postgres.stop()
-        remove_folder(folder)
     sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
 
 

@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
+from benchmarks import scratch
 from benchmarks.machine import machine
 from cti import logs
 from cti.database import migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 from cti.people import Agent
 from dialer.forecasting.dry_run_contacts import contacts_of
 from dialer.forecasting.plans import run_apart
@@ -217,12 +216,7 @@ def main() -> None:
     given = parser.parse_args()
     where = machine()
     logs.none()
-    with ExitStack() as ended:
-        folder = scratch_folder("cti-bench-")
-        ended.callback(remove_folder, folder)
-        server = Postgres(folder / "data", durable=False)
-        ended.callback(server.stop)
-        server.start()
+    with scratch.postgres() as server:
         dsn = server.create_database("bench")
         asyncio.run(migrate(dsn))
         figures = asyncio.run(measure(dsn, given.contacts, given.seconds))

@@ -25,10 +25,9 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
+from benchmarks import scratch
 from benchmarks.machine import machine
 from cti.database import connect, migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 from cti.facts import QueueCallerJoined
 from cti.figures.report import Interval, Range, of_agents, of_queues
 from cti.figures.roll_up import fold, roll_up, set_zone
@@ -227,12 +226,7 @@ def main() -> None:
     with contextlib.ExitStack() as ended:
         dsn = given.dsn
         if not dsn:
-            folder = scratch_folder("cti-bench-")
-            ended.callback(remove_folder, folder)
-            server = Postgres(folder / "data", durable=False)
-            ended.callback(server.stop)
-            server.start()
-            dsn = server.create_database("bench")
+            dsn = ended.enter_context(scratch.postgres()).create_database("bench")
         result = asyncio.run(measure(dsn, given.calls, given.days))
     print(json.dumps({"machine": where, **result}, indent=1))
 

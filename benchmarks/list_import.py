@@ -23,18 +23,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import phonenumbers
 from phonenumbers import timezone
 
+from benchmarks import scratch
 from benchmarks.machine import machine
 from cti import logs
 from cti.database import connection, migrate
-from cti.embedded.place import remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
 from dialer import lists
 from dialer.call_lists import imports
 from dialer.call_lists.rows import ImportSettings, NumberReader
@@ -211,12 +209,7 @@ def main() -> None:
     given = parser.parse_args()
     where = machine()
     logs.none()
-    with ExitStack() as ended:
-        folder = scratch_folder("cti-bench-")
-        ended.callback(remove_folder, folder)
-        server = Postgres(folder / "data", durable=False)
-        ended.callback(server.stop)
-        server.start()
+    with scratch.folder() as folder, scratch.postgres() as server:
         first, second = server.create_database("bench"), server.create_database("bare")
         result = asyncio.run(measure(first, second, given.rows, given.bad, folder))
     print(json.dumps({"benchmark": "list_import", "machine": where, **result}))

@@ -18,13 +18,13 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from benchmarks import scratch
 from benchmarks.bare_link import bare_link
 from benchmarks.machine import machine, percentile
 from cti.ami import LinkPhase
 from cti.ami_events import ChannelAppeared, Record
 from cti.embedded.asterisk import find_or_provision
-from cti.embedded.place import home, remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
+from cti.embedded.place import home
 from dialer.attempts import Told
 from tests.centre import Centre
 from tests.dialer_house import TRUNK, attempts, campaign, dialing_house, number, state
@@ -127,18 +127,12 @@ async def measure(rate: int, seconds: float) -> dict[str, Any]:
     """Both, one after the other."""
     TRUNK.update(calls_per_second=rate, channels=1000)
     installation = find_or_provision(home(), lambda line: None)
-    folder = scratch_folder("cti-bench-")
-    postgres = Postgres(folder / "data", durable=False)
-    try:
-        postgres.start()
+    with scratch.postgres() as postgres:
         async with dialing_house(installation, postgres) as centre:
             return {
                 "bare": await bare(centre, rate, seconds),
                 "campaign": await by_campaign(centre, rate, seconds),
             }
-    finally:
-        await asyncio.to_thread(postgres.stop)
-        remove_folder(folder)
 
 
 def main() -> int:

@@ -26,13 +26,13 @@ import aiohttp
 import msgspec
 import structlog
 
+from benchmarks import scratch
 from crm.sample_data import load_synthetic, synthetic_number
 from cti.ami import AmiLink, LinkPhase
 from cti.ami_events import PARSERS, RouteAsked, fields_of
 from cti.database import connection, migrate
 from cti.embedded.asterisk import AsteriskFailed, find_or_provision
-from cti.embedded.place import free_ports, home, remove_folder, scratch_folder
-from cti.embedded.postgres import Postgres
+from cti.embedded.place import free_ports, home
 from cti.embedded.sample_pbx import SamplePbx
 from routing.answer import variables
 from routing.decide import CallFacts, Customer, Decision, Floor, decide
@@ -308,19 +308,13 @@ def main() -> None:
         asyncio.run(answer_by_agi(given.agi))
     if given.ami or given.agi:
         return
-    with contextlib.ExitStack() as ended:
-        folders = [scratch_folder("cti-bench-"), scratch_folder("cti-bench-")]
-        for folder in folders:
-            ended.callback(remove_folder, folder)
-        server = Postgres(folders[0] / "data", durable=False)
-        ended.callback(server.stop)
-        server.start()
+    with scratch.postgres() as server, scratch.folder() as folder, contextlib.ExitStack() as ended:
         installation = find_or_provision(home(), lambda text: print(text, file=sys.stderr))
-        pbx = SamplePbx(installation, folders[1], "")
+        pbx = SamplePbx(installation, folder, "")
         ended.callback(pbx.stop)
         pbx.start()
         agi_port = free_ports(1)[0]
-        dialplan = next(folders[1].rglob("extensions.conf"))
+        dialplan = next(folder.rglob("extensions.conf"))
         dialplan.write_text(dialplan.read_text() + DIALPLAN.format(agi=agi_port))
         for command in ("module load res_speech.so", "module load res_agi.so", "dialplan reload"):
             with contextlib.suppress(AsteriskFailed):

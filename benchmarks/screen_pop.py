@@ -127,9 +127,8 @@ async def _load(dsn: str, accounts: int) -> None:
         [(login,) for login, _, _ in people],
     )
     await connection.close()
-    async with asyncpg.create_pool(
-        dsn, min_size=1, max_size=1
-    ) as pool:  # as in a house that has been at work for long
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
+        # as in a house that has been at work for long
         while await settle(pool, days=FiguresSettings().first_call_days, now=datetime.now(UTC)):
             pass
         await pool.execute("VACUUM ANALYZE")

@@ -346,9 +346,8 @@ class ScreenPops:
             ):
                 pop.connections.clear()
                 told += self._move(matter, pop, Trigger.LOSE, fact.at, "answered_elsewhere")
-        if (
-            fact.agent in matter.pops or matter.customer_known
-        ):  # without a pop its offer was missed, or the agent dials
+        # Without a pop the offer to the agent was missed, or it is the agent who dials.
+        if fact.agent in matter.pops or matter.customer_known:
             told += self._answer(matter, fact.agent, fact.connection.id, fact.call, fact.at)
         if waited_since is not None:
             told += self._others(matter, told, fact.at)
@@ -661,12 +660,8 @@ class ScreenPops:
         pop = matter.pops.get(agent) if matter is not None and agent is not None else None
         if matter is None or pop is None or pop.connections.pop(connection, None) is None or pop.connections:
             return []
-        own_phone = reason in (
-            "no_answer",
-            "rejected",
-            "busy",
-            "unreachable",
-        )  # did not take the click-to-dial
+        # The agent's own phone did not take the click-to-dial.
+        own_phone = reason in ("no_answer", "rejected", "busy", "unreachable")
         if matter.direction is Direction.OUTBOUND and matter.call == call and not own_phone:
             return self._move(matter, pop, Trigger.GIVE_UP, at)
         return self._move(matter, pop, Trigger.LOSE, at, _REASONS.get(reason, reason))

@@ -602,9 +602,8 @@ class Agents:
         """The agent works off-hook from now on, or no longer, as the directory says."""
         person, known = self._directory.agents[login], login in self._agents
         a = self._agent(login)
-        before = (
-            a.reachable if known else person.off_hook
-        )  # of who was never heard of: reachable on-hook only
+        # Of who was never heard of, it is only known that they are reachable on-hook.
+        before = a.reachable if known else person.off_hook
         how = "off-hook" if person.off_hook else "on-hook"
         facts = self._derive(a, at, by=by, why=f"works {how} from now on")
         told: Facts = []

@@ -212,9 +212,8 @@ class CallRecords(CallLife):
             return []
         leg.caller = r.number, r.name
         call = leg.call
-        keeps_place = (
-            leg.local and call.direction is Direction.INBOUND
-        )  # for a customer who will be called back
+        # A place kept in a queue for a customer who will be called back.
+        keeps_place = leg.local and call.direction is Direction.INBOUND
         if (
             (leg.dialled and not keeps_place)
             or next(iter(call.legs.values())) is not leg

@@ -186,9 +186,8 @@ class CallStates(CallBook):
             leg.held_by = "phone" if leg.held_in is not None else "server"
         if leg.state is QUEUED and leg.queue is not None:
             self._end_wait(leg, at)
-        if (
-            state is QUEUED and leg.agent is None
-        ):  # an agent who asks a queue leaves the caller's own queue as it is
+        # An agent who asks a queue leaves the caller's own queue as it is.
+        if state is QUEUED and leg.agent is None:
             leg.call.queue, leg.call.queued_since = leg.queue, leg.queued_at
         if leg.caller is not None:
             leg.number, leg.name = leg.caller
@@ -206,9 +205,8 @@ class CallStates(CallBook):
         through = [leg for leg, old, new in changes if new is CONNECTED and old in NOT_YET]
         if through:
             waited = [leg for leg, old, new in changes if old is QUEUED and new is CONNECTED]
-            asked = [
-                leg for leg in waited if leg.agent is not None
-            ]  # agents: whoever took it from the queue speaks
+            # Of agents who asked the queue something, whoever took it from there speaks.
+            asked = [leg for leg in waited if leg.agent is not None]
             facts += self._established(
                 call, [leg for leg in through if leg not in asked] or through, bool(waited), at
             )

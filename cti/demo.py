@@ -302,9 +302,8 @@ class Demo:
         await migrate(dsn)
         async with connection(dsn, name="cti demo") as db:
             await demo_people.move_in(db, self.passwords)
-            await db.execute(
-                "DELETE FROM agent_sessions WHERE login = ANY ($1::text[])", [YOU, BROWSER]
-            )  # whose windows were just closed
+            # Their windows were closed with the demo before.
+            await db.execute("DELETE FROM agent_sessions WHERE login = ANY ($1::text[])", [YOU, BROWSER])
             added = await insert_samples(
                 db, now=datetime.now(UTC), pbx=PBX, agents=tuple(person.login for person in ROBOTS)
             )

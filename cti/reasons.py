@@ -57,9 +57,8 @@ class Reasons:
         self._free = not any(reason.chosen_by is not Chooser.SYSTEM for reason in configured.values())
         for name in (PHONE_UNREACHABLE, LINE_CLOSED, PAUSED_AT_THE_PBX, CONTESTED, OTHER_WORK):
             own = configured.pop(name, Reason(name=name))
-            configured[name] = Reason(
-                name=name, paid=own.paid, limit=own.limit, chosen_by=Chooser.SYSTEM
-            )  # nobody may choose what only the system can know
+            # Nobody may choose what only the system can know.
+            configured[name] = Reason(name=name, paid=own.paid, limit=own.limit, chosen_by=Chooser.SYSTEM)
         self._reasons = configured
 
     def all(self) -> tuple[Reason, ...]:

@@ -287,6 +287,13 @@ class Attempt:
         return Detail.GONE_BEFORE if Told.GREETING in at else None
 
     @property
+    def played(self) -> Told | None:
+        """What tells that the message was played, be it to a machine or a person; None where it was not."""
+        if self.detail is Detail.NO_SOUND:
+            return None
+        return next((what for what in (Told.MESSAGE, Told.LEFT) if what in self.at), None)
+
+    @property
     def detected_in(self) -> float | None:
         """Seconds from the answer until it was known who or what had answered; None where that was not looked for."""
         up, known = self.at.get(Told.UP), self.at.get(Told.AMD)

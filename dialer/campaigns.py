@@ -96,9 +96,8 @@ def changed_fields(old: Campaign, new: Campaign) -> frozenset[str]:
     fields = {
         name for name in ("name", "mode", "profile", "priority") if getattr(old, name) != getattr(new, name)
     }
-    said = (
-        old.settings.model_fields_set ^ new.settings.model_fields_set
-    )  # a default that is said outranks one that is not
+    # A default that is said outranks one that is not.
+    said = old.settings.model_fields_set ^ new.settings.model_fields_set
     before, now = old.settings.model_dump(), new.settings.model_dump()
     return frozenset(fields | said | {name for name in before if before[name] != now[name]})
 

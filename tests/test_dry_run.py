@@ -122,7 +122,9 @@ def test_where_nothing_is_known_the_usual_is_assumed_and_said_to_be_thin() -> No
     rates = rates_of(History())
     assert rates.overall.mean == USUAL_ANSWER
     assert rates.overall.high - rates.overall.low > 0.2
-    answer = plan(question(history=History(), contacts=(10,)))
+    answer = plan(question(history=History(), contacts=(10,), office_hours=True))
+    said = "at work: 4 agents Mon to Fri 09:00-17:00 (Europe/Berlin), taken for granted: the campaign has no schedule"
+    assert any(line.startswith(said) for line in answer.basis)
     assert [("thin" in line) for line in answer.basis[:1]] == [True]
     assert any("talk 90 s, from 0 calls (thin" in line for line in answer.basis)
 

@@ -110,12 +110,20 @@ def test_equals_share_evenly_and_nobody_is_moved_without_need() -> None:
     for login in "abcd":
         hands.lend(login, both.values(), lambda id: True)
     assert [hands.number(1), hands.number(2)] == [2, 2]
-    assert hands.even_out(both, lambda id: True, lambda login: both.values()) is None
-    hands.lent = dict.fromkeys("abcd", 1)
-    moved = hands.even_out(both, lambda id: True, lambda login: [both[1]] if login == "a" else both.values())
-    assert moved == ("b", 2)
-    assert hands.even_out(both, lambda id: id == 1, lambda login: both.values()) is None
-    assert hands.lend("b", both.values(), lambda id: True) == 1  # as good as the other: stays
+    before = dict(hands.lent)
+    for login in "abcd":
+        hands.lend(login, both.values(), lambda id: True)
+    assert hands.lent == before
+    assert hands.lend("a", both.values(), lambda id: id == 1) == 1
+
+
+def test_a_campaign_that_begins_gets_its_agents_as_they_come_free() -> None:
+    """Whoever is in a call of the other is not asked again until it is over."""
+    hands, both = Hands(dict.fromkeys("abcd", 1)), {1: campaign(1), 2: campaign(2)}
+    assert hands.lend("a", [both[1]], lambda id: True) == 1
+    assert hands.lend("c", both.values(), lambda id: True) == 2
+    assert hands.lend("b", both.values(), lambda id: True) == 2
+    assert hands.lend("d", both.values(), lambda id: True) == 1
 
 
 # ------------------------------------------------------------------------------------------ lists that are for some

@@ -64,9 +64,8 @@ class Consulting(Steps):
         self._mark(act, mine, partner=customer)
         act.marks += [(one, "CTI_SECOND_WAIT", str(wait)) for one in (customer, mine)]
         act.marks += [(one, "CTI_SECOND_PRIO", str(priority)) for one in (customer, mine)]
-        act.marks.append(
-            (customer, "CTI_SECOND_PLACE", "")
-        )  # cti.control.places keeps it, once the agent waits
+        # Kept by cti.control.places once the agent waits.
+        act.marks.append((customer, "CTI_SECOND_PLACE", ""))
         there = ("cti-consult-queue", target.exten)
         if now.phase is Phase.TALKING:
             await self._do(act, "Redirect", **both(customer, ("cti-hold", "music"), mine, there))

@@ -89,9 +89,8 @@ class Steps(Acting):
                 "you are not together",
             )
         except CommandError:
-            with suppress(
-                CommandError
-            ):  # still apart: whoever hangs up must not leave the other in the music
+            # Still apart: whoever hangs up must not leave the other in the music.
+            with suppress(CommandError):
                 self._mark(act, theirs, partner=mine)
                 self._mark(act, mine, partner=theirs)
             raise

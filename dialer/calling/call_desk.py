@@ -26,7 +26,7 @@ from cti.facts import (
     PbxResynced,
 )
 from cti.views import AgentView
-from dialer.attempts import Detail, Outcome, Stage, Told
+from dialer.attempts import Outcome, Stage, Told
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.hands import eligible, takes_calls
 from dialer.calling.live import Live, told_by
@@ -327,7 +327,7 @@ class CallDesk:
             waited=attempt.waited,
             talked=live.between(Told.CONNECTED, Told.GONE),
             agent=attempt.agent,
-            message_played=Told.MESSAGE in attempt.at and attempt.detail is not Detail.NO_SOUND,
+            message_played=attempt.played is not None,
             opted_out=Told.OPTED_OUT in attempt.at,
         )
         self._publish([ended])

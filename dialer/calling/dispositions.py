@@ -43,9 +43,9 @@ def words_of(settings: CampaignSettings) -> tuple[Disposition, ...]:
 async def choice(db: Queryable, call: str) -> Sequence[Disposition] | None:
     """What may be said of this call; None where no campaign with words of its own placed it."""
     row = await db.fetchrow(OF_CALL, call)
-    return (
-        words_of(CampaignSettings.model_validate_json(row["settings"])) or None if row is not None else None
-    )
+    if row is None:
+        return None
+    return words_of(CampaignSettings.model_validate_json(row["settings"])) or None
 
 
 async def follows(db: Queryable, call: str, code: str, by: str, now: datetime) -> None:

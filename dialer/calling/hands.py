@@ -6,7 +6,7 @@ who is eligible: there the person on the line comes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from cti.facts import AgentState
@@ -42,8 +42,8 @@ class Hands:
     lent: dict[str, int] = field(default_factory=dict)
 
     def lend(self, agent: str, may: Iterable[Campaign], hungry: Callable[[int], bool]) -> int | None:
-        """Lends an agent to the first of these campaigns by priority that has somebody to call; stays with the one they are
-        lent to where that is as good. Returns it, None if there is none."""
+        """Lends an agent to the first of these campaigns by priority that has somebody to call; of several alike to the one
+        with the fewest, but for one more or less nobody is moved. Returns it, None if there is none."""
         choice = sorted(may, key=lambda campaign: -campaign.priority)
         choice = [c for c in choice if hungry(c.id)] or choice
         if not choice:
@@ -51,32 +51,14 @@ class Hands:
             return None
         best = [c.id for c in choice if c.priority == choice[0].priority]
         now = self.lent.get(agent)
-        if now not in best:
-            now = self.lent[agent] = min(best, key=lambda id: (self.number(id), id))
+        if now in best and len(best) == 1:
+            return now
+        numbers = {id: self.number(id) for id in best}
+        poorest = min(best, key=lambda id: (numbers[id], id))
+        if now not in best or numbers[poorest] + 2 <= numbers[now]:
+            now = self.lent[agent] = poorest
         return now
 
     def number(self, campaign: int) -> int:
         """How many agents are lent to a campaign."""
         return sum(to == campaign for to in self.lent.values())
-
-    def even_out(
-        self,
-        campaigns: Mapping[int, Campaign],
-        hungry: Callable[[int], bool],
-        may: Callable[[str], Iterable[Campaign]],
-    ) -> tuple[str, int] | None:
-        """(an agent, the campaign to lend them to) where one of the same priority has two fewer; None where it is even."""
-        numbers = {id: self.number(id) for id in campaigns if hungry(id)}
-        if len(numbers) < 2:
-            return None
-        for agent, id in self.lent.items():
-            poorer = {
-                other
-                for other, many in numbers.items()
-                if id in numbers
-                and campaigns[other].priority == campaigns[id].priority
-                and many + 2 <= numbers[id]
-            }
-            if poorer and (fit := poorer & {campaign.id for campaign in may(agent)}):
-                return agent, min(fit, key=lambda other: (numbers[other], other))
-        return None

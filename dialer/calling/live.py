@@ -135,6 +135,7 @@ class Live:
     def row(self) -> AttemptRow:
         """As it is written down."""
         attempt, over = self.attempt, self.done
+        detail, played = attempt.detail, attempt.played
         return AttemptRow(
             id=attempt.id,
             campaign=self.campaign,
@@ -157,12 +158,8 @@ class Live:
             amd=attempt.said.get(Told.AMD),
             amd_cause=attempt.said.get(Told.AMD_CAUSE),
             amd_s=attempt.detected_in,
-            detail=attempt.detail.value
-            if attempt.detail is not None and (over or attempt.detail is Detail.NO_SOUND)
-            else "",
-            message_played=None
-            if attempt.detail is Detail.NO_SOUND
-            else self.when(Told.MESSAGE) or (self.when(Told.LEFT) if attempt.detail is Detail.LEFT else None),
+            detail=detail.value if detail is not None and (over or detail is Detail.NO_SOUND) else "",
+            message_played=self.when(played) if played is not None else None,
             opted_out=Told.OPTED_OUT in attempt.at,
             why=self.why or self._of_message() or self._of_failure(),
             end_unseen=over and Told.LOST in attempt.at and Told.GONE not in attempt.at,

@@ -393,8 +393,8 @@ class Dialer:
             ("clock", self._clocks_apart),
             ("no_trunk", not self.trunks.of(run.pbx, wanted)),
             ("trunks_rest", self.trunks.all_rest(now, run.pbx, wanted)),
-            ("no_agents", not run.alone and not run.pace.at_work),
             ("nothing_to_call", run.empty),
+            ("no_agents", run.for_nobody),
         )
         return next((why for why, so in checks if so), "")
 
@@ -495,7 +495,8 @@ class Dialer:
                     await asyncio.sleep(wait)
                 del turns[0], run.due[one.id]
                 # That nobody else may be called now says nothing of those who were claimed.
-                if self._stopping or self._held(run, loop.time()) not in ("", "nothing_to_call"):
+                held = self._held(run, loop.time()) not in ("", "nothing_to_call") or run.for_nobody
+                if self._stopping or held:
                     withdrawn.append(one.id)
                     self.trunks.unused([trunk])
                     self._not_placed(run, 1)
@@ -578,16 +579,8 @@ class Dialer:
     # ------------------------------------------------------------------------------------------ agents
 
     def _all_agents(self) -> None:
-        views = list(self._agents.all())
-        for agent in {*self._hands.lent, *(view.agent for view in views)}:
+        for agent in {*self._hands.lent, *(view.agent for view in self._agents.all())}:
             self._agent(agent)
-        campaigns = {run.id: run.campaign for run in self.running.values() if run.campaign.state == "running"}
-        for _ in views:
-            moved = self._hands.even_out(campaigns, self._hungry, self._would_call)
-            if moved is None:
-                break
-            self._hands.lent[moved[0]] = moved[1]
-            self._agent(moved[0])
 
     def _hungry(self, campaign: int) -> bool:
         """Whether the campaign would call somebody, had it agents."""
@@ -604,10 +597,6 @@ class Dialer:
             return theirs and self._hungry(campaign)
 
         return hungry
-
-    def _would_call(self, agent: str) -> list[Campaign]:
-        hungry = self._hungry_for(agent)
-        return [campaign for campaign in self._may(agent) if hungry(campaign.id)]
 
     def _may(self, agent: str) -> list[Campaign]:
         view = self._agents.view(agent)

@@ -16,8 +16,8 @@ from dialer.management.settings import Campaign, CampaignLive
 
 AGENT_WORDS = {"ready": "free", "talk": "talking", "wrap": "wrapping_up", "break": "away"}
 HELD = {
-    "paused": "paused: no calls are placed",
-    "draining": "draining: calls under way go on, no more are placed",
+    "paused": "no calls are placed",
+    "draining": "calls under way go on, no more are placed",
     "stopped": "stopped",
     "draft": "not started",
     "database": "the database does not answer: nothing is placed until it does",
@@ -74,6 +74,11 @@ class Running:
     def alone(self) -> bool:
         """Whether no agents are meant to talk."""
         return self.campaign.mode == "agentless"
+
+    @property
+    def for_nobody(self) -> bool:
+        """Whether whoever answers would find no agent at work: none is lent to it."""
+        return not self.alone and not self.pace.at_work
 
     def holds(self, now: float) -> bool:
         """Whether this server may pace it at this moment, by a clock that goes on while the server is stopped."""

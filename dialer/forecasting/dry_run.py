@@ -44,6 +44,7 @@ from dialer.forecasting.worked_through import (
 from dialer.law.abandoned import lost_share
 from dialer.pacing import Mode, Pacing, PacingConfig
 from dialer.simulation import Duration, Simulation, Traffic
+from routing.hours import DAYS
 
 LOOKING = 25.0
 """Seconds that an agent looks at a contact in mode preview or manual before the call."""
@@ -59,6 +60,9 @@ the list is through. The rest is for how many agents are needed."""
 
 LISTS_TOLD = 5
 """Assigned lists of which it is said when they are through, the last ones."""
+
+SHIFTS_TOLD = 5
+"""Shifts of the rota that are said."""
 
 LATE, LATE_AT_LEAST = 2.0, 10.0
 """Times the seconds there are, and seconds at least, after which changes that were not played yet are left out."""
@@ -815,6 +819,15 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
         yield (
             f"{share_said(question, limit):.1%} of the talks end with {limit.disposition}, from {history.live} talks{thin}"
         )
+    if question.rota:
+        yield (
+            f"{'calls' if question.mode == 'agentless' else 'at work'}: {'; '.join(_shifts(question))} ({question.zone})"
+            + (
+                ", taken for granted: the campaign has no schedule, and no hours were said"
+                if question.office_hours
+                else ""
+            )
+        )
     if question.dropped:
         yield f"{sum(one.count for one in question.dropped)} are not called: " + "; ".join(_dropped(question))
     hours = open_hours(question)
@@ -823,6 +836,19 @@ def _basis(question: Question, rates: Rates) -> Iterable[str]:
         ends = min(hours, key=lambda hour: hour.share), max(hours, key=lambda hour: hour.share)
         least, most = (f"{hour.share:.0%} at {hour.begin.astimezone(zone):%a %H:%M}" for hour in ends)
         yield f"of these contacts the zones are open in the rota's hours: {least} to {most}"
+
+
+def _shifts(question: Question) -> Iterable[str]:
+    """The rota in words: agents, days, hours."""
+    for shift in question.rota[:SHIFTS_TOLD]:
+        days = [DAYS[day].capitalize() for day in sorted(shift.days)]
+        row = len(days) > 2 and max(shift.days) - min(shift.days) == len(days) - 1
+        start, end = (f"{minutes // 60:02d}:{minutes % 60:02d}" for minutes in (shift.start, shift.end))
+        many = "1 agent " if shift.agents == 1 else f"{shift.agents} agents "
+        many = "" if question.mode == "agentless" else many
+        yield f"{many}{f'{days[0]} to {days[-1]}' if row else ', '.join(days)} {start}-{end}"
+    if len(question.rota) > SHIFTS_TOLD:
+        yield f"and {len(question.rota) - SHIFTS_TOLD} more shifts"
 
 
 def _callable(question: Question) -> int:

@@ -166,7 +166,8 @@ class Question(Frozen, frozen=True, gc=False, kw_only=True):
     none. `people`: how many they are; `rivals`, `elsewhere`: who else takes of them, and who works for those alone; `rank`:
     the campaign's own among them. `limited`: lists with quotas, whose day ends at midnight in `house_zone`. `finish_by`,
     `abandonment`: the goal, if there is one; the `cap` is what the law or the settings allow; `error_share` of the detected
-    machines are people who count as lost. `seconds`: that the answer may take."""
+    machines are people who count as lost. `seconds`: that the answer may take. `office_hours`: nobody said when the agents
+    work, so the rota is the usual one."""
 
     mode: str
     now: datetime
@@ -202,3 +203,4 @@ class Question(Frozen, frozen=True, gc=False, kw_only=True):
     abandonment: float | None = None
     seconds: float = 30.0
     variants: bool = True
+    office_hours: bool = False

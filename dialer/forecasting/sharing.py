@@ -189,8 +189,11 @@ class Lending:
             for n in range(many if theirs else 0):
                 may[f"{group} {n}"] = theirs
                 hands.lend(f"{group} {n}", theirs, _everybody)
-        while (moved := hands.even_out(campaigns, _everybody, may.__getitem__)) is not None:
-            hands.lent[moved[0]] = moved[1]
+        before: dict[str, int] = {}
+        while hands.lent != before:  # until nobody is moved any more
+            before = dict(hands.lent)
+            for agent, theirs in may.items():
+                hands.lend(agent, theirs, _everybody)
         ours = Counter(int(agent.split()[0]) for agent, to in hands.lent.items() if to == OURS)
         return Lent(
             crews=tuple(ours[group] / self._groups[group][0] for group in range(self._crews)),

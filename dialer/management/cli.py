@@ -100,7 +100,7 @@ def list_all(url: Url = HERE, login: Who = None, json: Json = False) -> None:
         [
             *(str(one["id"]), one["name"], one["state"], one["mode"], one["profile"]),
             *(one["queue"] or one["team"] or "-", str(one["priority"])),
-            f"{one['next_step']} {one['next_at']}" if one["next_step"] else "-",
+            _next(one) or "-",
         ]
         for one in found
     ]
@@ -395,7 +395,7 @@ def schedule(
         }
         told = run(url, login, lambda server: server.change(campaign, "PUT", "/schedule", body))
     coming = told["view"]
-    then = f"; next: {coming['next_step']} {coming['next_at']}" if coming["next_step"] else ""
+    then = f"; next: {_next(coming, zone)}" if coming["next_step"] else ""
     _done(told, json, f"Schedule of {coming['name']}: {told['schedule_told']}{then}")
 
 
@@ -625,6 +625,17 @@ def _goes_on() -> Callable[[str], None]:
             sys.stderr.flush()
 
     return tell
+
+
+def _next(campaign: dict[str, Any], zone: str | None = None) -> str:
+    """What its schedule does next, and when in this zone, or the terminal's; "" if nothing."""
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    if not campaign["next_step"]:
+        return ""
+    at = datetime.fromisoformat(campaign["next_at"]).astimezone(ZoneInfo(zone) if zone else None)
+    return f"{campaign['next_step']} {at:%a %d %b %H:%M} {'' if zone else at.tzname()}".rstrip()
 
 
 def _done(told: Any, json: bool, says: str) -> None:

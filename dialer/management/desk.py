@@ -291,9 +291,8 @@ class CampaignDesk:
             await store.change(db, new, actor.login)
             if conversions is not None:
                 await store.set_conversions(db, id, conversions)
-        await reopen(
-            self._pool(), campaign=id
-        )  # what blocked them may be allowed now; each claim asks the law
+        # What blocked contacts may be allowed now; each claim asks the law.
+        await reopen(self._pool(), campaign=id)
         return await self._told(id)
 
     async def step(self, actor: Actor, id: int, step: Step, why: str = "") -> Record:

@@ -385,6 +385,7 @@ def routes(
             abandonment=wanted.abandonment,
             seconds=wanted.seconds,
             variants=wanted.variants,
+            office_hours=wanted.rota is None and schedule is None,
         )
 
         async def whole() -> Question:

@@ -201,9 +201,8 @@ def _taken(name: str) -> NotPossible:
 
 
 def _settings(campaign: Campaign) -> str:
-    return campaign.settings.model_dump_json(
-        exclude_unset=True
-    )  # what was said, counts; a default may give way
+    # What was said, counts; a default may give way.
+    return campaign.settings.model_dump_json(exclude_unset=True)
 
 
 def _record(row: Any) -> Record:
