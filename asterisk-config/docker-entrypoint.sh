@@ -28,7 +28,7 @@ $own => $PUBLIC_ADDRESS,include_local_address"
 	done
 fi
 
-source=${CONFIG_SOURCE:-/usr/share/asterisk-config} target=${CONFIG_TARGET:-/etc/asterisk}
+source=${CONFIG_SOURCE:-/usr/share/asterisk-config} target=${CONFIG_TARGET:-/etc/asterisk} run=${RUN_FOLDER:-/var/run/asterisk}
 umask 027
 rm -rf "${target:?}"/*
 cp "$source/asterisk.conf" "$target/"
@@ -38,6 +38,7 @@ for file in "$source"/pbx/*.conf "$source"/include/*.conf; do
 	perl -pe 's/\@([A-Z][A-Z0-9_]*)\@/exists $ENV{$1} ? $ENV{$1} : die "no value for $1 in $ARGV\n"/ge' "$file" >"$out"
 done
 
-chown -R asterisk:asterisk "$target" /var/lib/asterisk /var/spool/asterisk /var/log/asterisk /var/run/asterisk
+mkdir -p "$run" # with the package the service makes it, and there is none here
+chown -R asterisk:asterisk "$target" /var/lib/asterisk /var/spool/asterisk /var/log/asterisk "$run"
 unset CTI_SECRET PHONE_SECRET
 exec asterisk -f -U asterisk -G asterisk "$@"

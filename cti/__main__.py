@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -67,14 +69,16 @@ def explain(error: Exception) -> tuple[str, int] | None:
     """The sentence and exit code for an exception that was foreseen, None for a fault of ours."""
     import asyncpg
 
+    from crm.pop_url import WrongTemplate
     from cti.database import DatabaseUnavailable, MigrationFailed
     from cti.journal import JournalInUse
     from cti.passwords import BadInput
     from cti.settings import WrongSettings
     from cti.users import NotThere
+    from dialer.law.profiles import WrongProfile
 
     match error:
-        case WrongSettings():
+        case WrongSettings() | WrongTemplate() | WrongProfile():
             return str(error), WRONG_USE
         case BadInput():
             return f"{error.field}: {error}", WRONG_USE
@@ -92,6 +96,8 @@ def explain(error: Exception) -> tuple[str, int] | None:
                 "The port is taken by another program (or another cti server): set CTI_PORT to a free one.",
                 FAILED,
             )
+        case OSError() if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            return "CTI_LISTEN is no address of this machine; 0.0.0.0 listens on all of them.", WRONG_USE
         case _:
             return None
 
@@ -170,6 +176,9 @@ def doctor(
         typer.Option(help="File with the secret; else CTI_AMI_SECRET, else it is asked for."),
     ] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Connect with TLS.")] = False,
+    tls_ca: Annotated[
+        str, typer.Option(help="File with the authority of its certificate, or that itself; with --tls.")
+    ] = "",
     inbound_context: Annotated[
         list[str] | None, typer.Option(help="Where calls from outside arrive; may be repeated.")
     ] = None,
@@ -194,12 +203,13 @@ def doctor(
     from cti.doctor import as_json, examine
 
     logs.none()
-    targets = _targets(host, port, username, secret_file, tls, inbound_context, trunk, pbx)
+    targets = _targets(host, port, username, secret_file, tls, tls_ca, inbound_context, trunk, pbx)
 
     async def all_of_them() -> list[Report]:
+        known = targets if host is not None else await _with_people(targets)
         return [
             await examine(target, secret, test_call=not no_test_call, probe_queue=probe_queue)
-            for target, secret in targets
+            for target, secret in known
         ]
 
     reports = asyncio.run(all_of_them())
@@ -218,22 +228,29 @@ def _targets(
     username: str,
     secret_file: Path | None,
     tls: bool,
+    tls_ca: str,
     inbound_context: list[str] | None,
     trunk: list[str] | None,
     pbx: str | None,
 ) -> list[tuple[Target, str]]:
     from cti.doctor import target_of
     from cti.doctor_findings import Target
-    from cti.settings import PbxSettings
+    from cti.settings import PbxSettings, tls_context
 
     if host is not None:
         usual = PbxSettings.model_construct()
+        if tls_ca:
+            try:
+                tls_context(tls_ca)
+            except ValueError as error:
+                fail(f"--tls-ca: {error}.", WRONG_USE)
         target = Target(
             name=pbx or "pbx",
             host=host,
             port=port,
             username=username,
             tls=tls,
+            tls_ca=tls_ca,
             inbound_contexts=tuple(inbound_context or usual.inbound_contexts),
             trunks=tuple(trunk or ()),
         )
@@ -251,6 +268,28 @@ def _targets(
         for name, one in configured.items()
         if pbx in (None, name)
     ]
+
+
+async def _with_people(targets: list[tuple[Target, str]]) -> list[tuple[Target, str]]:
+    """The targets with what the database names on them for people; why not, where it cannot be read. Without one as they
+    are."""
+    from dataclasses import replace
+
+    from cti.database import connection
+    from cti.doctor import with_people
+    from cti.users import load_directory
+
+    if not settings().database_url.get_secret_value():
+        return targets
+    try:
+        async with connection(database_url(), name="cti doctor") as db:
+            agents, teams = await load_directory(db)
+    except Exception as error:
+        foreseen = explain(error)
+        if foreseen is None:
+            raise
+        return [(replace(target, people_unread=foreseen[0]), secret) for target, secret in targets]
+    return [(with_people(target, agents, teams), secret) for target, secret in targets]
 
 
 def _secret(username: str, secret_file: Path | None) -> str:

@@ -461,8 +461,8 @@ class AmiLink:
             return Trouble(
                 "tls",
                 f"{self._place} shows a TLS certificate that is not trusted ({error.verify_message}): give this"
-                " server the certificate's authority, or Asterisk (manager.conf tlscertfile) a certificate for this"
-                " host name.",
+                " server the certificate's authority (setting tls_ca), or Asterisk (manager.conf tlscertfile) a"
+                " certificate for this host name.",
             )
         if isinstance(error, ssl.SSLError):
             return Trouble(

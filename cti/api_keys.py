@@ -64,7 +64,7 @@ async def create_api_key(
     teams: Collection[str] = (),
     expires: datetime | None = None,
 ) -> tuple[ApiKey, str]:
-    """Makes a key and returns it with its text, which cannot be had again. Raises BadInput."""
+    """Makes a key and returns it with its text, which cannot be had again. Raises BadInput, NotThere (a team)."""
     name = check_name(name)
     if role not in _ROLES:
         raise BadInput("role", "A key is for an integration, a supervisor or an admin.")
@@ -72,6 +72,11 @@ async def create_api_key(
         raise BadInput("expires", "The end of a key is a moment in the future, with its time zone.")
     for team in teams:
         check_login(team, "teams")
+    known = {
+        row["id"] for row in await db.fetch("SELECT id FROM teams WHERE id = ANY ($1::text[])", list(teams))
+    }
+    if missing := sorted(set(teams) - known):
+        raise NotThere(f"There is no team {missing[0]}.")
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     row = await db.fetchrow(
         """INSERT INTO api_keys (id, name, key_hash, role, teams, created_by, expires)

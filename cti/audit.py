@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import msgspec
 
-from cti.people import Actor
+from cti.people import Actor, Role
 
 if TYPE_CHECKING:
     from cti.database import Queryable
 
 REMOVED = "[removed]"
+COMMAND_LINE = Actor(login="cti", name="command line", role=Role.ADMIN, via="system")
+"""Whoever works at the server's own command line."""
+
 LONGEST_DETAIL = 8192
 _LONGEST_TEXT = 500
 _DEEPEST = 6

@@ -303,6 +303,7 @@ class Client:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._resume: Frame | None = None
         self._epoch = ""
+        self._renewal: asyncio.Task[None] | None = None
         self.picture = Picture()
         self.connected = False
         self.resumes = 0
@@ -354,6 +355,8 @@ class Client:
                         close_code = socket.close_code or 1006
                     finally:
                         beat.cancel()
+                        if self._renewal is not None:
+                            self._renewal.cancel()
                         await socket.close()
                 self.connected, self._socket = False, None
                 known = CLOSE_CODES.get(close_code)
@@ -420,11 +423,18 @@ class Client:
         elif kind == "result":
             self._answer(frame)
         elif kind == "token_expiring":
-            args = {"token": await self._token()}
-            await self._send(socket, {"op": "auth.renew", "id": uuid.uuid4().hex, "args": args})
+            if self._renewal is None or self._renewal.done():
+                self._renewal = asyncio.create_task(self._renew(socket))
         elif "seq" in frame and self._resume is not None:
             self.picture.fold(frame)
             self._resume["seq"] = frame["seq"]
+
+    async def _renew(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Beside the facts: a token may take long while the server's database is away, and what happens is shown meanwhile.
+        One that is not to be had ends the connection in time, and then it is asked for again."""
+        with suppress(Exception):
+            args = {"token": await self._token()}
+            await self._send(socket, {"op": "auth.renew", "id": uuid.uuid4().hex, "args": args})
 
     def _answer(self, frame: Frame) -> None:
         asked = self._asked.get(frame["id"])

@@ -42,7 +42,7 @@ from cti.journal import JournalInUse
 from cti.reasons import Chooser
 from cti.rest.phone import page_is_there
 from cti.server import Server
-from cti.settings import Settings, load
+from cti.settings import Settings, only
 from cti.simulator import Caller, Plan, Simulator, User
 from cti.watch import Login, Watch, websocket_url
 
@@ -77,8 +77,6 @@ class Switch:
 
 def run(*, headless: bool, seconds: float | None, simulator: bool, port: int | None, fresh: bool) -> None:
     """Runs the demo until Ctrl-C, SIGTERM, or for so many seconds. Raises DemoFailed."""
-    # The settings of a production server on this machine are not the demo's.
-    os.environ.pop("CTI_CONFIG", None)
     demo = Demo(headless=headless, seconds=seconds, simulator=simulator, port=port, fresh=fresh)
     asyncio.run(demo.run())
 
@@ -412,7 +410,7 @@ class Demo:
 
     async def _server(self, ending: contextlib.AsyncExitStack, dsn: str, port: int, switch: Switch) -> Server:
         since = time.monotonic()
-        settings = load(
+        settings = only(
             database_url=dsn,
             port=port,
             pbx={

@@ -21,11 +21,13 @@ from cti.doctor_dialplan import CONTEXTS, ROUTING, VERSIONS
 from cti.doctor_findings import Evidence, Finding, Fix, Level, QueueFound, QueueMember, Recorded, Target
 from cti.doctor_line import Line, Refused, SessionLost
 from cti.doctor_link import TEST_CALL_EVENTS
-from cti.settings import PbxSettings
+from cti.people import Agent, Team
+from cti.settings import PbxSettings, tls_context
 from cti.terminal_text import plain
 
 FILTERS_MOST = 64
 QUEUES_READ_MOST = 50
+PHONES_ASKED_MOST = 1000
 PATIENCE = 5.0
 """Seconds that events of our own making may take: a busy Asterisk must not be blamed for a filter."""
 
@@ -61,11 +63,31 @@ def target_of(name: str, pbx: PbxSettings) -> Target:
         port=pbx.port,
         username=pbx.username,
         tls=pbx.tls,
+        tls_ca=pbx.tls_ca,
         inbound_contexts=pbx.inbound_contexts,
         trunks=pbx.trunks,
         recordings=pbx.recordings,
         recordings_seen_at=pbx.recordings_seen_at,
     )
+
+
+def with_people(target: Target, agents: Iterable[Agent], teams: Iterable[Team]) -> Target:
+    """The target with the phones and queues on it that are named for people of this server."""
+    phones: dict[str, str] = {}
+    queues: dict[str, str] = {}
+    for agent in agents:
+        if phone := agent.interfaces.get(target.name):
+            phones[phone] = agent.login
+        for assignment in agent.queues:
+            pbx, _, name = assignment.queue.partition(":")
+            if pbx == target.name:
+                queues.setdefault(name, agent.login)
+    for team in teams:
+        for queue in sorted(team.queues):
+            pbx, _, name = queue.partition(":")
+            if pbx == target.name:
+                queues.setdefault(name, f"team {team.id}")
+    return replace(target, phones=phones, queues=queues)
 
 
 async def examine(
@@ -82,7 +104,8 @@ async def examine(
         evidence = replace(evidence, trouble=(status.code or "unreachable", status.why))
         return _report(evidence)
     try:
-        async with await Line.open(target.host, target.port, target.username, secret, tls=target.tls) as line:
+        tls = tls_context(target.tls_ca) if target.tls else None
+        async with await Line.open(target.host, target.port, target.username, secret, tls=tls) as line:
             evidence = await _gather(
                 line, replace(evidence, booted=status.phase is LinkPhase.UP), test_call, probe_queue
             )
@@ -112,7 +135,7 @@ async def _first_status(target: Target, secret: str) -> LinkStatus:
         port=target.port,
         username=target.username,
         secret=secret,
-        tls=target.tls,
+        tls=target.tls and tls_context(target.tls_ca),
         parsers={},
         on_records=lambda _records: None,
         on_status=on_status,
@@ -149,6 +172,9 @@ async def _gather(line: Line, evidence: Evidence, test_call: bool, probe_queue: 
         contexts=contexts,
         queues=await _queues(line, evidence) if "QueueStatus" in commands else None,
         devices=await _devices(line, target.trunks) if "Getvar" in commands else {},
+        phones=await _devices(line, sorted(target.phones)[:PHONES_ASKED_MOST])
+        if "Getvar" in commands
+        else {},
     )
     return await _listen(line, evidence, test_call, probe_queue)
 

@@ -22,6 +22,7 @@ from cti.doctor_link import (
     version,
     write_timeout,
 )
+from cti.doctor_people import people
 
 CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("Connection", (connection, version, encryption, clock)),
@@ -30,6 +31,7 @@ CHECKS: tuple[tuple[str, tuple[Check, ...]], ...] = (
     ("Dialplan", (contexts, versions, trunks)),
     ("Routing", (routing, voicemail)),
     ("Queues", (queues, queue_keys)),
+    ("People", (people,)),
     ("Recordings", (recordings,)),
 )
 

@@ -56,17 +56,23 @@ class Finding:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """The PBX to examine. `recordings`: the folder there for recordings begun by command, empty for Asterisk's own;
-    `recordings_seen_at`: the same folder as this machine sees it, if it does."""
+    `recordings_seen_at`: the same folder as this machine sees it, if it does; `tls_ca`: file with the authority that its
+    certificate is trusted by, empty for the machine's own. `phones`: of this server's people, each with its login; `queues`:
+    named for them or their teams, each with who is the first; `people_unread`: why these cannot be told."""
 
     name: str
     host: str
     port: int
     username: str
     tls: bool = False
+    tls_ca: str = ""
     inbound_contexts: tuple[str, ...] = ()
     trunks: tuple[str, ...] = ()
     recordings: str = ""
     recordings_seen_at: str = ""
+    phones: dict[str, str] = field(default_factory=dict)
+    queues: dict[str, str] = field(default_factory=dict)
+    people_unread: str = ""
 
     @property
     def place(self) -> str:
@@ -105,7 +111,8 @@ class Recorded(StrEnum):
 class Evidence:
     """All that an examination has seen. None means: could not be asked. `versions`: of our files, by the context that says
     it; `asks`: inbound contexts that ask where a call goes; `widens`: the queue rules are there; `routing_on`: its variable
-    CTI_ROUTING; `recording`: what became of one of the test call, and its file, or why it was refused."""
+    CTI_ROUTING; `recording`: what became of one of the test call, and its file, or why it was refused; `phones`: states of
+    this server's people's."""
 
     target: Target
     trouble: tuple[str, str] | None = None
@@ -134,6 +141,7 @@ class Evidence:
     mailboxes: tuple[str, ...] | None = None
     no_voicemail: bool = False
     recording: tuple[Recorded, str] | None = None
+    phones: Mapping[str, str] = field(default_factory=dict)
 
 
 Check = Callable[[Evidence], Iterable[Finding]]

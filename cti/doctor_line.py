@@ -54,13 +54,19 @@ class Line:
 
     @classmethod
     async def open(
-        cls, host: str, port: int, username: str, secret: str, *, tls: bool = False, patience: float = 5.0
+        cls,
+        host: str,
+        port: int,
+        username: str,
+        secret: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        patience: float = 5.0,
     ) -> Self:
         """Connects and logs in. Raises OSError, Refused, SessionLost."""
-        context = ssl.create_default_context() if tls else None
         try:
             async with asyncio.timeout(patience):
-                reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=LARGEST_MESSAGE)
+                reader, writer = await asyncio.open_connection(host, port, ssl=tls, limit=LARGEST_MESSAGE)
                 line = cls(reader, writer)
                 greeting = await reader.readuntil(b"\n")
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:

@@ -22,6 +22,8 @@ STILL_SPEAKS = 16
 
 CLOCK_TOLERANCE = 2.0
 
+TLS_CERTIFICATE = "tlscertfile=/etc/asterisk/keys/manager.pem"
+
 
 # ------------------------------------------------------------------------------------------------ connection
 
@@ -32,6 +34,7 @@ def connection(evidence: Evidence) -> Iterator[Finding]:
     if evidence.trouble is not None:
         code, why = evidence.trouble
         fix = None
+        lines: tuple[str, ...]
         if code == "wrong_password":
             lines = (
                 "secret=<the secret you gave>",
@@ -39,8 +42,17 @@ def connection(evidence: Evidence) -> Iterator[Finding]:
                 "permit=<address of this machine>/255.255.255.255",
             )
             fix = manager_fix(evidence, *lines)
-        elif code == "unreachable":
-            lines = ("enabled=yes", "bindaddr=<address that this machine can reach>", f"port={target.port}")
+        elif code == "unreachable" and "host name" not in why:
+            reachable = "<address that this machine can reach>"
+            if target.tls:
+                lines = (
+                    "enabled=yes",
+                    "tlsenable=yes",
+                    f"tlsbindaddr={reachable}:{target.port}",
+                    TLS_CERTIFICATE,
+                )
+            else:
+                lines = ("enabled=yes", f"bindaddr={reachable}", f"port={target.port}")
             fix = manager_fix(evidence, *lines, section="general")
         yield Finding(code, Level.WRONG, why, fix)
         return
@@ -97,7 +109,7 @@ def encryption(evidence: Evidence) -> Iterator[Finding]:
                 evidence,
                 "tlsenable=yes",
                 "tlsbindaddr=0.0.0.0:5039",
-                "tlscertfile=/etc/asterisk/keys/manager.pem",
+                TLS_CERTIFICATE,
                 section="general",
             ),
         )

@@ -136,7 +136,7 @@ class LogIn:
             return BUSY
         if not right:
             self._charge(name, place)
-            await self._note_failure(digest)
+            await self._note_failure(digest, looked_up, address)
             return WRONG
         if row["disabled"]:
             return DISABLED
@@ -161,16 +161,24 @@ class LogIn:
             actor = await actor_of(conn, login)
         return actor or DISABLED
 
-    async def _note_failure(self, digest: bytes) -> None:
-        """Counts a failure of a login, known or not; a day without one and it is forgotten."""
+    async def _note_failure(self, digest: bytes, login: str, address: str) -> None:
+        """Counts a failure of a login, known or not; a day without one and it is forgotten. That a user is locked goes to
+        the audit; what else was typed does not, as it may be a password in the wrong field."""
         await self._pool.execute(
-            """WITH old AS (DELETE FROM login_failures WHERE last_failed < now() - interval '1 day' AND login_hash <> $1)
-               INSERT INTO login_failures AS f (login_hash, failed) VALUES ($1, 1)
-               ON CONFLICT (login_hash) DO UPDATE SET
-                   failed = f.failed + 1,
-                   last_failed = now(),
-                   locked_until = CASE WHEN f.failed + 1 < $2 THEN now() ELSE
-                       now() + make_interval(secs => least(30 * 2 ^ least(f.failed + 1 - $2, 10), 900)) END""",
+            """WITH old AS (DELETE FROM login_failures WHERE last_failed < now() - interval '1 day' AND login_hash <> $1),
+               noted AS (
+                   INSERT INTO login_failures AS f (login_hash, failed) VALUES ($1, 1)
+                   ON CONFLICT (login_hash) DO UPDATE SET
+                       failed = f.failed + 1,
+                       last_failed = now(),
+                       locked_until = CASE WHEN f.failed + 1 < $2 THEN now() ELSE
+                           now() + make_interval(secs => least(30 * 2 ^ least(f.failed + 1 - $2, 10), 900)) END
+                   RETURNING failed)
+               INSERT INTO audit (actor, via, action, target, detail, address)
+               SELECT 'system', 'system', 'user.locked', login, jsonb_build_object('failures', failed), $4
+               FROM noted, users WHERE failed >= $2 AND login = $3""",
             digest,
             FREE_FAILURES,
+            login,
+            place_of(address),
         )

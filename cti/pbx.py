@@ -12,7 +12,7 @@ from cti.ami_events import PARSERS
 from cti.calls import Calls
 from cti.facts import Fact
 from cti.queues import Queues
-from cti.settings import PbxSettings
+from cti.settings import PbxSettings, tls_context
 from cti.switch import LinkState, Switch
 
 Hears = Mapping[type[Any], Callable[[str, Any], None]]
@@ -82,7 +82,7 @@ def put_together(
         port=settings.port,
         username=settings.username,
         secret=settings.secret.get_secret_value(),
-        tls=settings.tls,
+        tls=settings.tls and tls_context(settings.tls_ca),
         parsers={**PARSERS, b"UserEvent": canary.parser(PARSERS[b"UserEvent"])},
         on_records=on_records,
         on_status=on_status,

@@ -82,6 +82,7 @@ from cti.people_watch import PeopleWatch
 from cti.phone_passwords import PhonePassword, phone_passwords
 from cti.reasons import Reason
 from cti.rest import application as rest
+from cti.rest.proxies import Proxies
 from cti.settings import Settings, WrongSettings, wrap_up_rule
 from cti.snapshot import Snapshots
 from cti.supervision import AlarmView
@@ -657,6 +658,7 @@ class Server:
             authenticate=self.access.authenticate,
             version=VERSION,
             allowed_origins=self.origins,
+            proxies=Proxies(s.trusted_proxies),
             translate=TRANSLATE,
         )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)

@@ -9,24 +9,36 @@ Names in the environment start with `CTI_`, levels are parted by `__`: `CTI_PBX_
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+import ssl
+import tomllib
+from collections.abc import Iterator
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
+from phonenumbers import SUPPORTED_REGIONS
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
     ValidationError,
     field_validator,
+    model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -38,7 +50,28 @@ from cti.wrap_up import Disposition, WrapUp
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,63}$")]
-Region = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+
+
+def _country(name: str) -> str:
+    """A country whose number plan is known; without one every national number would be nobody's."""
+    if name in SUPPORTED_REGIONS:
+        return name
+    meant = {"UK": "GB", "EN": "GB"}.get(name.upper(), name.upper())
+    hint = f"write {meant}" if meant in SUPPORTED_REGIONS else "take an ISO 3166 code such as GB, US or DE"
+    raise ValueError(f"{name!r} is no country code: {hint}")
+
+
+Region = Annotated[str, AfterValidator(_country)]
+
+
+def _network(given: object) -> object:
+    try:
+        return ip_network(str(given))
+    except ValueError:
+        raise ValueError(f"{given} is no address or network: write it like 10.0.0.1 or 10.0.0.0/24") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class WrongSettings(Exception):
@@ -72,11 +105,16 @@ class PbxSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=5038, ge=1, le=65535)
-    username: str = "cti"
-    secret: SecretStr
+    username: str = Field(default="cti", min_length=1)
+    secret: SecretStr = Field(min_length=1)
     tls: bool = False
+    tls_ca: str = Field(
+        default="",
+        description="file with the authority that the PBX's certificate is trusted by, or that certificate itself; "
+        "the machine's own authorities if empty",
+    )
     region: Region = Field(
         default="US", description="ISO 3166 country of numbers written without a country code"
     )
@@ -140,6 +178,26 @@ class PbxSettings(BaseModel):
         ge=0.1,
         description="seconds of age from which on events count as late and screens say so",
     )
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _readable(cls, file: str) -> str:
+        if file:
+            tls_context(file)
+        return file
+
+
+def tls_context(authority: str = "") -> ssl.SSLContext:
+    """What checks a PBX's certificate: by this file of PEM, else by the machine's authorities. Raises ValueError."""
+    try:
+        context = ssl.create_default_context(cafile=authority or None)
+        if authority:  # certificates made by hand, as Asterisk's own script makes them, lack what is asked for from 3.13 on
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        return context
+    except ssl.SSLError:
+        raise ValueError(f"{authority} holds no certificate as PEM") from None
+    except OSError as error:
+        raise ValueError(f"{authority} cannot be read: {error.strerror}") from None
 
 
 class ReasonSettings(BaseModel):
@@ -297,19 +355,35 @@ class FiguresSettings(QueueTarget):
         return name
 
 
+_OF_KUBERNETES = re.compile(r"_(SERVICE|PORT)(_|$)")
+"""In names that it gives every program for each service."""
+
+PREFIX = "CTI_"
+"""What the environment's names of settings begin with."""
+
+SHORTEST_KEY = 32
+"""Characters of the key that signs tokens."""
+
 DEFAULT_REASONS = ("Break", "Lunch", "Meeting", "Training", "Back office")
 
 
 class Settings(BaseSettings):
     """All settings of `cti serve`."""
 
-    model_config = SettingsConfigDict(env_prefix="CTI_", env_nested_delimiter="__", extra="ignore")
+    FROM_OUTSIDE: ClassVar[bool] = True
+    """Whether environment and file are read at all."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid")
 
     database_url: SecretStr = SecretStr("")
     database_pool: int = Field(default=8, ge=2, le=100)
     listen: str = "127.0.0.1"
     port: int = Field(default=8600, ge=0, le=65535)
     public_url: str = ""
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(),
+        description="proxies whose X-Forwarded-For says who a client is: addresses or networks",
+    )
     secret_key: SecretStr = Field(
         default=SecretStr(""),
         description="signs tokens; at least 32 characters; kept in the database if empty",
@@ -366,6 +440,26 @@ class Settings(BaseSettings):
             if reason.limit is not None
         }
 
+    @field_validator("public_url")
+    @classmethod
+    def _an_address(cls, url: str) -> str:
+        """Cookies are for TLS only if this says https, and pages are ours if they come from here: it must be right."""
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/")):
+            raise ValueError(
+                "write it with http:// or https:// and without a path, such as https://cti.example"
+            )
+        return url.rstrip("/")
+
+    @field_validator("secret_key")
+    @classmethod
+    def _long(cls, key: SecretStr) -> SecretStr:
+        if 0 < len(key.get_secret_value()) < SHORTEST_KEY:
+            raise ValueError(
+                f"it needs at least {SHORTEST_KEY} characters; make one with: openssl rand -base64 48"
+            )
+        return key
+
     @field_validator("not_ready_reasons", mode="before")
     @classmethod
     def _names(cls, given: object) -> object:
@@ -373,6 +467,18 @@ class Settings(BaseSettings):
         if not isinstance(given, list | tuple):
             return given
         return tuple({"name": one} if isinstance(one, str) else one for one in given)
+
+    @model_validator(mode="after")
+    def _of_known_pbxs(self) -> Settings:
+        """What is said of a PBX that is none of these would have no effect, without a word."""
+        named = [
+            *((f"dialer.trunks {trunk.name}", trunk.pbx) for trunk in self.dialer.trunks),
+            *((f"wrap_up.queues {queue}", queue.partition(":")[0]) for queue in self.wrap_up.queues),
+            *((f"figures.queues {queue}", queue.partition(":")[0]) for queue in self.figures.queues),
+        ]
+        if self.pbx and (unknown := [what for what, pbx in named if pbx not in self.pbx]):
+            raise ValueError(f"{unknown[0]} is of no PBX of these settings ({', '.join(sorted(self.pbx))})")
+        return self
 
     @field_validator("not_ready_reasons")
     @classmethod
@@ -391,10 +497,41 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if not cls.FROM_OUTSIDE:
+            return (init_settings,)
+        sources: list[PydanticBaseSettingsSource] = [init_settings, _Environment(settings_cls)]
         if path := os.environ.get("CTI_CONFIG"):
             sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
         return tuple(sources)
+
+
+class _Given(Settings):
+    """Settings in which neither environment nor file has a say."""
+
+    FROM_OUTSIDE: ClassVar[bool] = False
+
+
+def only(**given: object) -> Settings:
+    """The settings that are given, whatever environment and file say; raises pydantic's ValidationError."""
+    return _Given(**given)  # type: ignore[arg-type]  # pydantic checks them
+
+
+class _NotJson(ValueError):
+    """What the environment gives for a list or a table cannot be read; the message names the variable."""
+
+
+class _Environment(EnvSettingsSource):
+    """The environment's settings; what should be JSON and is not is named."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            names = [name for name, held in self.env_vars.items() if held == value]
+            raise _NotJson(
+                f"{(names[0] if names else field_name).upper()} is not JSON: a list is written like"
+                ' ["one","two"], and in a shell within single quotes'
+            ) from None
 
 
 def load(**given: object) -> Settings:
@@ -402,16 +539,50 @@ def load(**given: object) -> Settings:
     path = os.environ.get("CTI_CONFIG")
     if path and not Path(path).is_file():
         raise WrongSettings(f"CTI_CONFIG names {path}, which is not a file")
+    wrong = [f"{name}: there is no such setting, do you mean {meant}?" for name, meant in _mistyped()]
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
+        settings = Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg']}"
+        wrong += [
+            (f"{'.'.join(str(part) for part in e['loc'])}: " if e["loc"] else "")
+            + (
+                "there is no such setting"
+                if e["type"] == "extra_forbidden"
+                else e["msg"].removeprefix("Value error, ")
+            )
             for e in error.errors(include_input=False)
         ]
-        raise WrongSettings("wrong settings:\n  " + "\n  ".join(lines)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise WrongSettings(f"{path} is not TOML: {error}") from None
     except ValueError as error:
+        if isinstance(error.__cause__, _NotJson):
+            raise WrongSettings(str(error.__cause__)) from None
         raise WrongSettings(f"settings cannot be read: {error}") from None
+    if wrong:
+        raise WrongSettings("wrong settings:\n  " + "\n  ".join(wrong))
+    return settings
+
+
+def _mistyped() -> Iterator[tuple[str, str]]:
+    """Names in the environment that are nearly a setting's, and that one; what is unlike all of them is not for us."""
+    known = Settings.model_fields
+    kinds = {name: field.annotation for name, field in known.items()}
+    levels = {
+        "pbx",
+        *(name for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, BaseModel)),
+    }
+    for name in sorted(os.environ):
+        first = name.removeprefix(PREFIX).partition("__")[0]
+        rest = name[len(PREFIX + first) :]
+        if not name.startswith(PREFIX) or first.lower() in known:
+            continue
+        level = next((one for one in levels if first.lower().startswith(f"{one}_")), None)
+        if level is not None and not _OF_KUBERNETES.search(first):  # one underscore where there should be two
+            within = first[len(level) + 1 :]
+            within = within.replace("_", "__", 1) if level == "pbx" and not rest else within
+            yield name, f"{PREFIX}{level.upper()}__{within}{rest}"
+        elif near := difflib.get_close_matches(first.lower(), known, 1, 0.8):
+            yield name, PREFIX + near[0].upper() + rest
 
 
 def wrap_up_rule(settings: WrapUpSettings, queue: str | None = None) -> WrapUp:

@@ -22,6 +22,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
+from cti import audit
 from cti.database import AWAY, connection, explain
 from cti.people import Actor, Role
 from cti.users import actor_of
@@ -207,6 +208,7 @@ class Tokens:
                 )
             )
             await self._keep(conn, refresh, sid)
+            await audit.record(conn, actor, "session.begun", actor.login, {}, address or None)
         return self._issued(actor, sid, refresh, expires)
 
     async def refresh(self, refresh: str) -> Issued:

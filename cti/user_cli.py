@@ -176,6 +176,67 @@ def enable_user(login: Login) -> None:
     print(f"{login} may log in again.")
 
 
+@people.command("key")
+def make_key(
+    name: Annotated[str, typer.Argument(help="What it is for, such as CRM.")],
+    role: Annotated[str, typer.Option(help="integration, supervisor or admin.")] = "integration",
+    team: Annotated[
+        list[str] | None, typer.Option(help="What it may see of; may be repeated. Everything if left out.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="It ends after so many days.")] = None,
+    json: Json = False,
+) -> None:
+    """Make an API key for a program; it is shown once.
+
+    It goes where an access token goes: into hello, or into `Authorization: Bearer`.
+    """
+    import asyncio
+
+    from cti import logs, user_admin
+    from cti.passwords import BadInput
+    from cti.people import Role as Roles
+
+    logs.none()
+    if role not in ("integration", "supervisor", "admin"):
+        raise BadInput("role", "A key is for an integration, a supervisor or an admin.")
+    id, key = asyncio.run(user_admin.make_key(database_url(), name, Roles(role), team or (), days))
+    if json:
+        show_json({"id": id, "key": key})
+    else:
+        print(f"Key of {name} (shown once): {key}")
+
+
+@people.command("keys")
+def list_keys(json: Json = False) -> None:
+    """List all API keys, ended ones too."""
+    import asyncio
+    from datetime import UTC, datetime
+
+    from cti import logs, user_admin
+    from cti.terminal_text import columns
+
+    logs.none()
+    found = asyncio.run(user_admin.keys(database_url()))
+    if json:
+        show_json(found)
+    elif not found:
+        print("There are no API keys yet: cti users key NAME")
+    else:
+        print("\n".join(columns(user_admin.key_table(found, datetime.now(UTC)))))
+
+
+@people.command("revoke-key")
+def end_key(id: Annotated[str, typer.Argument(help="Its id: cti users keys.")]) -> None:
+    """End an API key for good; who uses it is out within seconds."""
+    import asyncio
+
+    from cti import logs, user_admin
+
+    logs.none()
+    asyncio.run(user_admin.end_key(database_url(), id))
+    print(f"Key {id} is ended.")
+
+
 @people.command("team")
 def put_team(
     team: Annotated[str, typer.Argument(help="The team's short name, such as sales.")],

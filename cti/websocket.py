@@ -18,6 +18,7 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from cti.commands import Bucket, CommandError, Commands, sentence
+from cti.database import AWAY
 from cti.hub import CLOSE, PONG, SEATS_PER_AGENT, Grant, Hub, Session, Wire, farewell, frame, pack
 from cti.json_in import has_nul, read_json, too_deep
 from cti.problems import Problem
@@ -26,6 +27,7 @@ from cti.protocol import (
     FORBIDDEN,
     LARGEST_FRAME,
     NOT_AUTHENTICATED,
+    RESTARTING,
     SUBPROTOCOL,
     CloseCode,
     CommandFrame,
@@ -54,6 +56,7 @@ COOKIE = "cti_access"
 FRAMES_A_SECOND, FRAMES_AT_ONCE = 50.0, 250.0
 FRAMES_OVER_LIMIT = 250
 ANSWERS_AT_ONCE = 64
+LOOK_UP_FAILED = "the database does not answer, so who you are cannot be looked up: come back in a moment"
 
 
 class NotAuthenticated(Exception):
@@ -101,6 +104,7 @@ class Websocket:
         of_connection: Mapping[str, OfConnection] | None = None,
         gone: Callable[[Session], None] = lambda session: None,
         hello_seconds: float = 10.0,
+        look_up_seconds: float = 5.0,
         resume_seconds: float = 10.0,
         grace_seconds: float = 2.0,
         strangers: int = 1000,
@@ -115,6 +119,7 @@ class Websocket:
         self._of_connection = dict(of_connection or {})
         self._gone = gone
         self._hello_seconds = hello_seconds
+        self._look_up_seconds = look_up_seconds
         self._resume_seconds = resume_seconds
         self._grace = grace_seconds
         self._strangers_allowed = strangers
@@ -189,7 +194,8 @@ class Websocket:
         self._strangers += 1
         try:
             async with asyncio.timeout(self._hello_seconds):
-                hello, grant = await self._greet(request, socket)
+                hello = await self._hello(socket)
+            grant = await self._let_in(request, hello)
         except _Refused as refusal:
             farewell(wire, refusal.code, refusal.reason)
             await self._linger(socket, wire)
@@ -224,9 +230,8 @@ class Websocket:
                 self._gone(session)
             wire.close()
 
-    async def _greet(self, request: web.Request, socket: _Socket) -> tuple[Hello, Grant]:
-        """Waits for the hello and checks its token; raises _Refused, or ConnectionError when the client is gone."""
-        hello = await self._hello(socket)
+    async def _let_in(self, request: web.Request, hello: Hello) -> Grant:
+        """Checks the token; raises _Refused. Who cannot be looked up now is told to come back, not that they are nobody."""
         token = hello.token or self._ambient_token(request)
         if not token:
             raise _Refused(
@@ -234,11 +239,16 @@ class Websocket:
                 "no token: send one in hello, in the Authorization header, or in the session cookie from our own origin",
             )
         try:
-            return hello, await self._authenticate(token)
+            async with asyncio.timeout(self._look_up_seconds):
+                return await self._authenticate(token)
         except NotAuthenticated as error:
             raise _Refused(NOT_AUTHENTICATED, str(error)) from None
+        except AWAY as error:
+            log.warning("who a client is could not be looked up", why=type(error).__name__)
+            raise _Refused(RESTARTING, LOOK_UP_FAILED) from None
 
     async def _hello(self, socket: _Socket) -> Hello:
+        """Waits for the hello; raises _Refused, or ConnectionError when the client is gone."""
         while True:
             message = await socket.receive()
             if message.type in (WSMsgType.PING, WSMsgType.PONG):
@@ -374,6 +384,8 @@ class Websocket:
             raise CommandError("bad_args", f"args of auth.renew: {sentence(error)}") from None
         except NotAuthenticated as error:
             raise CommandError("not_authenticated", str(error)) from None
+        except AWAY:
+            raise CommandError("database_unavailable", LOOK_UP_FAILED) from None
         if grant.actor.login != session.actor.login:
             raise CommandError("forbidden", "this token is another user's: open a new connection for them")
         self._hub.renew(session, grant)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from cti.ami import ActionRefused, LinkLost, LinkPhase, NotConnected
+from cti.doctor import examine
+from cti.doctor_findings import Target
 from cti.embedded.place import free_ports
 from cti.embedded.sample_pbx import SamplePbx
+from cti.settings import tls_context
 from tests.ami_peer import event_name, linked
 
 pytestmark = pytest.mark.asterisk
@@ -195,10 +198,15 @@ async def test_tls_as_asterisk_speaks_it(asterisk_factory: Factory) -> None:
     )
     manager.write_text(manager.read_text().replace("[general]\n", lines, 1))
     pbx.cli("manager reload")
-    trust = ssl.create_default_context(cafile=cert)
-    async with linked(port, **admin(pbx, tls=trust)) as (link, watcher, _):
+    async with linked(port, **admin(pbx, tls=tls_context(str(cert)))) as (link, watcher, _):
         await watcher.status(UP)
         assert (await link.send("Ping"))["Ping"] == "Pong"
+    at = Target(name="main", host=pbx.host, port=port, username=pbx.username, tls=True)
+    trusting = await examine(replace(at, tls_ca=str(cert)), pbx.secret, test_call=False)
+    assert trusting.usable
+    refusing = await examine(at, pbx.secret)
+    (finding,) = refusing.chapters[0][1]
+    assert (finding.id, "setting tls_ca" in finding.says) == ("tls", True)
     async with linked(port, **admin(pbx)) as (_, watcher, _):
         await watcher.until(lambda: any(s.phase is DOWN for s in watcher.statuses))
         status = next(s for s in watcher.statuses if s.phase is DOWN)

@@ -23,7 +23,7 @@ from cti.embedded.postgres import Postgres
 from cti.phone_passwords import set_phone_password
 from tests.browser import SCREEN, PhonePage, a_browser, browser_of, chromium_program, phone_page
 from tests.call_desk import ANNA, TRUNK, alone, apps, become
-from tests.centre import BRISK, KEY, Centre, Refusal, Screen, centre_of
+from tests.centre import BRISK, CHECKOUT, KEY, Centre, Refusal, Screen, centre_of
 from tests.conftest import SCENARIOS, Sipp
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -425,14 +425,24 @@ async def test_two_tabs_exactly_one_is_the_phone(
 
 
 async def test_a_hostile_caller_name_is_only_text(centre: Centre, phone: PhonePage) -> None:
+    """Beside it, in a page of the server's own, the client of the documentation prints the pop as it stands there."""
     screen = await work(centre, phone)
+    printed: list[str] = []
+    phone.page.on("console", lambda said: printed.append(said.text))
+    client = (CHECKOUT / "docs" / "clients" / "client.mjs").read_text()
+    await phone.page.evaluate(f"() => {{ {client} }}")
+    await centre.eventually(lambda: centre.server.hub.tabs("emil") == 3, what="the client is in")
     hostile = "<img src=x onerror=alert(1)><b>Bob</b>"
     await rings(centre, phone, screen, name=hostile, number="+447700900123")
+    await centre.eventually(
+        lambda: any("+44 7700 900123 for main:" in line for line in printed), what=lambda: str(printed)
+    )
     await phone.shows("#call-title", hostile)
     assert await phone.page.locator("#desk img, #desk b").count() == 0
     assert hostile in await phone.page.title()
     await phone.press("Decline")
     await phone.shows("#call-title", "No call")
+    await phone.page.reload()  # without the client
 
 
 async def test_it_fits_400_pixels_and_needs_no_mouse(centre: Centre, phone: PhonePage) -> None:

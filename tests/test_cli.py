@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -18,6 +19,8 @@ import structlog
 from pydantic import BaseModel
 
 from cti.__main__ import main
+from cti.audit import Entry, list_entries
+from cti.database import connection
 from cti.settings import (
     DialerSettings,
     FiguresSettings,
@@ -95,6 +98,25 @@ def test_the_version_can_be_read_by_people_and_scripts(cti: Run) -> None:
         (["serve"], {"CTI_PORT": "99999"}, 2, "port: "),
         (["serve"], {"CTI_CONFIG": "/no/such/file.toml"}, 2, "which is not a file"),
         (["serve"], {"CTI_PBX__MAIN__SECRET": "x"}, 2, "no database is configured"),
+        (["serve"], {"CTI_PBX__MAIN__SECRET": ""}, 2, "pbx.main.secret: "),
+        (["serve"], {"CTI_PBX__MAIN__HOTS": "x"}, 2, "pbx.main.hots: there is no such setting"),
+        (["serve"], {"CTI_PBX__MAIN__REGION": "UK"}, 2, "'UK' is no country code: write GB"),
+        (["serve"], {"CTI_PBX__MAIN__TLS_CA": "/no/such"}, 2, "/no/such cannot be read"),
+        (["serve"], {"CTI_PBX__MAIN__TRUNKS": "PJSIP/a"}, 2, "CTI_PBX__MAIN__TRUNKS is not JSON: a list is"),
+        (["serve"], {"CTI_POPURL": "x"}, 2, "CTI_POPURL: there is no such setting, do you mean CTI_POP_URL?"),
+        (["serve"], {"CTI_WRAP_UP_SECONDS": "5"}, 2, "do you mean CTI_WRAP_UP__SECONDS?"),
+        (["serve"], {"CTI_PBX_MAIN_HOST": "x"}, 2, "do you mean CTI_PBX__MAIN__HOST?"),
+        (["serve"], {"CTI_PBX_MAIN__HOST": "x"}, 2, "do you mean CTI_PBX__MAIN__HOST?"),
+        (["serve"], {"CTI_PBX_SERVICE_HOST": "10.0.0.1"}, 2, "no PBX is configured"),
+        (["serve"], {"CTI_PUBLIC_URL": "cti.example"}, 2, "public_url: write it with http"),
+        (["serve"], {"CTI_SECRET_KEY": "short"}, 2, "secret_key: it needs at least 32 characters"),
+        (["serve"], {"CTI_TRUSTED_PROXIES": '["proxy"]'}, 2, "proxy is no address or network"),
+        (
+            ["serve"],
+            {"CTI_PBX__MAIN__SECRET": "x", "CTI_WRAP_UP__QUEUES": '{"mian:sales":{}}'},
+            2,
+            "mian:sales is of no PBX of these settings (main)",
+        ),
         (["migrate"], {}, 2, "no database is configured"),
         (["migrate"], {"CTI_DATABASE_URL": "mysql://x"}, 1, "not the address of a PostgreSQL database"),
         (["migrate"], {"CTI_DATABASE_URL": "postgresql://a:b@127.0.0.1:9/x"}, 1, "cannot be reached"),
@@ -102,6 +124,7 @@ def test_the_version_can_be_read_by_people_and_scripts(cti: Run) -> None:
         (["doctor"], {}, 2, "say which PBX"),
         (["doctor", "--host", "127.0.0.1"], {}, 2, "give the secret"),
         (["doctor", "--host", "127.0.0.1", "--secret-file", "/no/such"], {}, 2, "cannot be read"),
+        (["doctor", "--host", "127.0.0.1", "--tls-ca", "/no/such"], {}, 2, "/no/such cannot be read"),
         (["doctor", "--pbx", "b"], {"CTI_PBX__A__SECRET": "x"}, 2, "no PBX b is configured, only a"),
         (["watch"], {}, 2, "say who looks"),
         (["watch", "--url", "ftp://x", "--login", "a"], {"CTI_PASSWORD": "x"}, 2, "no address of a server"),
@@ -182,6 +205,31 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
     assert "login  name" in run("users", "list").stdout
     assert run("users", "passwd", "anna", "--generate").returncode == 0
 
+    assert "no API keys yet" in run("users", "keys").stdout
+    made = json.loads(run("users", "key", "CRM", "--team", "sales", "--days", "30", "--json").stdout)
+    assert made["key"].startswith(f"cti_{made['id']}_")
+    shown = run("users", "key", "Wallboard", "--role", "supervisor").stdout
+    assert re.search(r"^Key of Wallboard \(shown once\): cti_\S{50,}$", shown, re.MULTILINE)
+    assert run("users", "revoke-key", made["id"]).returncode == 0
+    listed = run("users", "keys").stdout
+    assert re.search(rf"^{made['id']} +CRM +integration +sales .* revoked$", listed, re.MULTILINE)
+    assert made["key"] not in listed
+    assert {key["name"] for key in json.loads(run("users", "keys", "--json").stdout)} == {"CRM", "Wallboard"}
+
+    trail = asyncio.run(audited(database))  # the last first
+    assert [(one.actor, one.action, one.target) for one in trail[:4]] == [
+        ("cti", "key.revoked", made["id"]),
+        ("cti", "key.created", "Wallboard"),
+        ("cti", "key.created", "CRM"),
+        ("cti", "user.changed", "anna"),
+    ]
+    assert {"team.put", "user.created"} < {one.action for one in trail}
+
+
+async def audited(database: str) -> list[Entry]:
+    async with connection(database, name="test") as db:
+        return await list_entries(db)
+
 
 @pytest.mark.parametrize(
     ("arguments", "given", "code", "sentence"),
@@ -196,6 +244,9 @@ def test_users_from_the_first_to_the_last(cti: Run, database: str) -> None:
         (["add", "anna", "--generate", "--team", "nowhere"], "", 1, "no team nowhere"),
         (["passwd", "nobody", "--generate"], "", 1, "There is no user nobody"),
         (["disable", "nobody"], "", 1, "There is no user nobody"),
+        (["key", "CRM", "--team", "nowhere"], "", 1, "There is no team nowhere"),
+        (["key", "CRM", "--role", "agent"], "", 2, "role: "),
+        (["revoke-key", "nothing"], "", 1, "There is no such key"),
     ],
 )
 def test_wrong_input_about_users_is_a_sentence(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from cti.client import Client, CommandFailed, Picture, Refused
 from cti.hub import pack
 from cti.people import Actor
 from tests.recorded import FOLDER, model, records
-from tests.web_stage import Stage, Ticket, all_know, eventually
+from tests.web_stage import ANNA, Stage, Ticket, all_know, eventually
 
 TRACES = sorted(path.stem for path in (FOLDER / "22").glob("*.txt"))
 
@@ -217,6 +218,29 @@ async def test_an_expired_token_is_renewed_by_itself(stage: Stage) -> None:
         await eventually(lambda: client.connected)
         stage.hub.close("anna")
         await eventually(lambda: client.resumes == 1)
+
+
+async def test_facts_go_on_while_a_new_token_is_not_to_be_had(stage: Stage) -> None:
+    gate, asked = asyncio.Event(), 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await gate.wait()
+        lasts = timedelta(seconds=60 if asked == 1 else 3600)  # 90 s before the end the server says so
+        stage.tokens[f"token {asked}"] = Ticket(ANNA, datetime.now(UTC) + lasts)
+        return f"token {asked}"
+
+    client = Client(stage.url + "/ws", token)
+    async with following(client) as seen:
+        await eventually(lambda: asked == 2)
+        stage.bus.publish([all_know("meanwhile")])
+        await eventually(lambda: seen[-1].get("seq") == stage.bus.seq)
+        gate.set()
+        (session,) = stage.hub
+        await eventually(lambda: session.grant is stage.tokens.get("token 2"))
+        assert client.resumes == 0
 
 
 async def _exhaust(client: Client) -> None:

@@ -46,6 +46,8 @@ def test_every_folder_file_network_and_volume_it_names_exists(compose: Tree) -> 
             context = ROOT / build["context"]
             assert (context / build.get("dockerfile", "Dockerfile")).is_file(), name
         assert set(service["networks"]) <= set(compose["networks"]), name
+        for file in service.get("env_file", ()):
+            assert file == {"path": "cti.env", "required": False}, name
         for volume in service.get("volumes", ()):
             assert volume.split(":")[0] in compose["volumes"], name
         assert set(service.get("depends_on", ())) <= set(compose["services"]), name
@@ -81,7 +83,6 @@ def test_the_server_is_given_settings_it_knows(compose: Tree, monkeypatch: pytes
         monkeypatch.setenv(name, filled)
     settings = Settings()
     assert settings.database_url.get_secret_value() == f"postgresql://cti:{'s' * 40}@postgres:5432/cti"
-    assert settings.pbx["main"].host == "asterisk"
     assert settings.pbx["main"].secret.get_secret_value() == "s" * 40
     assert (settings.listen, settings.port) == ("0.0.0.0", 8600)
     known = {f"CTI_{name.upper()}" for name in Settings.model_fields}
@@ -94,9 +95,9 @@ def test_every_service_is_watched_and_comes_back(compose: Tree) -> None:
         assert service["restart"] == "unless-stopped"
         assert "healthcheck" in service or "HEALTHCHECK" in (ROOT / images[name]).read_text()
     assert compose["networks"]["data"]["internal"] is True
-    assert not any("5038" in port for port in compose["services"]["asterisk"]["ports"]), (
-        "AMI must not be published"
-    )
+    published = compose["services"]["asterisk"]["ports"]
+    assert not any("5038" in port for port in published), "AMI must not be published"
+    assert "${PHONE_PUBLISH:-127.0.0.1:8088}:8088/tcp" in published, "it is not encrypted: for a proxy alone"
 
 
 def test_what_asterisk_may_be_asked_from_is_the_network_the_server_is_in(compose: Tree) -> None:
@@ -106,11 +107,30 @@ def test_what_asterisk_may_be_asked_from_is_the_network_the_server_is_in(compose
     assert "data" in compose["services"]["cti"]["networks"]
 
 
+def test_the_server_comes_to_asterisk_by_the_network_it_is_let_in_from(compose: Tree) -> None:
+    """A service's own name leads to any network that two containers share; an alias in one of them leads there."""
+    host = re.sub(
+        r"\$\{\w+:-(\w+)\}", r"\1", compose["services"]["cti"]["environment"]["CTI_PBX__MAIN__HOST"]
+    )
+    known_in = [
+        name
+        for name, network in compose["services"]["asterisk"]["networks"].items()
+        if host in network.get("aliases", ())
+    ]
+    assert (known_in, host in compose["services"]) == (["data"], False)
+
+
+def test_who_is_believed_about_clients_is_the_machine_itself(compose: Tree) -> None:
+    (network,) = compose["networks"]["telephony"]["ipam"]["config"]
+    believed = compose["services"]["cti"]["environment"]["CTI_TRUSTED_PROXIES"]
+    assert believed == f'${{TRUSTED_PROXIES:-["{network["gateway"]}"]}}'
+
+
 @pytest.fixture
 def rendered(tmp_path: Path) -> Path:
     """The configuration as the container's entry point writes it; where it would start Asterisk, it stops."""
-    if shutil.which("perl") is None or shutil.which("openssl") is None:
-        pytest.skip("the entry point needs perl and openssl, which are in the image but not here")
+    if shutil.which("perl") is None:
+        pytest.skip("the entry point needs perl, which is in the image but not here")
     source, target, programs = tmp_path / "source", tmp_path / "etc", tmp_path / "bin"
     shutil.copytree(ROOT / "asterisk-config" / "pbx", source / "pbx", symlinks=True)
     shutil.copytree(ROOT / "asterisk-config" / "include", source / "include")
@@ -118,13 +138,13 @@ def rendered(tmp_path: Path) -> Path:
     target.mkdir()
     programs.mkdir()
     for name in ("asterisk", "chown"):
-        (programs / name).write_text("#!/bin/sh\nexit 0\n")
+        (programs / name).write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/{name}.told\n')
         (programs / name).chmod(0o755)
     env = {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "CONFIG_SOURCE": str(source),
         "CONFIG_TARGET": str(target),
-        "KEYS": str(tmp_path / "keys"),
+        "RUN_FOLDER": str(tmp_path / "run"),
         "CTI_SECRET": "a" * 32,
         "PHONE_SECRET": "b" * 32,
         "CTI_PERMIT": "172.30.86.0/255.255.255.0",
@@ -147,6 +167,16 @@ def test_the_entry_point_fills_in_every_place_and_leaves_the_demo_out(rendered: 
     assert f"secret={'a' * 32}" in written["include/manager_cti.conf"]
     assert "external_media_address=203.0.113.7" in written["pjsip.conf"]
     assert "weak-secret" not in "".join(written.values())
+
+
+def test_every_folder_given_to_asterisk_is_there(rendered: Path) -> None:
+    """Debian's package brings three; that of its socket is made by a service that a container does not have."""
+    who, *folders = (rendered.parent / "chown.told").read_text().removeprefix("-R ").split()
+    assert who == "asterisk:asterisk"
+    brought = {"/var/lib/asterisk", "/var/spool/asterisk", "/var/log/asterisk"}
+    assert brought < set(folders)
+    assert [folder for folder in folders if folder not in brought and not Path(folder).is_dir()] == []
+    assert (rendered.parent / "asterisk.told").read_text() == "-f -U asterisk -G asterisk\n"
 
 
 @pytest.mark.parametrize("missing", ["CTI_SECRET", "PHONE_SECRET", "CTI_PERMIT"])

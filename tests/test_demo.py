@@ -90,6 +90,10 @@ def test_a_port_that_is_taken_is_said_so() -> None:
 # ----------------------------------------------------------------------------------------------- the whole of it
 
 
+OF_ANOTHER_SERVER = {"CTI_CONFIG": "/no/such", "CTI_PBX__OFFICE__SECRET": "x", "CTI_PBX__MAIN__TLS": "true"}
+"""Settings of a server in the same shell: none of the demo's business, least of all that server's PBX."""
+
+
 class Running:
     """A demo in a process of its own; its lines are read as they come."""
 
@@ -97,7 +101,7 @@ class Running:
         named = {"CTI_ASTERISK": str(asterisk.binary)} if asterisk else {}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cti", "demo", *arguments],
-            env={**os.environ, "CTI_HOME": str(home), **named},
+            env={**os.environ, "CTI_HOME": str(home), **named, **OF_ANOTHER_SERVER},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from dataclasses import replace
 
 import pytest
 
-from cti.doctor import Report, as_json, as_lines, examine
+from cti import users
+from cti.database import connection
+from cti.doctor import Report, as_json, as_lines, examine, with_people
 from cti.doctor_checks import findings, usable
 from cti.doctor_dialplan import ROUTING, VERSIONS
 from cti.doctor_findings import Evidence, Finding, Level, QueueFound, QueueMember, Recorded, Target
@@ -20,6 +23,8 @@ from cti.doctor_link import ACTIONS, CORE_EVENTS, FILTER_LINE, TEST_CALL_EVENTS,
 from cti.embedded.asterisk import Installation
 from cti.embedded.place import free_ports, remove_folder, scratch_folder
 from cti.embedded.sample_pbx import CONFIGURATION, SamplePbx
+from cti.passwords import Passwords
+from cti.people import Agent, QueueAssignment, Team
 
 TARGET = Target(
     name="main",
@@ -228,6 +233,12 @@ def recorded(became: Recorded | None) -> Evidence:
             "write=call,agent,user,originate,reporting,system",
         ),
         (recorded(None), "recordings", Level.UNSEEN, None),
+        (
+            replace(GOOD, target=replace(TARGET, people_unread="no database")),
+            "people",
+            Level.UNSEEN,
+            None,
+        ),
         (recorded(Recorded.TAKEN), "recordings", Level.UNSEEN, None),
         (recorded(Recorded.WRITTEN), "recordings", Level.OK, None),
         (
@@ -382,6 +393,42 @@ async def test_what_of_routing_is_missing_is_said(pbx: SamplePbx) -> None:
             await asyncio.to_thread(pbx.cli, command)
 
 
+async def test_what_it_says_to_change_makes_a_spoilt_pbx_right_again(
+    pbx: SamplePbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the real one: no timestamps, a filter that drops what is needed and lets floods through; then the very lines that
+    it gives, in the sections that it names."""
+    file = pbx.run_dir / "etc" / "include" / "manager_cti.conf"
+    good = file.read_text()
+    text = re.sub(r"(?m)^timestampevents=yes", "timestampevents=no", good)
+    text = re.sub(r"(?m)^eventfilter=.*", "eventfilter=!Event: (Hangup|BridgeEnter)", text)
+
+    async def told() -> dict[str, Finding]:
+        file.write_text(text)
+        await asyncio.to_thread(pbx.cli, "manager reload")
+        report = await examine(at(pbx, "cti"), pbx.secret)
+        return {finding.id: finding for _, chapter in report.chapters for finding in chapter}
+
+    try:
+        with monkeypatch.context() as shorter:
+            shorter.setattr("cti.doctor.PATIENCE", 1.0)  # what is filtered never comes
+            said = await told()
+        wrong = {id: one.level for id, one in said.items() if one.level in (Level.WARN, Level.WRONG)}
+        assert wrong == {"timestamps": Level.WARN, "events_needed": Level.WRONG, "events_flood": Level.WARN}
+        assert all(event in said["events_needed"].says for event in ("Hangup", "BridgeEnter"))
+        for fix in filter(None, (said[id].fix for id in wrong)):
+            for line in fix.lines:
+                name = line.partition("=")[0]
+                text = re.sub(rf"(?m)^{name}=.*\n", "", text)
+                text = re.sub(
+                    rf"(?m)^\[{fix.section}\].*$", lambda head, line=line: f"{head[0]}\n{line}", text
+                )
+        assert {one.level for one in (await told()).values()} == {Level.OK, Level.UNSEEN}
+    finally:
+        file.write_text(good)
+        await asyncio.to_thread(pbx.cli, "manager reload")
+
+
 async def test_it_leaves_nothing_behind(pbx: SamplePbx) -> None:
     await examine(at(pbx, "cti"), pbx.secret, probe_queue="sales")
     deadline = asyncio.get_running_loop().time() + 5
@@ -428,8 +475,25 @@ async def test_the_files_are_read_where_asterisk_lets_them_be_read(pbx: SamplePb
 
 
 async def test_without_a_test_call_the_filter_is_not_vouched_for(pbx: SamplePbx) -> None:
-    told = levels(await examine(at(pbx, "cti"), pbx.secret, test_call=False))
-    assert told["events_needed"] is Level.UNSEEN
+    """And of people it says which phones and queues are mistyped."""
+    of = [
+        QueueAssignment(queue="main:sales"),
+        QueueAssignment(queue="main:sles"),
+        QueueAssignment(queue="b:x"),
+    ]
+    agents = [
+        Agent(login="anna", name="Anna", interfaces={"main": "PJSIP/1001", "b": "PJSIP/5"}, queues=tuple(of)),
+        Agent(login="ben", name="Ben", interfaces={"main": "PJSIP/1O02"}),
+    ]
+    teams = [Team(id="service", name="Service", queues=frozenset({"main:suport"}))]
+    right = await examine(with_people(at(pbx, "cti"), agents[:0], []), pbx.secret, test_call=False)
+    assert "people" not in levels(right)
+    report = await examine(with_people(at(pbx, "cti"), agents, teams), pbx.secret, test_call=False)
+    told = {finding.id: finding for _, chapter in report.chapters for finding in chapter}
+    assert told["events_needed"].level is Level.UNSEEN
+    assert "no queue named sles (anna), suport (team service):" in told["people_queues"].says
+    assert "no phone PJSIP/1O02 (ben):" in told["people_phones"].says
+    assert report.usable
 
 
 async def test_a_wrong_password_is_said_with_the_lines_to_look_at(pbx: SamplePbx) -> None:
@@ -440,8 +504,18 @@ async def test_a_wrong_password_is_said_with_the_lines_to_look_at(pbx: SamplePbx
 
 async def test_nobody_listening_and_a_port_that_is_not_ami() -> None:
     (port,) = free_ports(1)
-    report = await examine(replace(TARGET, port=port), "x")
-    assert levels(report) == {"unreachable": Level.WRONG}
+    for target, line in (
+        (replace(TARGET, port=port), f"    port={port}"),
+        (
+            replace(TARGET, port=port, tls=True),
+            f"    tlsbindaddr=<address that this machine can reach>:{port}",
+        ),
+        (replace(TARGET, host="nowhere.invalid"), None),
+    ):
+        report = await examine(target, "x")
+        assert levels(report) == {"unreachable": Level.WRONG}
+        fixes = [one.text for one in as_lines(report) if one.kind == "fix"]
+        assert line in fixes if line else fixes == []
 
     async def web(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -452,6 +526,34 @@ async def test_nobody_listening_and_a_port_that_is_not_ami() -> None:
         report = await examine(replace(TARGET, port=port), "x")
     assert levels(report) == {"wrong_host": Level.WRONG}
     assert as_json(report)["usable"] is False
+
+
+def test_the_command_looks_at_the_settings_and_people_of_its_server(pbx: SamplePbx, migrated: str) -> None:
+    async def engage() -> None:
+        async with connection(migrated, name="test") as db:
+            passwords = Passwords()
+            await users.create_user(db, passwords, login="anna", name="Anna")
+            await users.set_interface(db, "anna", "main", "PJSIP/1001")
+            await users.set_queues(db, "anna", [QueueAssignment(queue="main:sales")])
+            passwords.close()
+
+    asyncio.run(engage())
+    env = {"HOST": pbx.host, "PORT": str(pbx.ami_port), "SECRET": pbx.secret}
+    asked = subprocess.run(
+        [sys.executable, "-m", "cti", "doctor", "--no-test-call", "--json"],
+        env={
+            **os.environ,
+            "CTI_DATABASE_URL": migrated,
+            **{f"CTI_PBX__MAIN__{name}": value for name, value in env.items()},
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    (right,) = [one for one in json.loads(asked.stdout)[0]["findings"] if one["chapter"] == "people"]
+    assert (right["level"], "phones (1) and queues (1)" in right["says"]) == ("ok", True)
 
 
 def test_the_command_answers_scripts_with_json_and_an_exit_code(pbx: SamplePbx) -> None:

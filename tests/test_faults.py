@@ -130,6 +130,9 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
     )
     first = await centre.call()
     known = (await anna.wait_for("call.established", agent="anna"))["data"]["call"]
+    _, made = await centre.rest("POST", "/api/v1/api-keys", "olga", json={"name": "CRM"})
+    program = Screen(centre.url, "crm", made["key"])
+    centre.screens.append(program)
     await asyncio.to_thread(own_postgres.stop if how == "stopped" else own_postgres.freeze)
     away_since = time.monotonic()
     try:
@@ -166,6 +169,9 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
         status, text = await centre.health()
         assert status == 503
         assert "database" in text
+        # a program whose key cannot be looked up now is not told that it is no good
+        with pytest.raises(AssertionError, match="closed: 1012"):
+            await program.connect()
         # a call ends, another is abandoned, an agent takes a break
         await centre.hang_up(first)
         await anna.wait_for("call.cleared", call=known)
@@ -189,6 +195,7 @@ async def test_without_a_database_calls_and_pops_go_on_and_all_is_made_up_for(
     await centre.ready(within=20)
     await anna.wait_for("database.status_changed", up=True)
     assert anna.picture.database["up"]
+    assert (await program.connect())["agent"]["name"] == "CRM"
     for call in (known, given_up["call"]):
         record = await centre.interaction_of(call, within=15)
         assert record["outcome"] == ("answered" if call == known else "abandoned")

@@ -325,6 +325,7 @@ async def test_what_the_menu_collected_is_in_the_pop_and_identifies_the_account(
         )
         assert view["data"]["CustomerNumber"] == "40711"
         assert view["data"]["Menu"] == "billing"
+        assert view["data"]["CTI_DID"] == "5550500"  # a variable of the channel (manager.conf: channelvars)
         first = view["candidates"][0]
         assert (first["how"], first["account"]["id"]) == ("account_number", account["id"])
         await finn.wait_for("call.established", agent="finn")

@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 import schemathesis
+from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
 import crm.rest
@@ -28,6 +30,7 @@ from cti.people import Actor, Directory, Role
 from cti.problems import Problem
 from cti.rest import admin, sessions
 from cti.rest.pages import decode, encode
+from cti.rest.proxies import Proxies
 from cti.rest.serving import LARGEST_BODY, Asked, Reply
 from cti.users import load_directory
 from tests.probing import run_schemathesis
@@ -59,6 +62,7 @@ class Doorman:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.refreshes: set[str] = set()
+        self.addresses: list[str] = []
         self.count = 0
 
     def give(self) -> Given:
@@ -76,7 +80,7 @@ class Doorman:
         return given
 
     async def log_in(self, login: str, password: str, address: str) -> Given:
-        assert address == "127.0.0.1"
+        self.addresses.append(address)
         if (login, password) != ("anna", "right"):
             raise Problem(401, "wrong_password", "the name or the password is wrong")
         return self.give()
@@ -364,6 +368,43 @@ async def test_security_headers_are_everywhere_and_no_cors(site: Site) -> None:
 # ---------------------------------------------------------------------------------- sessions and cookies
 
 
+@pytest.mark.parametrize(
+    ("told", "client"),
+    [
+        ([], "127.0.0.1"),
+        (["203.0.113.7"], "203.0.113.7"),
+        (["203.0.113.7:40000"], "203.0.113.7"),
+        (["203.0.113.7, 10.1.2.3"], "203.0.113.7"),
+        (
+            ["198.51.100.9, 203.0.113.7", "10.1.2.3"],
+            "203.0.113.7",
+        ),  # what a client says of itself comes first
+        (["2001:db8::7"], "2001:db8::7"),
+        (["[2001:db8::7]:443"], "2001:db8::7"),
+        (["::ffff:203.0.113.7"], "203.0.113.7"),
+        (["10.1.2.3"], "10.1.2.3"),
+        (["203.0.113.7, nonsense"], "127.0.0.1"),
+        (["203.0.113.7, nonsense, 10.1.2.3"], "10.1.2.3"),
+        (["", ","], "127.0.0.1"),
+    ],
+)
+async def test_a_client_behind_proxies_of_ours_is_known_by_its_own_address(
+    site: Site, told: list[str], client: str
+) -> None:
+    headers = [("X-Forwarded-For", text) for text in told]
+    async with site.http.post(
+        site.stage.url + "/api/v1/sessions", json={"login": "anna", "password": "right"}, headers=headers
+    ) as response:
+        assert response.status == 201
+    assert site.doorman.addresses == [client]
+
+
+def test_who_is_no_proxy_of_ours_is_not_believed() -> None:
+    asked = make_mocked_request("GET", "/", {"X-Forwarded-For": "203.0.113.7"}).clone(remote="198.51.100.1")
+    assert Proxies().seen_through(asked) is asked
+    assert Proxies([ip_network("10.0.0.0/8")]).seen_through(asked) is asked
+
+
 async def test_a_program_logs_in_refreshes_once_and_logs_out(site: Site) -> None:
     status, problem, _ = await site.ask(
         "POST", "/api/v1/sessions", None, json={"login": "anna", "password": "wrong"}
@@ -626,6 +667,7 @@ async def test_users_are_added_changed_by_version_and_every_change_is_in_the_tra
     assert (status, key["key"].startswith("cti_")) == (201, True)
     assert (await ask("DELETE", f"/api-keys/{key['about']['id']}"))[0] == 204
     assert (await ask("DELETE", "/api-keys/none"))[0] == 404
+    assert (await ask("POST", "/api-keys", json={"name": "CRM", "teams": ["none"]}))[0] == 404
     _, keys, _ = await ask("GET", "/api-keys")
     assert (len(keys["items"]), key["key"] in str(keys)) == (1, False)
 
@@ -659,6 +701,8 @@ async def test_what_has_no_order_of_its_own_is_listed_by_name(big: tuple[Site, P
     _, teams, _ = await site.ask("GET", "/api/v1/teams", "root-token")
     assert teams["items"] == [{"id": "sales", "name": "S", "queues": sorted(MANY)}]
     of = [queue.removeprefix("main:") for queue in MANY]
+    for team in of:
+        assert (await site.ask("PUT", f"/api/v1/teams/{team}", "root-token", json={"name": team}))[0] == 200
     _, key, _ = await site.ask("POST", "/api/v1/api-keys", "root-token", json={"name": "CRM", "teams": of})
     _, keys, _ = await site.ask("GET", "/api/v1/api-keys", "root-token")
     assert key["about"]["teams"] == keys["items"][0]["teams"] == sorted(of)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwe, jws, jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from cti import users
+from cti import audit, users
 from cti.database import Database
 from cti.passwords import Passwords
 from cti.people import Actor, Role
@@ -246,6 +246,8 @@ async def test_the_signing_key_is_made_once_by_whoever_is_first(pool: Any) -> No
 async def test_a_session_goes_on_with_one_use_refresh_tokens(tokens: Tokens, clock: Clock, pool: Any) -> None:
     first = await tokens.begin(SUE, address="192.0.2.7")
     assert tokens.verify(first.access) == SUE
+    (begun,) = await audit.list_entries(pool)
+    assert (begun.actor, begun.action, begun.address) == ("sue", "session.begun", "192.0.2.7")
     clock.pass_by(minutes=20)
     with pytest.raises(TokenExpired):
         tokens.verify(first.access)

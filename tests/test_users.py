@@ -290,6 +290,12 @@ async def test_locks_grow_and_pass(pool: Any, passwords: Passwords) -> None:
         )
         await pool.execute("UPDATE login_failures SET locked_until = now()")
     assert waits == [0, 0, 0, 0, 30, 60, 120, 240, 480, 900, 900, 900]
+    for _ in range(6):  # what is no user's name may be a password in the wrong field
+        await log_in.verify("correct horse", "wrong", OFFICE)
+    trail = await audit.list_entries(pool)
+    assert {(one.action, one.target, one.address) for one in trail} == {("user.locked", "anna", OFFICE)}
+    assert [one.detail["failures"] for one in trail] == [12, 11, 10, 9, 8, 7, 6, 5]
+    await pool.execute("DELETE FROM login_failures WHERE login_hash <> sha256('anna')")
     assert isinstance(await log_in.verify("anna", RIGHT, OFFICE), Actor)
     assert await pool.fetchval("SELECT count(*) FROM login_failures") == 0
 
@@ -374,6 +380,7 @@ def test_an_ipv6_client_is_its_network() -> None:
 
 
 async def test_a_key_is_shown_once_and_opens(pool: Any) -> None:
+    await users.put_team(pool, "sales", "Sales")
     made, text = await create_api_key(pool, name="CRM", created_by="root", teams=["sales"])
     assert text.startswith(made.prefix + "_")
     holder = await verify_api_key(pool, text)

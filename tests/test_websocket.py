@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
+import asyncpg
 import pytest
 
 from cti.json_in import read_json
@@ -130,6 +131,28 @@ async def test_a_wrong_token_and_none_are_4401_and_say_what_to_do(stage: Stage) 
         code, reason = await client.closed()
         assert code == 4401
         assert "Authorization" in reason
+
+
+@pytest.mark.parametrize("how", ["broken", "silent"])
+async def test_who_cannot_be_looked_up_now_is_asked_to_come_back(how: str) -> None:
+    stage = Stage()
+    known = stage.authenticate
+
+    async def authenticate(token: str) -> Ticket:
+        if token != "crm-token":
+            return await known(token)
+        if how == "silent":
+            await asyncio.Event().wait()
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+    stage.authenticate = authenticate  # type: ignore[method-assign]
+    stage.websocket = stage.make_websocket(look_up_seconds=0.2)
+    async with stage.serve(), stage.client() as anna, stage.plain() as client:
+        await client.send(op="hello", id="1", token="crm-token")
+        code, reason = await client.closed()
+        assert (code, "come back in a moment" in reason) == (1012, True)
+        renewed = await anna.ask("auth.renew", token="crm-token") if how == "broken" else None
+        assert renewed is None or renewed["error"]["code"] == "database_unavailable"
 
 
 async def test_who_says_nothing_is_sent_away_and_holds_nothing() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,7 @@ from cti.people import Actor, Role
 from cti.protocol import StateNow
 from cti.rest import commands, health, state
 from cti.rest.application import application
+from cti.rest.proxies import Proxies
 from cti.rest.serving import Translate
 from cti.views import AgentView, Snapshot
 from cti.websocket import NotAuthenticated, Websocket
@@ -178,6 +180,7 @@ class Stage:
             authenticate=self.authenticate,
             version="1.0",
             allowed_origins=("https://crm.example.com",),
+            proxies=Proxies([ip_network("127.0.0.0/8"), ip_network("10.1.0.0/16")]),
             translate=translate,
         )
 

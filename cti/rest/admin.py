@@ -391,7 +391,17 @@ def routes(
         route(
             "GET", "/api-keys", key_list, "All keys, ended ones too.", keys, query=Paging, result=Page[ApiKey]
         ),
-        route("POST", "/api-keys", key_create, "Makes a key.", keys, body=NewKey, result=KeyMade, status=201),
+        route(
+            "POST",
+            "/api-keys",
+            key_create,
+            "Makes a key.",
+            keys,
+            body=NewKey,
+            result=KeyMade,
+            status=201,
+            errors=frozenset({404, 409, 503}),
+        ),
         route("DELETE", "/api-keys/{id}", key_revoke, "Ends a key for good.", keys, status=204),
         route(
             "GET",

@@ -16,6 +16,7 @@ from cti.openapi import Route, Routes
 from cti.protocol import SUBPROTOCOL
 from cti.rest.documents import Document, document_routes
 from cti.rest.outages import OUTAGES
+from cti.rest.proxies import Proxies
 from cti.rest.serving import LARGEST_BODY, Serving, Translate, middleware
 from cti.websocket import Authenticate, Websocket
 
@@ -30,6 +31,7 @@ def application(
     version: str,
     title: str = "CTI server",
     allowed_origins: Collection[str] = (),
+    proxies: Proxies | None = None,
     translate: Mapping[type[Exception], Translate] | None = None,
 ) -> web.Application:
     """Returns the application; its documents describe what is registered when they are first asked for.
@@ -77,6 +79,7 @@ def application(
         routes=register,
         authenticate=authenticate,
         allowed_origins=allowed_origins,
+        proxies=proxies,
         translate={**OUTAGES, **(translate or {})},
     )
     serving.mount(app)

@@ -25,6 +25,7 @@ from cti.json_in import has_nul, read_json, too_deep
 from cti.openapi import Route, Routes
 from cti.people import Actor, Role
 from cti.problems import Problem, of_command_error
+from cti.rest.proxies import Proxies
 from cti.websocket import COOKIE, Authenticate, NotAuthenticated, cookie, same_origin
 
 log = structlog.get_logger(__name__)
@@ -96,9 +97,11 @@ class Serving:
         routes: Routes,
         authenticate: Authenticate,
         allowed_origins: Collection[str] = (),
+        proxies: Proxies | None = None,
         translate: Mapping[type[Exception], Translate] | None = None,
     ) -> None:
         self._routes = routes
+        self._proxies = proxies or Proxies()
         self._authenticate = authenticate
         self._origins = frozenset(allowed_origins)
         self._translate = dict(translate or {})
@@ -116,7 +119,7 @@ class Serving:
     def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                return await self._answer(route, request)
+                return await self._answer(route, self._proxies.seen_through(request))
             except CommandError as error:
                 raise of_command_error(error.code, error.message) from None
             except Exception as error:

@@ -1,5 +1,5 @@
 // A cti.v1 client in JavaScript, for browsers (Node 22 too: CTI_URL=... CTI_TOKEN=... node client.mjs): prints each pop.
-const { CTI_URL, CTI_TOKEN } = globalThis.process ? process.env : { CTI_URL: `wss://${location.host}/ws` };
+const { CTI_URL, CTI_TOKEN } = globalThis.process ? process.env : { CTI_URL: `${location.origin.replace("http", "ws")}/ws` };
 let epoch, mark; // where to resume; nothing yet
 
 function connect() {
