@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentState:
-    """The last word on consent to be called for a purpose. `id`: its record."""
+    """The last word on consent to be called for a purpose, in mode agentless with a recorded message. `id`: its record."""
 
     id: int
     given: bool
@@ -237,13 +237,13 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
 
 def _consent(steps: _Steps, profile: Profile, known: Known) -> str:
     """The step, and the consent relied upon."""
-    source = profile.source("consent")
+    recorded, needed = known.mode == "agentless", profile.needs_consent(known.mode)
+    source = profile.source("recorded" if recorded else "consent")
     state = known.consent
     if state is None:
-        says = f"no consent to calls for {known.purpose}" + (
-            ": none is needed" if not profile.consent_needed else ""
-        )
-        steps.add("consent", not profile.consent_needed, says, source)
+        what = "recorded calls" if recorded else "calls"
+        says = f"no consent to {what} for {known.purpose}" + ("" if needed else ": none is needed")
+        steps.add("consent", not needed, says, source)
         return ""
     day = state.at.astimezone(UTC).date()
     if not state.given:

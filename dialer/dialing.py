@@ -301,11 +301,12 @@ class Dialing:
                 law=self._law_of,
                 zone=around.zone,
             ),
-            *law_rest.routes(pool=around.pool, profiles=lambda: self.profiles),
+            *law_rest.routes(pool=around.pool, profiles=lambda: self.profiles, theirs=self.campaigns.theirs),
             *lists_rest.routes(
                 pool=around.pool,
                 directory=around.directory,
                 desk=self._imports,
+                theirs=self.campaigns.theirs,
                 law=by_law(around.pool, lambda: self.profiles),
                 profiles=lambda: self.profiles,
                 target_groups=around.target_groups,

@@ -6,6 +6,7 @@ deleted here are contacts; attempts are evidence and stay.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -153,11 +154,17 @@ def whose(
     )
 
 
-def oversees(actor: Actor, assigned: Assigned, directory: Directory) -> bool:
-    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it, be it by
-    their unit or position."""
-    if actor.is_admin or assigned.to_all:
+Theirs = Callable[[Actor, Collection[int]], Awaitable[Collection[int]]]
+"""Which of these campaigns somebody oversees."""
+
+
+def oversees(actor: Actor, assigned: Assigned, directory: Directory, theirs: bool | None = None) -> bool:
+    """Whether a supervisor may see and change the list: its campaign is one of `theirs` (None: it has none), or a team or
+    an agent of theirs has it, be it by their unit or position, or it is nobody's yet."""
+    if actor.is_admin or theirs:
         return True
+    if assigned.to_all:
+        return theirs is None
     return not actor.teams.isdisjoint(assigned.teams) or any(
         agent.team in actor.teams and may_call(assigned, agent) for agent in directory.agents.values()
     )

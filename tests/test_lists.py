@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,6 +100,10 @@ async def pool(migrated: str) -> AsyncIterator[Pool]:
     await db.close()
 
 
+async def overseen(_actor: Actor, campaigns: Collection[int]) -> Collection[int]:
+    return campaigns
+
+
 @pytest.fixture
 async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
     directory = Directory()
@@ -116,6 +120,7 @@ async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
             pool=lambda: pool,
             directory=directory,
             desk=desk,
+            theirs=overseen,
             law=by_law(lambda: pool, load),
             profiles=load,
             target_groups=CustomersForLists(lambda: pool),
@@ -237,7 +242,7 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
 
 
 def test_lists_are_for_supervisors_and_administrators() -> None:
-    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None)  # type: ignore[arg-type,return-value]
+    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None, theirs=overseen)  # type: ignore[arg-type,return-value]
     groups = target_group_rest.routes(pool=lambda: None)  # type: ignore[arg-type,return-value]
     assert {route.roles for route in (*house, *groups)} == {SUPERVISORS}
 
@@ -758,6 +763,9 @@ def test_who_calls_and_who_oversees_a_list() -> None:
     directory.load([north], [])
     assert oversees(BOB, Assigned(units=["north"], agents=["anna"]), directory)
     assert not oversees(BOB, Assigned(positions=["north"]), directory)
+    assert oversees(BOB, Assigned(positions=["north"]), directory, True)
+    assert not oversees(BOB, Assigned(), directory, False)
+    assert oversees(BOB, Assigned(teams=["service"]), directory, False)
 
 
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:

@@ -1,12 +1,13 @@
 """REST routes of call lists: lists, their contacts, files that are imported, and what is to be known before a launch.
 
-For supervisors and administrators. A supervisor sees lists that are assigned to a team or an agent of theirs, or to nobody
-yet. Whatever changes contacts, and every download of rows with personal data, is in the audit trail.
+For supervisors and administrators. A supervisor sees the lists of their campaigns, those that are assigned to a team or an
+agent of theirs, and those that are nobody's yet. Whatever changes contacts, and every download of rows with personal
+data, is in the audit trail.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
 from dialer.call_lists.sheets import PART, NotASheet, Sniffer
 from dialer.call_lists.target_group import NoGroup, TargetGroups
-from dialer.lists import STRICT, ListEdit, ListView, Name, NewList
+from dialer.lists import STRICT, ListEdit, ListView, Name, NewList, Theirs
 from dialer.management.settings import Retried
 
 if TYPE_CHECKING:
@@ -193,13 +194,14 @@ def routes(
     pool: Callable[[], Pool],
     directory: Directory,
     desk: ImportDesk,
+    theirs: Theirs,
     law: Judge | None = None,
     profiles: Profiles = dict,
     target_groups: TargetGroups | None = None,
     largest: int = imports.LARGEST_FILE,
 ) -> list[Route]:
-    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts, by `profiles`;
-    `target_groups`: customers by a saved query."""
+    """Returns the routes. `theirs`: which campaigns somebody oversees; `largest`: bytes of a file; `law`: what compliance
+    says of contacts, by `profiles`; `target_groups`: customers by a saved query."""
 
     @asynccontextmanager
     async def trailed(
@@ -209,14 +211,26 @@ def routes(
             yield db
             await audit.record(db, asked.who, action, target, detail, asked.request.remote)
 
-    def sees(asked: Asked, found: ListView) -> bool:
-        return lists.oversees(asked.who, found.settings.assigned, directory)
+    async def seen(asked: Asked, found: Sequence[ListView]) -> list[ListView]:
+        campaigns = {view.campaign for view in found if view.campaign is not None}
+        overseen = await theirs(asked.who, campaigns) if campaigns else ()
+
+        def sees(view: ListView) -> bool:
+            its = None if view.campaign is None else view.campaign in overseen
+            return lists.oversees(asked.who, view.settings.assigned, directory, its)
+
+        return [view for view in found if sees(view)]
 
     async def one(asked: Asked, id: int) -> ListView:
         found = await lists.read(pool(), id)
-        if not sees(asked, found):
+        if not await seen(asked, [found]):
             raise lists.NoList
         return found
+
+    async def given_to(asked: Asked, campaign: int | None) -> None:
+        """Whether lists may be given to this campaign is for whoever oversees it."""
+        if campaign is not None and not await theirs(asked.who, [campaign]):
+            raise lists.NotPossible("no_campaign", "there is no such campaign, or it is not one of yours")
 
     async def many(asked: Asked, ids: list[int]) -> None:
         for id in ids:
@@ -236,12 +250,13 @@ def routes(
         found = await lists.all_lists(pool(), after=after, limit=wanted.limit + 1, campaign=wanted.campaign)
         part = found[: wanted.limit]
         more = encode(part[-1].name) if len(found) > len(part) else None
-        return {"items": [view for view in part if sees(asked, view)], "next": more}
+        return {"items": await seen(asked, part), "next": more}
 
     async def list_create(asked: Asked) -> Reply:
         new: NewList = asked.body
         if not lists.oversees(asked.who, new.settings.assigned, directory):
             raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody yet")
+        await given_to(asked, new.campaign)
         async with trailed(asked, "list.created", new.name, {}) as db:
             made = await lists.create(db, new, asked.who.login)
         return Reply(value=made, version=made.version, headers={"Location": f"/api/v1/lists/{made.id}"})
@@ -252,7 +267,9 @@ def routes(
 
     async def list_change(asked: Asked) -> Reply:
         edit: ListEdit = asked.body
-        await one(asked, asked.params.list)
+        found = await one(asked, asked.params.list)
+        if edit.campaign != found.campaign:
+            await given_to(asked, edit.campaign)
         if edit.settings is not None and not lists.oversees(asked.who, edit.settings.assigned, directory):
             raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
         fields = {"fields": sorted(edit.model_fields_set)}
@@ -347,7 +364,7 @@ def routes(
         if view.list is None:
             if not asked.who.is_admin and view.created_by != asked.who.login:
                 raise NoImport
-        elif not sees(asked, await lists.read(pool(), view.list)):
+        elif not await seen(asked, [await lists.read(pool(), view.list)]):
             raise NoImport
         return view
 
@@ -436,6 +453,7 @@ def routes(
             raise Problem(503, "unavailable", "there are no target groups on this server")
         if wanted.list is not None:
             await one(asked, wanted.list)
+        await given_to(asked, wanted.campaign)
         return target_groups
 
     async def group_preview(asked: Asked) -> GroupPreview:

@@ -42,7 +42,8 @@ WITH asked AS (
     FROM unnest($1::text[], $2::text[], $6::bigint[]) WITH ORDINALITY AS a (e164, person, contact, ord)
 ), campaign AS (
     SELECT id, mode, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
-           coalesce(settings ->> 'company', '') AS company
+           CASE mode WHEN 'agentless' THEN 'recorded' ELSE 'call' END AS channel,
+           law_name(settings ->> 'company') AS company
     FROM campaigns WHERE id = $3
 ), editions AS (
     SELECT id, register, edition FROM do_not_call_editions WHERE state = 'active'
@@ -61,7 +62,7 @@ CROSS JOIN LATERAL (
     FROM do_not_call d
     WHERE d.number = a.number AND d.added <= $5 AND (d.removed IS NULL OR d.removed > $4)
       AND (d.expires IS NULL OR d.expires > $4)
-      AND (d.scope = 'everywhere' OR (d.scope = 'company' AND d.company = c.company)
+      AND (d.scope = 'everywhere' OR (d.scope = 'company' AND law_name(d.company) = c.company)
            OR (d.scope = 'campaign' AND d.campaign_id = c.id))
 ) own
 CROSS JOIN LATERAL (
@@ -78,7 +79,8 @@ LEFT JOIN LATERAL (
         UNION ALL
         SELECT * FROM consents WHERE person = a.person AND person <> '' AND (NOT given OR number IS NULL)
     ) s
-    WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given)) AND s.at <= $5
+    WHERE s.at <= $5 AND (law_name(s.purpose) = law_name(c.purpose) OR (s.purpose = '' AND NOT s.given))
+      AND (s.channel = c.channel OR (s.channel = 'call' AND NOT s.given))
     ORDER BY s.at DESC, s.given, s.id DESC LIMIT 1
 ) consent ON true
 LEFT JOIN LATERAL (

@@ -7,7 +7,7 @@ servers, or a person and the schedule, never both do a step. What dials (`Runner
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -221,6 +221,16 @@ class CampaignDesk:
         if settings.queue:
             return not self._house.directory.teams_of_queue(settings.queue).isdisjoint(actor.teams)
         return record.created_by == actor.login
+
+    async def theirs(self, actor: Actor, ids: Collection[int]) -> frozenset[int]:
+        """Which of these campaigns they may see and change; also of those that another server has just made."""
+        if not actor.is_admin and not self._records.keys() >= set(ids):
+            await self.refresh()
+        return frozenset(
+            id
+            for id in ids
+            if actor.is_admin or ((one := self._records.get(id)) is not None and self.oversees(actor, one))
+        )
 
     async def read(self, actor: Actor, id: int) -> Record:
         """One campaign; raises NotThere, also for one that is not theirs."""

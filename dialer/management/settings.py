@@ -319,6 +319,18 @@ class CampaignSettings(_Model):
         max_length=100,
         description="on whose behalf is called: who asked this company not to call is not called for it",
     )
+    consent_only: bool = Field(
+        default=False, description="only who has consented is called, also where the profile needs no consent"
+    )
+    rest_after_abandoned_h: float | None = Field(
+        default=None,
+        ge=0,
+        le=24 * 90,
+        description="hours without a call after an abandoned one; null: the profile's",
+    )
+    rest_after_machine_h: float | None = Field(
+        default=None, ge=0, le=24 * 90, description="the same after a detected machine"
+    )
     not_on_holidays: bool = Field(
         default=False, description="nobody is called on a public holiday, also where the profile allows it"
     )
