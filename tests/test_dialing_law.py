@@ -225,7 +225,7 @@ async def test_evidence_is_complete_and_in_order(desk: LawDesk) -> None:
     assert list(rows[0]) == list(AttemptEvidence.__struct_fields__)
     assert (rows[1]["ring_s"], rows[1]["caller_id"], rows[1]["campaign_name"]) == (
         "6.5",
-        "'+442079460000",
+        "+442079460000",
         "'=danger()",
     )
     assert msgspec.json.decode(rows[1]["checks"]) == checks

@@ -47,6 +47,7 @@ from dialer.campaigns import (
     pbx_of,
     warnings,
 )
+from dialer.law.on_record import lacking
 from dialer.law.profiles import Profile, TooLoose, before_start, tighten
 from dialer.law.reopening import reopen
 from dialer.lists import works_for
@@ -255,6 +256,10 @@ class CampaignDesk:
         house, settings = self._house, campaign.settings
         people = [login for login, agent in house.directory.agents.items() if works_for(agent, settings)]
         law = house.law(campaign)
+        not_on_record: list[tuple[str, str]] = []
+        if law.profile is not None:
+            purpose, today = settings.purpose or "marketing", self._now().date()
+            not_on_record = await lacking(self._pool(), law.profile, campaign.mode, purpose, today)
         return Surroundings(
             pbxs=frozenset(house.pbxs()),
             queue_known=not settings.queue or house.knows_queue(settings.queue),
@@ -265,6 +270,7 @@ class CampaignDesk:
             at_work=sum(house.logged_on(login) for login in people),
             lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
+            not_on_record=tuple(not_on_record),
             amd_usual=law.profile is not None and law.profile.amd_usual,
             answer_wait_s=(law.profile or settings).answer_wait_s,
             wait_from=(law.profile or settings).wait_from,

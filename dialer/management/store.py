@@ -181,9 +181,9 @@ def _list_now(row: Any, settings: CampaignSettings, agents: Collection[Agent]) -
 
 
 async def contacts_of(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """The contacts of each campaign's lists by state; `untried`: those of the open ones whom nobody has called yet."""
+    """The contacts of each campaign's lists by state; `untried`: those of all states whom nobody has ever called."""
     rows = await db.fetch(
-        """SELECT l.campaign_id, c.state, count(*) AS n, count(*) FILTER (WHERE c.attempts = 0) AS untried
+        """SELECT l.campaign_id, c.state, count(*) AS n, count(*) FILTER (WHERE c.last_attempt IS NULL) AS untried
              FROM call_lists l JOIN list_contacts c ON c.list_id = l.id
             WHERE l.campaign_id = ANY ($1::bigint[]) GROUP BY 1, 2""",
         ids,
@@ -191,8 +191,8 @@ async def contacts_of(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, 
     found: dict[int, dict[str, int]] = {id: {} for id in ids}
     for row in rows:
         found[row["campaign_id"]][row["state"]] = row["n"]
-        if row["state"] == "open":
-            found[row["campaign_id"]]["untried"] = row["untried"]
+        known = found[row["campaign_id"]]
+        known["untried"] = known.get("untried", 0) + row["untried"]
     return found
 
 
