@@ -348,15 +348,15 @@ async def test_consents_are_imported_row_by_row(desk: LawDesk) -> None:
         "020 7946 0154;;yes;form;soon;\r\n"
     )
     told = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti")
-    assert (told.kept, told.known) == (2, 0)
+    assert (told.kept, told.known, told.not_kept) == (2, 0, 4)
     assert [(row.line, row.why.split(":")[0]) for row in told.refused] == [
         (4, "number"),
         (5, "given"),
         (6, "source"),
         (7, "at"),
     ]
-    again = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti")
-    assert (again.kept, again.known) == (0, 2)
+    again = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti", most_refused=1)
+    assert (again.kept, again.known, again.not_kept, len(again.refused)) == (0, 2, 4, 1)
     word = (await words_of(desk.pool, number=NUMBER))[0]
     assert (word.given, word.purpose, word.evidence) == (True, "marketing", "ticked the box")
     assert (await words_of(desk.pool, person="c-7"))[0].purpose == ""

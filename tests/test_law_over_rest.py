@@ -377,14 +377,19 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     assert "register gb-tps" in (await cti("do-not-call", "find", NUMBER))[1]
 
     consents = tmp_path / "consents.csv"
-    consents.write_text(
-        f"number,given,source,at\n{NUMBER},yes,form,2025-01-01\n{NUMBER},maybe,form,2025-01-01\n"
-    )
+    rows = f"number;given;source;at\n{NUMBER};sí;Hörerbrief;2025-01-01\n{NUMBER};maybe;form;2025-01-01\n"
+    consents.write_bytes(rows.encode("cp1252"))
     code, out, _ = await cti("consent", "import", str(consents))
     assert (code, out.splitlines()[0]) == (0, "1 kept, 0 on record before, 1 refused.")
     assert "line 3: given: yes or no" in out
-    assert "marketing: given (form)" in (await cti("consent", "find", NUMBER))[1]
+    assert "marketing: given (Hörerbrief)" in (await cti("consent", "find", NUMBER))[1]
 
+    for nothing in (
+        ("consent", "import", "nothing.csv"),
+        ("register", "load", "nothing.txt", *load_it[3:], "2025-11-02"),
+    ):
+        code, _, err = await cti(*nothing)
+        assert (code, "cannot be read" in err) == (2, True), err
     of = await house.desk.campaign("spring")
     at = datetime.now(UTC) - timedelta(hours=1)
     await house.desk.attempt(1, of, at, "answered", answered=at)

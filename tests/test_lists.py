@@ -460,7 +460,22 @@ async def test_the_law_is_asked_before_a_launch(pool: Pool, fill: Fill) -> None:
     assert sum(reason.count for reason in refused) == 10
     page = await contacts_of(pool, one, refused[0].code, law, limit=4)
     assert len(page) == 4
-    assert (await before_launch(pool, one, law, most=3)).whole is False
+    some = await before_launch(pool, one, law, most=3)
+    assert (some.whole, some.can, some.asked) == (False, 0, 3)
+    assert {reason.code: reason.count for reason in some.reasons} == {refused[0].code: 3, "not_asked": 7}
+    # What hours refuse today is not all: who must not be called at all is told as such, at night too.
+    await do_not_call.add(pool, number=gb(2), scope="everywhere", by="sue")
+    told = await before_launch(pool, one, law)
+    assert {reason.code: reason.count for reason in told.reasons} == {
+        refused[0].code: 9,
+        "law:do_not_call": 1,
+    }
+    assert [row.e164 for row in await contacts_of(pool, one, "law:do_not_call", law)] == [gb(2)]
+    assert await contacts_of(pool, one, "callable", law) == []
+    left = await contacts_of(pool, one, "not_asked", law, limit=4, most=3)
+    assert [row.e164 for row in left] == [gb(n) for n in range(3, 7)]
+    left = await contacts_of(pool, one, "not_asked", law, after=left[-1].id, most=3)
+    assert [row.e164 for row in left] == [gb(n) for n in range(7, 10)]
 
 
 async def test_a_long_list_is_counted_beyond_the_pools_limit_and_what_takes_too_long_is_said(

@@ -273,9 +273,15 @@ def create(name: Annotated[str, typer.Argument(help="What the list is called.")]
 
 
 @lists.command()
-def show(name: List, json: Json = False) -> None:
+def show(
+    name: List,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Ask the law about every contact, however long that takes.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show a list: how it stands, and who can be called, who not, and why."""
-    from dialer.call_lists.before_launch import before_launch, by_law
+    from dialer.call_lists.before_launch import MOST_ASKED, before_launch, by_law
     from dialer.law.profiles import load
     from dialer.lists import read
 
@@ -284,7 +290,9 @@ def show(name: List, json: Json = False) -> None:
     async def work(db: Connection) -> Any:
         id = await find_list(db, name)
         profiles = load(*([Path(folder)] if folder else []))
-        return await read(db, id), await before_launch(db, id, by_law(lambda: db, lambda: profiles))
+        most = sys.maxsize if whole else MOST_ASKED
+        law = by_law(lambda: db, lambda: profiles)
+        return await read(db, id), await before_launch(db, id, law, most=most)
 
     one, told = run(work)
     if json:
@@ -301,7 +309,7 @@ def show(name: List, json: Json = False) -> None:
     for reason in told.reasons:
         say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
     if not told.whole and told.asked:
-        say(f"  (the law was asked about the first {told.asked:,})")
+        say(f"  (the law was asked about the first {told.asked:,}; about all: --all)")
 
 
 @lists.command("set")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from cti.frozen import Frozen
 from dialer.call_lists import imports
-from dialer.call_lists.before_launch import SAYS
+from dialer.call_lists.before_launch import SAYS, lasting
 from dialer.call_lists.rows import Bad, ConsentFor, Contact, Country, ImportSettings, RowReader
 from dialer.call_lists.sheets import Line
 from dialer.call_lists.target_group import COLUMNS, TargetGroups, cells_of, rows_of_group
@@ -301,8 +301,3 @@ def _count(
             told.against("no_zone", SAYS["no_zone"])
         else:
             told.counts["usable"] += 1
-
-
-def lasting(rule: str) -> bool:
-    """Whether what this rule refuses is not over by itself in hours or days."""
-    return rule in ("country", "do_not_call", "consent") or rule.startswith("register_")

@@ -22,7 +22,7 @@ from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import Asked, Reply, Translate
 from dialer import lists
 from dialer.call_lists import contacts, from_group, imports
-from dialer.call_lists.before_launch import BeforeLaunch, Judge, before_launch, contacts_of
+from dialer.call_lists.before_launch import MOST_ASKED, BeforeLaunch, Judge, before_launch, contacts_of
 from dialer.call_lists.columns import Guess
 from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved
 from dialer.call_lists.from_group import FromGroup, GroupAsked, GroupPreview, Profiles
@@ -44,6 +44,14 @@ class OneList(BaseModel):
     """The list that the address names."""
 
     list: Id
+
+
+class LaunchAsked(BaseModel):
+    """About how many contacts that could be called the law is asked, the first ones; ten thousand take some 3 seconds."""
+
+    model_config = STRICT
+
+    most: int = Field(default=MOST_ASKED, ge=0, le=100_000)
 
 
 class OneReason(OneList):
@@ -345,8 +353,9 @@ def routes(
         return Recycled(opened=opened)
 
     async def list_launch(asked: Asked) -> BeforeLaunch:
+        wanted: LaunchAsked = asked.query
         await one(asked, asked.params.list)
-        return await before_launch(pool(), asked.params.list, law)
+        return await before_launch(pool(), asked.params.list, law, most=wanted.most)
 
     async def list_reason(asked: Asked) -> dict[str, Any]:
         wanted: Paging = asked.query
@@ -548,7 +557,7 @@ def routes(
         route("POST", base + "/{list}/recycle", list_recycle, "Calls used-up contacts again.", body=RecycleAsked,
               result=Recycled, **of_list, **conflict),
         route("GET", base + "/{list}/before-launch", list_launch, "Who can be called, who not, and why.",
-              result=BeforeLaunch, **of_list),
+              query=LaunchAsked, result=BeforeLaunch, **of_list),
         route("GET", base + "/{list}/before-launch/{reason}", list_reason, "The contacts that a reason holds for.",
               params=OneReason, query=Paging, result=Page[ContactView]),
         route("GET", files, import_all, "Imports, the newest first.", query=ImportsAsked, result=Page[ImportView],

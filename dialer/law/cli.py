@@ -356,7 +356,10 @@ def load_register(
         fail("--edition: a date like 2026-11-22.", WRONG_USE)
     if day > datetime.now(UTC).date():
         fail("--edition: this day is still to come.", WRONG_USE)
-    size, url = file.stat().st_size, database_url()
+    try:
+        size, url = file.stat().st_size, database_url()
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
 
     async def work(progress: Callable[[int], None]) -> Any:
         with file.open("rb") as lines:
@@ -412,7 +415,7 @@ def import_consents(
     from dialer.law.consents import WrongConsent
 
     async def work(db: Connection) -> Any:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as rows:
+        with file.open(encoding=_encoding(file), errors="replace", newline="") as rows:
             try:
                 told = await import_file(db, rows, region=region.upper(), by=_us().login)
             except WrongConsent as error:
@@ -457,7 +460,7 @@ def _show_taken_over(told: Any, row_is: str, *, json: bool) -> None:
     if json:
         show_json(told)
         return
-    _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
+    _print(f"{told.kept:,} kept, {told.known:,} on record before, {told.not_kept:,} refused.")
     for row in told.refused[:20]:
         _print(f"  {row_is} {row.line}: {row.why}")
 
@@ -536,6 +539,25 @@ def _moment(written: str | None, option: str) -> datetime | None:
     except ValueError:
         fail(f"{option}: a day or moment, like 2026-11-22 or 2026-11-22T10:00+01:00.", WRONG_USE)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _encoding(file: Path) -> str:
+    """How a file of text is written, as imports of lists find it out."""
+    from dialer.call_lists.sheets import PART, NotASheet, Sniffer
+
+    sniffer = Sniffer()
+    try:
+        with file.open("rb") as opened:
+            while part := opened.read(PART):
+                sniffer.feed(part)
+        found = sniffer.format
+    except NotASheet as error:
+        fail(f"{file.name}: {error}.", WRONG_USE)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
+    if found.kind != "csv":
+        fail(f"{file.name}: this is a workbook: save the sheet as CSV.", WRONG_USE)
+    return "utf-8-sig" if found.encoding == "utf-8" else found.encoding
 
 
 def _until(written: str | None) -> datetime | None:
