@@ -6,7 +6,7 @@ deleted here are contacts; attempts are evidence and stay.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Container
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -152,6 +152,14 @@ def whose(
         [agent for agent in people if may_call(assigned, agent)],
         [agent for agent in people if not may_call(assigned, agent)],
     )
+
+
+def must_be_known(new: Assigned, before: Assigned, agents: Container[str], teams: Container[str]) -> None:
+    """Raises NotPossible for agents and teams of `new` that there are not, unless they were named `before`."""
+    missing = [f"team {one}" for one in new.teams if one not in teams and one not in before.teams]
+    missing += [f"agent {one}" for one in new.agents if one not in agents and one not in before.agents]
+    if missing:
+        raise NotPossible("nobody_of_this_name", f"there is no {', no '.join(missing[:5])}")
 
 
 Theirs = Callable[[Actor, Collection[int]], Awaitable[Collection[int]]]

@@ -222,6 +222,9 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
     }
     changed = await house.ask("PATCH", at, {"settings": settings, "script": "Hello"}, match=1)
     assert changed["settings"]["recycling"]["busy"]["after_minutes"] == [10]
+    typo = {"settings": {"assigned": {"teams": ["sales", "sails"], "agents": ["anna", "ana"]}}}
+    refused = await house.ask("PATCH", at, typo, match=2, status=409)
+    assert refused["detail"] == "there is no team sails, no agent ana"
     assert (await house.ask("PATCH", at, {"name": "x"}, match=1, status=412))["code"] == "changed_meanwhile"
     await house.ask("PATCH", at, {"name": "x"}, status=428)
     # bob leads another team; an agent sees no lists at all

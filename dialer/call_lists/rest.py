@@ -24,15 +24,14 @@ from dialer import lists
 from dialer.call_lists import contacts, from_group, imports
 from dialer.call_lists.before_launch import MOST_ASKED, BeforeLaunch, Judge, before_launch, contacts_of
 from dialer.call_lists.columns import Guess
-from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved
+from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved, RecycleAsked
 from dialer.call_lists.from_group import FromGroup, GroupAsked, GroupPreview, Profiles
 from dialer.call_lists.import_desk import ImportDesk, WorkerFailed
 from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
 from dialer.call_lists.sheets import PART, NotASheet, Sniffer
 from dialer.call_lists.target_group import NoGroup, TargetGroups
-from dialer.lists import STRICT, ListEdit, ListView, Name, NewList, Theirs
-from dialer.management.settings import Retried
+from dialer.lists import STRICT, Assigned, ListEdit, ListView, Name, NewList, Theirs
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
@@ -111,14 +110,6 @@ class DedupeAsked(BaseModel):
 
     lists: list[Id] = Field(min_length=1, max_length=contacts.MOST_LISTS)
     same: Literal["number", "person"] = "number"
-
-
-class RecycleAsked(BaseModel):
-    """Used-up contacts whose last attempt ended so are called again."""
-
-    model_config = STRICT
-
-    outcomes: list[Retried] = Field(min_length=1, max_length=20)
 
 
 class Recycled(BaseModel):
@@ -264,6 +255,7 @@ def routes(
         new: NewList = asked.body
         if not lists.oversees(asked.who, new.settings.assigned, directory):
             raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody yet")
+        lists.must_be_known(new.settings.assigned, Assigned(), directory.agents, directory.teams)
         await given_to(asked, new.campaign)
         async with trailed(asked, "list.created", new.name, {}) as db:
             made = await lists.create(db, new, asked.who.login)
@@ -278,8 +270,12 @@ def routes(
         found = await one(asked, asked.params.list)
         if edit.campaign != found.campaign:
             await given_to(asked, edit.campaign)
-        if edit.settings is not None and not lists.oversees(asked.who, edit.settings.assigned, directory):
-            raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
+        if edit.settings is not None and (to := edit.settings.assigned) != (
+            before := found.settings.assigned
+        ):
+            if not lists.oversees(asked.who, to, directory):
+                raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
+            lists.must_be_known(to, before, directory.agents, directory.teams)
         fields = {"fields": sorted(edit.model_fields_set)}
         async with trailed(asked, "list.changed", str(asked.params.list), fields) as db:
             changed = await lists.change(
