@@ -1,4 +1,4 @@
-"""What columns mean, in seven languages and without a header; and numbers, held to what `phonenumbers` says of the same."""
+"""What columns mean, in many languages and without a header; and numbers, held to what `phonenumbers` says of the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from phonenumbers.timezone import time_zones_for_number
 from cti.numbers import Kind, read_caller
 from dialer.call_lists import words
 from dialer.call_lists.columns import field_key, guess
-from dialer.call_lists.rows import NumberReader
+from dialer.call_lists.rows import Contact, ImportSettings, NumberReader, RowReader
+from dialer.call_lists.sheets import Line
 from dialer.call_lists.zones import Places
 
 TABLES: dict[str, tuple[str, str, str, list[str]]] = {
@@ -37,6 +38,22 @@ TABLES: dict[str, tuple[str, str, str, list[str]]] = {
     "nl": ("NL", "Voornaam;Achternaam;Telefoonnummer;Taal;Klantnummer;Prioriteit",
            "Jan;de Vries;06 12345678;Nederlands;12;5",
            ["first_name", "last_name", "phone", "language", "person", "priority"]),
+    "pt": ("PT", "Nome;Telemóvel;Telefone;País;Idioma", "João Silva;912 345 678;21 123 4567;Portugal;pt",
+           ["name", "phone", "phone", "country", "language"]),
+    "cs": ("CZ", "Jméno;Příjmení;Telefonní číslo;Jazyk", "Jan;Novák;601 123 456;cs",
+           ["first_name", "last_name", "phone", "language"]),
+    "sv": ("SE", "Förnamn;Efternamn;Mobilnr;Språk", "Åsa;Öberg;070-123 45 67;sv",
+           ["first_name", "last_name", "phone", "language"]),
+    "tr": ("TR", "Adı;Soyadı;Cep telefonu;Ülke", "Ayşe;Yılmaz;0532 123 45 67;TR",
+           ["first_name", "last_name", "phone", "country"]),
+    "id": ("ID", "Nama;Nomor HP;Bahasa", "Budi;0812-3456-7890;id", ["name", "phone", "language"]),
+    "vicidial": ("US", "phone_code;phone_number;first_name;last_name;state;postal_code;alt_phone",
+                 "1;2125550123;John;Doe;NY;10001;3105550199",
+                 ["country", "phone", "first_name", "last_name", "region", "data:postcode", "phone"]),
+    "salesforce": ("US", "First Name;Last Name;Account Name;Phone;Mailing State/Province;Mailing Country",
+                   "Ann;Lee;Acme;(212) 555-0123;CA;United States",
+                   ["first_name", "last_name", "data:company", "phone", "region", "country"]),
+    "area": ("DE", "Name;Vorwahl;Rufnummer;Mobil", "Groß;0731;1234567;0171 5550199", ["name", "area", "phone", "phone"]),
 }  # fmt: skip
 
 
@@ -195,6 +212,28 @@ def test_numbers_are_read_as_callers_are(region: str) -> None:
 def test_nothing_that_stands_in_a_cell_stops_the_reader(text: str) -> None:
     NumberReader("GB").read_all(text, "GB")
     assert Places().of(text or "+").valid in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("country", "area", "number", "e164"),
+    [
+        ("DE", "089", "123456", "+4989123456"),
+        ("DE", "89", "12 34 56", "+4989123456"),
+        ("DE", "089", "0171 5550199", "+491715550199"),
+        ("DE", "+49 89", "123456", "+4989123456"),
+        ("DE", "089", "89123456", "+4989123456"),
+        ("DE", "", "089 123456", "+4989123456"),
+        ("US", "212", "555-0123", "+12125550123"),
+        ("US", "212", "310-555-0199", "+13105550199"),
+    ],
+)
+def test_an_area_code_of_its_own_comes_before_the_number(
+    country: str, area: str, number: str, e164: str
+) -> None:
+    settings = ImportSettings(columns=["data:shop", "phone", "area", "phone"], country=country)
+    found = RowReader(settings).read(Line(2, ["Ulm", "", area, number]))
+    assert isinstance(found, Contact)
+    assert found.e164 == e164
 
 
 def test_several_numbers_in_one_cell_are_all_read() -> None:

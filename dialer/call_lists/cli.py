@@ -91,7 +91,7 @@ def import_file(
     map: Annotated[
         list[str] | None,
         typer.Option(
-            help="COLUMN=FIELD, the column by its name or number; may be repeated. Fields: phone, name, "
+            help="COLUMN=FIELD, the column by its name or number; may be repeated. Fields: phone, area, name, "
             "first_name, last_name, person, country, region, zone, language, priority, data:KEY, none."
         ),
     ] = None,
@@ -614,7 +614,7 @@ def _opened(
         while part := unpacked.read(PART):
             yield part
 
-    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets), again, size
+    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets, skip=how.skip), again, size
 
 
 def _parts(file: Path) -> Iterator[bytes]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _DEAR = ("premium_rate", "shared_cost", "pager", "uan", "voicemail")
 _OTHER = ("toll_free", "voip", "personal_number")
-_GEOGRAPHIC_MOBILES = frozenset({52, 54, 55, 62, 86})
-"""Country codes whose mobile numbers follow geography. Source: libphonenumber, GEO_MOBILE_COUNTRIES."""
+_GEOGRAPHIC_MOBILES = frozenset({52, 54, 55, 86})
+"""Country codes whose mobile numbers follow geography. Source: libphonenumber, GEO_MOBILE_COUNTRIES; but for Indonesia's
+(62), of which that holds for fixed wireless only: its mobile numbers tell none of the three zones."""
 
 _NOT_ZONES = ("posix/", "right/", "SystemV/", "Etc/", "US/Pacific-New")
 
