@@ -271,7 +271,7 @@ def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
 def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
     """What does not keep it from starting, and should be known: registers that are missing, how long who answers may wait,
     lists that nobody calls, or others than they are for."""
-    told = [*there.not_on_record, *_detection_and_wait(campaign, there)]
+    told = [*there.not_on_record, *_caller_id(campaign, there), *_detection_and_wait(campaign, there)]
     alone = campaign.mode == "agentless"
     if not alone and not _for_nobody_at_all(campaign, there):
         told += _for_nobody(there)
@@ -287,6 +287,23 @@ def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
             if one.theirs and one.others
         ]
     return [Obstacle(code=code, says=says) for code, says in told[:10]]
+
+
+def _caller_id(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    """Who is called sees no number of ours, or not everybody does: the law wants one in most countries."""
+    own = campaign.settings.caller_ids
+    if campaign.mode in DIALED_BY_ITSELF and not own and not there.verified:
+        yield (
+            "no_caller_id",
+            "no number is shown to those who are called but what the carrier makes of it: add yours to"
+            " CTI_DIALER__CALLER_IDS",
+        )
+    elif own and all(one.prefixes for one in own):
+        told = ", ".join(sorted({prefix for one in own for prefix in one.prefixes})[:8])
+        yield (
+            "no_caller_id",
+            f"numbers that do not begin with {told} are shown none of the campaign's: add a caller id without prefixes",
+        )
 
 
 def _detection_and_wait(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:

@@ -176,6 +176,21 @@ def test_each_obstacle(more: dict[str, Any], around: dict[str, Any], code: str) 
     assert codes(campaign(**more), there(**around)) == [code]
 
 
+def test_who_would_see_no_number_of_ours_is_told_before_a_start() -> None:
+    nobody = there(verified=frozenset())
+    assert [one.code for one in warnings(campaign(), nobody)] == ["no_caller_id"]
+    assert warnings(campaign(mode="preview"), nobody) == []  # agents dial as they always do
+    paris = {
+        "queue": "main:sales",
+        "message": "x",
+        "caller_ids": [{"number": "+49301234567", "prefixes": ["+331"]}],
+    }
+    (told,) = warnings(campaign(settings=paris), there())
+    assert "do not begin with +331" in told.says
+    paris["caller_ids"] += [{"number": "+49301234567"}]
+    assert warnings(campaign(settings=paris), there()) == []
+
+
 def test_lists_for_some_are_warned_of_where_others_get_their_calls() -> None:
     fair = ListNow(id=1, name="Fair", active=True, contacts=9, open=9)
     for_ben = replace(fair, assigned="ben")

@@ -122,18 +122,21 @@ class PreviewDesk:
         person: Callable[[str], Agent | None],
         team_name: Callable[[str | None], str],
         pbx_of: Callable[[Campaign], str],
-        call: Callable[[str, str, str], Awaitable[str]],
+        call: Callable[[str, str, str, str], Awaitable[str]],
+        shows: Callable[[Campaign, str], str],
         view: Callable[[str], CallView | None],
         set_data: Callable[[str, dict[str, str], str], None],
         publish: Callable[[Iterable[Fact]], None],
         owner: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`call(pbx, agent, number)` calls a contact for an agent and gives back the call's id, or raises CommandError.
+        """`call(pbx, agent, number, shown)` calls a contact for an agent and gives back the call's id, or raises
+        CommandError; `shows`: the number that the contact of a campaign sees, "" for the usual one.
         `check` is the law in a claim, `judge` the law asked without one; `person`: who works under a login."""
         self._pool, self._claims, self._check, self._judge = pool, claims, check, judge
         self._campaigns, self._agents, self._person, self._team_name = campaigns, agents, person, team_name
         self._pbx_of, self._call, self._view, self._set_data = pbx_of, call, view, set_data
+        self._shows = shows
         self._publish, self._owner, self._now = publish, owner, now
         self._offers: dict[str, _Offer] = {}  # by agent
         self._of_call: dict[str, _Offer] = {}
@@ -180,7 +183,7 @@ class PreviewDesk:
         self._put(offer, state="calling", until=None)
         self._publish([OfferAccepted(at=self._now(), offer=id, agent=agent, view=offer.view)])
         try:
-            call = await self._call(offer.live.pbx, agent, offer.live.e164)
+            call = await self._call(offer.live.pbx, agent, offer.live.e164, offer.live.caller_id)
         except CommandError as error:
             wrong_number = error.code == "no_such_target"
             await self._take_back(offer, "no_such_number" if wrong_number else "not_possible")
@@ -425,7 +428,8 @@ class PreviewDesk:
         if agent in self._offers:
             await self._claims.withdraw([one.id])
             return None
-        live = claimed(campaign, one, pbx, "", "", asyncio.get_running_loop().time())
+        shown = self._shows(campaign, one.candidate.e164)
+        live = claimed(campaign, one, pbx, "", shown, asyncio.get_running_loop().time())
         live.slot = False
         view = OfferView(
             offer=one.id,
