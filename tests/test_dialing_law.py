@@ -294,6 +294,24 @@ async def test_why_a_number_is_not_called(desk: LawDesk) -> None:
         "UPDATE list_contacts SET state = 'open', not_before = $1", NOON + timedelta(hours=3)
     )
     assert "not before 2037-11-24 15:00 UTC" in (await ask(desk)).says
+    for change, says in (
+        ("list_contacts SET not_before = '-infinity', attempts = 3", "waits for its turn"),
+        (
+            "call_lists SET settings = '{\"max_attempts\": 3}'",
+            "all attempts are used up: 3 made, 3 by campaign and list",
+        ),
+        ("list_contacts SET attempts = 1, dead_numbers = ARRAY[e164]", "nobody can be reached on it"),
+        (
+            "call_lists SET quota_until = '2037-11-25'",
+            "a quota of the list autumn is reached: it is not called until",
+        ),
+        (
+            "call_lists SET quota_until = '9999-01-01'",
+            "a quota of the list autumn is reached: it is not called;",
+        ),
+    ):
+        await desk.pool.execute(f"UPDATE {change}")
+        assert says in (told := f"{(await ask(desk)).says};"), told
 
 
 async def test_why_at_a_moment_in_the_past(desk: LawDesk) -> None:

@@ -190,7 +190,7 @@ async def test_a_file_of_refusals_is_listed_at_once(house: House) -> None:
         assert (status, why in told["detail"]) == (422, True), told
     status, told = await house.ask("POST", path + "?country=GB", data=b"x\n")
     assert (status, "holds no numbers" in told["detail"]) == (422, True)
-    assert [one["detail"]["new"] for one in await house.trail("do_not_call.imported")] == [2, 0]
+    assert [one["detail"]["new"] for one in await house.trail("do_not_call.imported")][-2:] == [2, 0]
 
 
 async def test_supervisors_have_what_is_of_their_campaigns_alone(house: House) -> None:
@@ -244,6 +244,38 @@ async def test_consents_over_rest(house: House) -> None:
     ]
 
 
+async def test_consents_come_by_file_and_with_lists(house: House) -> None:
+    rows = (
+        f"number;given;source;at\n{NUMBER};sí;Hörerbrief;2025-01-01\n0207 946 0152;perhaps;form;2025-01-01\n"
+    )
+    path = "/dialer/consents/import"
+    status, told = await house.ask("POST", path + "?region=GB", "sara", data=rows.encode("cp1252"))
+    refused = [{"line": 3, "why": "given: yes or no"}]
+    assert (status, told) == (200, {"kept": 1, "known": 0, "not_kept": 1, "refused": refused})
+    _, found = await house.ask("POST", "/dialer/consents/find", json={"number": NUMBER})
+    assert [(one["source"], one["noted_by"]) for one in found["items"]] == [("Hörerbrief", "sara")]
+    for wrong, why in ((b"given,at\nyes,2025-01-01\n", "missing: source"), (b"PK\x03\x04 x", "workbook")):
+        status, told = await house.ask("POST", path, data=wrong)
+        assert (status, why in told["detail"]) == (422, True), told
+    _, may = await house.ask("POST", "/lists", json={"name": "May"})
+    await house.desk.pool.execute(
+        """WITH z AS (INSERT INTO zone_groups (country, zones) VALUES ('GB', '{Europe/London}')
+                      ON CONFLICT (country, region, zones) DO UPDATE SET country = excluded.country RETURNING id)
+           INSERT INTO list_contacts (list_id, e164, zone_group, data)
+           SELECT $1, c.e164, z.id, jsonb_build_object('opted', c.said) FROM z, (VALUES
+               ('+442079460161', '2025-05-01'), ('+442079460162', 'yes'), ('+442079460163', 'maybe')) AS c (e164, said)""",
+        may["id"],
+    )
+    path, said = f"/lists/{may['id']}/consents", {"source": "web form", "column": "opted"}
+    status, told = await house.ask("POST", path, "sara", json=said)
+    assert (status, told["kept"], told["not_kept"]) == (200, 1, 2)
+    assert "says no time" in told["refused"][0]["why"]
+    _, told = await house.ask("POST", path, json={**said, "at": "2025-06-01T00:00:00Z"})
+    assert (told["kept"], told["known"], told["not_kept"]) == (1, 1, 1)
+    assert (await house.ask("POST", path, "anna", json=said))[0] == 403
+    assert [one["detail"]["kept"] for one in await house.trail("consent.imported")][-3:] == [1, 1, 1]
+
+
 async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
     of = await house.desk.campaign("spring", message="custom/sorry")
     now = datetime.now(UTC)
@@ -265,7 +297,7 @@ async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
     assert (await house.ask("GET", "/campaigns/999/evidence.csv"))[0] == 404
     assert (await house.ask("GET", "/campaigns/999/abandonment"))[0] == 404
     assert await house.ask("POST", f"/campaigns/{of}/recheck") == (200, {"contacts": 0})
-    assert [one["detail"]["form"] for one in await house.trail("evidence.exported")] == ["csv", "jsonl"]
+    assert [one["detail"]["form"] for one in await house.trail("evidence.exported")][-2:] == ["csv", "jsonl"]
     status, told = await house.ask("POST", "/dialer/why", json={"number": NUMBER})
     assert (status, told["says"]) == (200, "it is on no list; it has been called before, 3 in all")
     assert len(told["attempts"]) == 3

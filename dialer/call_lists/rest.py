@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, model_validator
 
 from cti import audit
 from cti.openapi import SUPERVISORS, Route
 from cti.people import Directory
+from cti.plain_text import Plain
 from cti.problems import Problem, of_refusal
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import Asked, Reply, Translate
@@ -31,10 +32,13 @@ from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
 from dialer.call_lists.sheets import PART, NotASheet, Sniffer
 from dialer.call_lists.target_group import NoGroup, TargetGroups
+from dialer.law.consent_lists import take_over
 from dialer.lists import STRICT, Assigned, ListEdit, ListView, Name, NewList, Theirs
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
+
+MOST_TOLD = 100
 
 Id = Annotated[int, Field(ge=1, lt=1 << 63)]
 
@@ -110,6 +114,35 @@ class DedupeAsked(BaseModel):
 
     lists: list[Id] = Field(min_length=1, max_length=contacts.MOST_LISTS)
     same: Literal["number", "person"] = "number"
+
+
+class ConsentsAsked(BaseModel):
+    """Consents that came with the list, in the custom field `column`: a day, or yes and no, said then at `at`. How they were
+    given (`source`) and for what (`purpose`, as the campaign's) says whoever takes them over."""
+
+    model_config = STRICT
+
+    source: Annotated[Plain, Field(min_length=1, max_length=200)]
+    purpose: Annotated[Plain, Field(min_length=1, max_length=60)] = "marketing"
+    column: Key = "consent"
+    at: AwareDatetime | None = None
+    evidence: Annotated[Plain, Field(max_length=2000)] = ""
+
+
+class ConsentsOfList(BaseModel):
+    """How many words were new, on record before, or no consent at all; `refused`: the first of those, by contact."""
+
+    kept: int
+    known: int
+    not_kept: int
+    refused: list[NotAConsent]
+
+
+class NotAConsent(BaseModel):
+    """A contact whose field says nothing that can be kept, and why."""
+
+    contact: int
+    why: str
 
 
 class Recycled(BaseModel):
@@ -348,6 +381,21 @@ def routes(
             detail["opened"] = opened
         return Recycled(opened=opened)
 
+    async def list_consents(asked: Asked) -> ConsentsOfList:
+        wanted: ConsentsAsked = asked.body
+        id = asked.params.list
+        await one(asked, id)
+        if wanted.at is not None and not 1990 <= wanted.at.year <= 9000:
+            raise Problem(422, "bad_value", "at: a time in the past, after 1990")
+        taken = await take_over(
+            pool(), id, source=wanted.source, purpose=wanted.purpose, column=wanted.column, at=wanted.at,
+            evidence=wanted.evidence, by=asked.who.login,
+        )  # fmt: skip
+        detail = {"list": id, "kept": taken.kept, "known": taken.known, "source": wanted.source}
+        await audit.record(pool(), asked.who, "consent.imported", "dialer", detail, asked.request.remote)
+        refused = [NotAConsent(contact=row.line, why=row.why) for row in taken.refused[:MOST_TOLD]]
+        return ConsentsOfList(kept=taken.kept, known=taken.known, not_kept=taken.not_kept, refused=refused)
+
     async def list_launch(asked: Asked) -> BeforeLaunch:
         wanted: LaunchAsked = asked.query
         await one(asked, asked.params.list)
@@ -552,6 +600,8 @@ def routes(
               body=SplitAsked, result=Moved, **of_list, **conflict),
         route("POST", base + "/{list}/recycle", list_recycle, "Calls used-up contacts again.", body=RecycleAsked,
               result=Recycled, **of_list, **conflict),
+        route("POST", base + "/{list}/consents", list_consents, "Keeps the consents that came with the list.",
+              body=ConsentsAsked, result=ConsentsOfList, **of_list),
         route("GET", base + "/{list}/before-launch", list_launch, "Who can be called, who not, and why.",
               query=LaunchAsked, result=BeforeLaunch, **of_list),
         route("GET", base + "/{list}/before-launch/{reason}", list_reason, "The contacts that a reason holds for.",

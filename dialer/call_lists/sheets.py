@@ -153,6 +153,13 @@ class Sniffer:
         first = _records(iter(text.splitlines(keepends=True)), how)
         return structs.replace(how, skip=_preamble(line.cells for line in _first(first, MOST_ABOVE)))
 
+    def as_text(self) -> str:
+        """The encoding in which it is read as text, line by line; raises NotASheet, also for a workbook."""
+        how = self.format
+        if how.kind != "csv":
+            raise NotASheet("this is a workbook: save the sheet as CSV and send that")
+        return "utf-8-sig" if how.encoding == "utf-8" else how.encoding
+
     def _encoding(self, head: bytes) -> str:
         for mark, name in (
             (codecs.BOM_UTF8, "utf-8-sig"),

@@ -550,14 +550,11 @@ def _encoding(file: Path) -> str:
         with file.open("rb") as opened:
             while part := opened.read(PART):
                 sniffer.feed(part)
-        found = sniffer.format
+        return sniffer.as_text()
     except NotASheet as error:
         fail(f"{file.name}: {error}.", WRONG_USE)
     except OSError as error:
         fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
-    if found.kind != "csv":
-        fail(f"{file.name}: this is a workbook: save the sheet as CSV.", WRONG_USE)
-    return "utf-8-sig" if found.encoding == "utf-8" else found.encoding
 
 
 def _until(written: str | None) -> datetime | None:

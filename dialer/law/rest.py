@@ -5,6 +5,9 @@ Numbers never stand in an address (addresses end up in logs): what is asked abou
 
 from __future__ import annotations
 
+import asyncio
+import io
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -21,7 +24,9 @@ from cti.plain_text import Plain
 from cti.problems import Problem
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import SECURITY_HEADERS, Asked, Translate
+from dialer.call_lists.sheets import NotASheet, Sniffer
 from dialer.law import consents, do_not_call, evidence
+from dialer.law.consent_files import import_file
 from dialer.law.consents import Channel, ConsentWord, Word, WrongConsent
 from dialer.law.do_not_call import DoNotCallEntry, NoSuchEntry, RegisterEdition, WrongEntry
 from dialer.law.do_not_call_files import Taken, take_in
@@ -198,6 +203,31 @@ class ConsentKept(BaseModel):
     kept: bool
 
 
+class ConsentsFile(BaseModel):
+    """A CSV file of consents: columns number or person, given, source, at; channel, purpose, evidence. `region`: of numbers
+    without a country code."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    region: Region | None = None
+
+
+class ConsentRefused(BaseModel):
+    """A line of the file that was not kept, and why."""
+
+    line: int
+    why: str
+
+
+class ConsentsTaken(BaseModel):
+    """How many words were new, on record before, or no consent at all; `refused`: the first of those."""
+
+    kept: int
+    known: int
+    not_kept: int
+    refused: list[ConsentRefused]
+
+
 class Rechecked(BaseModel):
     """How many blocked contacts are open again."""
 
@@ -344,6 +374,31 @@ def routes(
             kept = await consents.record(db, [word], by=asked.who.login)
             detail["consents"] = kept
         return ConsentKept(kept=bool(kept))
+
+    async def consents_import(asked: Asked) -> ConsentsTaken:
+        wanted: ConsentsFile = asked.query
+        sniffer = Sniffer()
+        with tempfile.SpooledTemporaryFile(1 << 22) as file:
+            async for part in asked.request.content.iter_chunked(1 << 18):
+                sniffer.feed(part)
+                if sniffer.size > LARGEST_FILE:
+                    raise Problem(
+                        413, "too_large", f"a file holds at most {LARGEST_FILE >> 20} MiB: split it"
+                    )
+                await asyncio.to_thread(file.write, part)
+            encoding = sniffer.as_text()
+            file.seek(0)
+            rows = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
+            try:
+                taken = await import_file(
+                    pool(), rows, region=wanted.region or "", by=asked.who.login, most_refused=100
+                )
+            finally:
+                rows.detach()
+        detail = {"kept": taken.kept, "known": taken.known}
+        await audit.record(pool(), asked.who, "consent.imported", "dialer", detail, asked.request.remote)
+        refused = [ConsentRefused(line=row.line, why=row.why) for row in taken.refused]
+        return ConsentsTaken(kept=taken.kept, known=taken.known, not_kept=taken.not_kept, refused=refused)
 
     async def consent_find(asked: Asked) -> Any:
         wanted: ConsentsAsked = asked.body
@@ -501,6 +556,15 @@ def routes(
         ),
         route(
             "POST",
+            "/dialer/consents/import",
+            consents_import,
+            "Keeps the consents of a CSV file, whatever its encoding; the same again is kept once.",
+            query=ConsentsFile,
+            takes="application/octet-stream",
+            result=ConsentsTaken,
+        ),
+        route(
+            "POST",
             "/dialer/consents/find",
             consent_find,
             "What was said of consent by a number or person, the newest first.",
@@ -573,6 +637,7 @@ TRANSLATE: dict[type[Exception], Translate] = {
     WrongEntry: lambda error: Problem(422, "bad_value", str(error)),
     WrongConsent: lambda error: Problem(422, "bad_value", str(error)),
     TooLoose: lambda error: Problem(422, "too_loose", str(error)),
+    NotASheet: lambda error: Problem(422, "not_a_sheet", str(error)),
     WrongRegister: lambda error: Problem(422, "bad_value", str(error)),
     NoSuchEntry: lambda error: Problem(404, "not_found", str(error)),
     NoSuchCampaign: lambda error: Problem(404, "not_found", str(error)),
