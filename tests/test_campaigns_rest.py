@@ -203,6 +203,11 @@ async def test_a_campaign_is_made_changed_by_its_version_and_removed(here: Offic
         status, told = await here.ask("PATCH", f"/campaigns/{id}", {"settings": wrong}, version=2)
         assert (status, told["code"]) == (422, "bad_value"), told
     assert (await here.ask("POST", "/campaigns", NEW))[1]["code"] == "name_taken"
+    refused = "INSERT INTO do_not_call (number, scope, campaign_id, added_by) VALUES (442079460151, 'campaign', $1, 'x')"
+    await here.pool.execute(refused, id)
+    status, told = await here.ask("DELETE", f"/campaigns/{id}", version=2)
+    assert (status, "people asked not to be called for it" in told["detail"]) == (409, True)
+    await here.pool.execute("DELETE FROM do_not_call WHERE campaign_id = $1", id)
     assert (await here.ask("DELETE", f"/campaigns/{id}", version=2))[0] == 204
     assert (await here.ask("GET", f"/campaigns/{id}"))[0] == 404
     assert [fact.TYPE for fact in here.facts] == ["campaign.added", "campaign.changed", "campaign.removed"]

@@ -128,15 +128,17 @@ async def schedule_done(db: Queryable, id: int, upto: datetime) -> None:
 
 
 async def remove(db: Queryable, id: int, version: int) -> None:
-    """Removes a campaign for which nobody was called. Raises ChangedMeanwhile, or NotPossible if somebody was."""
+    """Removes a campaign of which nothing is on record. Raises ChangedMeanwhile, or NotPossible if there is: attempts, or
+    who asked not to be called for it."""
     try:
         found = await db.fetchval(
             "DELETE FROM campaigns WHERE id = $1 AND version = $2 RETURNING id", id, version
         )
-    except asyncpg.ForeignKeyViolationError:
+    except asyncpg.ForeignKeyViolationError as error:
+        told = "people asked not to be" if error.table_name == "do_not_call" else "people were"
         raise NotPossible(
             "has_attempts",
-            "people were called for it: what was done is kept, so it can be stopped, not removed",
+            f"{told} called for it: what is on record is kept, so it can be stopped, not removed",
         ) from None
     if found is None:
         raise ChangedMeanwhile
