@@ -85,6 +85,8 @@ def test_what_stands_in_a_column_counts_more_than_its_name() -> None:
         *([f"R{n}", "yes", f"07911 12345{n}", f"{n} ha"] for n in range(6)),
     ]
     assert guess(rows, "GB").columns == ("person", "data:mobile", "phone", "data:land")
+    words_for_people = [["Phone", "Priority"], *([f"020 7946 001{n}", "High"] for n in range(6))]
+    assert guess(words_for_people, "GB").columns == ("phone", "data:priority")
     fax = [["Name", "Fax", "Phone"], ["A", "020 7946 0018", "020 7946 0019"]]
     assert guess(fax, "GB").columns == ("name", "data:fax", "phone")
     assert guess([["a", "b"], ["x", "y"]], "GB").sure is False
@@ -212,6 +214,29 @@ def test_numbers_are_read_as_callers_are(region: str) -> None:
 def test_nothing_that_stands_in_a_cell_stops_the_reader(text: str) -> None:
     NumberReader("GB").read_all(text, "GB")
     assert Places().of(text or "+").valid in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "zones"),
+    [
+        ("212 555 0123", "NY", ("America/New_York",)),
+        (
+            "212 555 0123",
+            "California",
+            ("America/Los_Angeles", "America/New_York"),
+        ),  # moved, and took the number along
+        ("212 555 0123", "TX", ("America/Chicago", "America/Denver", "America/New_York")),
+        ("212 555 0123", "Kent", ("America/New_York",)),
+        ("+44 20 7946 0151", "NY", ("Europe/London",)),
+    ],
+)
+def test_who_lives_in_another_state_is_called_in_the_hours_of_both(
+    number: str, state: str, zones: tuple[str, ...]
+) -> None:
+    settings = ImportSettings(columns=["phone", "region"], country="US")
+    found = RowReader(settings).read(Line(2, [number, state]))
+    assert isinstance(found, Contact)
+    assert found.group.zones == zones
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ def _agreed(named: str, content: str, cells: Sequence[str]) -> str:
         return "data" if digits == 0 or (digits < 5 and len(sample) >= FEW) else named
     if named == "area" and sample:
         return named if all(0 < sum(c.isdigit() for c in cell) <= LONGEST_AREA for cell in sample) else "data"
+    if named == "priority" and sample:  # high, low: a word for people
+        return named if len(sample) < FEW or any(cell.isdecimal() for cell in sample) else "data"
     if named in ("country", "zone", "language") and sample:
         read = {"country": words.country, "zone": zone_name, "language": words.language}[named]
         told = any(read(cell) for cell in sample)

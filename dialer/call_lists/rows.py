@@ -16,7 +16,7 @@ from cti.numbers import LONGEST_EXTENSION, Kind, read_caller
 from cti.plain_text import plain
 from dialer.call_lists import words
 from dialer.call_lists.sheets import MOST_COLUMNS, Line, unsafe
-from dialer.call_lists.zones import Group, Place, Places, zone_name
+from dialer.call_lists.zones import Group, Place, Places, with_state, zone_name
 
 FIELDS = frozenset(
     {
@@ -302,7 +302,7 @@ class RowReader:
             _plain(whole(_cell(cells, self._person)), 80) if self._person >= 0 else "",
             int(account) if account and account.isdecimal() and len(account) < 19 and int(account) else None,
             language,
-            Group(where, state, (zone,) if zone else place.zones),
+            Group(where, state, (zone,) if zone else with_state(place.zones, where, state)),
             _encode(data).decode() if data else "{}",
             priority,
             cells,
