@@ -154,6 +154,13 @@ def test_a_recorded_message_takes_consent_to_that_where_a_live_call_needs_none()
     (step,) = [step for step in refused.steps if step.rule == "consent"]
     assert (step.ok, step.says) == (False, "no consent to recorded calls for marketing")
     assert "16 CFR 310.4(b)(1)(v)" in step.source
+    to_that = ConsentState(id=7, given=True, purpose="marketing", at=NOON, source="form")
+    verdict = judge(US, candidate(), known(recorded=to_that), NOON)
+    assert verdict.recorded
+    assert [step.says for step in verdict.steps if step.rule == "recorded"] == [
+        "consented to recorded messages: no. 7 of 2026-11-24 for marketing: form"
+    ]
+    assert not judge(US, candidate(), known(consent=to_that), NOON).recorded
     only = tighten(US, CampaignSettings(consent_only=True))
     assert "consent" in refused_by(judge(only, candidate(), known(), NOON))
 

@@ -241,6 +241,12 @@ async def test_the_last_word_on_consent_counts(desk: LawDesk) -> None:
     assert await to_recorded_calls() is None  # consent to calls is none to a machine's
     await record(desk.pool, [said(True, 9, channel="recorded")], by="anna")
     assert (await to_recorded_calls(), await state()) == (True, (True, "marketing"))
+    machines = await desk.campaign("machines", machine_message="custom/offer")
+    about = (await known_for(desk.pool, [candidate()], machines, NOON))[1]
+    assert about.consent is not None
+    assert about.recorded is not None
+    assert (about.consent.id, about.recorded.id) == (1, 5)
+    assert (await known_for(desk.pool, [candidate()], of, NOON))[1].recorded is None  # it leaves none
     await record(desk.pool, [said(False, 3, purpose="")], by="anna")
     assert (await to_recorded_calls(), await state()) == (False, (False, ""))
     then = (await known_for(desk.pool, [candidate()], of, past, as_of=True))[1].consent

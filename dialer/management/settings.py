@@ -255,7 +255,7 @@ class CampaignSettings(_Model):
     )
     machine_message_to: Literal["consented", "all"] = Field(
         default="consented",
-        description="whose machines: only of who has consented to calls for `purpose`, or all",
+        description="whose machines: only of who has consented to recorded calls for `purpose`, or all",
     )
     machine_messages: int = Field(
         default=1, ge=1, le=5, description="messages begun on machines of a contact at most; then hung up"
