@@ -485,8 +485,8 @@ class Server:
         self.set_data(call, {"call_back": str(call_back)}, by)
         self._tasks.spawn(self.dialing.calls_back(self.call_backs.live(call_back).call, call))
 
-    async def dial_customer(self, pbx: str, agent: str, number: str) -> CallAnswer:
-        return await self.control.make(pbx, agent, lambda targets: targets.number(number))
+    async def dial_customer(self, pbx: str, agent: str, number: str, shown: str = "") -> CallAnswer:
+        return await self.control.make(pbx, agent, lambda targets: targets.number(number), shown)
 
     def region_of(self, pbx: str) -> str:
         return self.settings.pbx[pbx].region
@@ -555,8 +555,8 @@ class Server:
         switch = self.switches.get(queue.partition(":")[0])
         return switch is not None and switch.queues.knows(queue)
 
-    async def _call_for_work(self, pbx: str, agent: str, number: str) -> str:
-        return (await self.dial_customer(pbx, agent, number)).call
+    async def _call_for_work(self, pbx: str, agent: str, number: str, shown: str = "") -> str:
+        return (await self.dial_customer(pbx, agent, number, shown)).call
 
     def _decided(self, decided: Decided) -> None:
         self.on_the_way.decided(decided)

@@ -137,9 +137,10 @@ class ListNow:
 class Surroundings:
     """What there is for a campaign to work with. `trunks`: PBX → names. `agents`: how many people could talk for it, and
     `at_work`: how many of them are logged on. `unlawful`: what its profile does not allow, in words; None: there is no
-    such profile. `amd_usual`: whether the profile has machines detected where the campaign does not say; `answer_wait_s`,
-    `wait_from`: how long somebody who has answered may wait for an agent, and from when that counts, by profile and
-    settings. `missing_sounds`: sounds of its settings that the PBX has not."""
+    such profile. `not_on_record`: what the law wants there to be before anybody is called, and is not. `amd_usual`: whether
+    the profile has machines detected where the campaign does not say; `answer_wait_s`, `wait_from`: how long somebody who
+    has answered may wait for an agent, and from when that counts, by profile and settings. `missing_sounds`: sounds of its
+    settings that the PBX has not."""
 
     pbxs: frozenset[str]
     queue_known: bool
@@ -150,7 +151,7 @@ class Surroundings:
     at_work: int
     lists: tuple[ListNow, ...]
     unlawful: tuple[str, ...] | None = ()
-    message_needed: bool = False
+    not_on_record: tuple[tuple[str, str], ...] = ()
     amd_usual: bool = False
     answer_wait_s: float = 2.0
     wait_from: WaitFrom = "answer"
@@ -255,15 +256,6 @@ def _law(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
             "no_sound",
             f"the PBX has no sound {name} in its language, nor in English: copy {name}.wav into its sounds folder",
         )
-    if (
-        there.message_needed
-        and settings.message is None
-        and campaign.mode in DIALED_BY_ITSELF - {"agentless"}
-    ):
-        yield (
-            "no_message",
-            "whoever answers when no agent is there must hear who called: set `message` to a sound of the PBX",
-        )
 
 
 def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
@@ -276,8 +268,9 @@ def _lists(there: Surroundings) -> Iterator[tuple[str, str]]:
 
 
 def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
-    """What does not keep it from starting, and should be known: lists that nobody calls, or others than they are for."""
-    told = list(_detection_and_wait(campaign, there))
+    """What does not keep it from starting, and should be known: registers that are missing, how long who answers may wait,
+    lists that nobody calls, or others than they are for."""
+    told = [*there.not_on_record, *_caller_id(campaign, there), *_detection_and_wait(campaign, there)]
     alone = campaign.mode == "agentless"
     if not alone and not _for_nobody_at_all(campaign, there):
         told += _for_nobody(there)
@@ -293,6 +286,23 @@ def warnings(campaign: Campaign, there: Surroundings) -> list[Obstacle]:
             if one.theirs and one.others
         ]
     return [Obstacle(code=code, says=says) for code, says in told[:10]]
+
+
+def _caller_id(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:
+    """Who is called sees no number of ours, or not everybody does: the law wants one in most countries."""
+    own = campaign.settings.caller_ids
+    if campaign.mode in DIALED_BY_ITSELF and not own and not there.verified:
+        yield (
+            "no_caller_id",
+            "no number is shown to those who are called but what the carrier makes of it: add yours to"
+            " CTI_DIALER__CALLER_IDS",
+        )
+    elif own and all(one.prefixes for one in own):
+        told = ", ".join(sorted({prefix for one in own for prefix in one.prefixes})[:8])
+        yield (
+            "no_caller_id",
+            f"numbers that do not begin with {told} are shown none of the campaign's: add a caller id without prefixes",
+        )
 
 
 def _detection_and_wait(campaign: Campaign, there: Surroundings) -> Iterator[tuple[str, str]]:

@@ -37,7 +37,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsentState:
-    """The last word on consent to be called for a purpose. `id`: its record."""
+    """The last word on consent to be called for a purpose, in mode agentless with a recorded message. `id`: its record."""
 
     id: int
     given: bool
@@ -60,7 +60,8 @@ class Known:
 
     `attempts_*`: when attempts were made within 30 days, the newest first. `editions`: the date of the edition of each
     national register that is loaded. `under_way`: the number, or another of the person, is being called. `promised`: they
-    are called back by somebody, the latest such promise.
+    are called back by somebody, the latest such promise. `recorded`: the last word on recorded messages, where the campaign
+    leaves them on machines.
     """
 
     mode: str = "predictive"
@@ -68,6 +69,7 @@ class Known:
     listed: tuple[Listed, ...] = ()
     editions: Mapping[str, date] = field(default_factory=dict)
     consent: ConsentState | None = None
+    recorded: ConsentState | None = None
     attempts_of_number: tuple[datetime, ...] = ()
     attempts_of_person: tuple[datetime, ...] = ()
     last_abandoned: datetime | None = None
@@ -119,6 +121,7 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
     _hours(steps, profile, candidate, known, now)
     _do_not_call(steps, profile, known, now)
     consent = _consent(steps, profile, known)
+    recorded = _recorded(steps, profile, known)
     source = profile.source("attempts_per_number")
     _attempts(
         steps, "attempts_per_number", profile.per_number, known.attempts_of_number, "number", source, now
@@ -137,7 +140,10 @@ def judge(profile: Profile, candidate: Candidate, known: Known, now: datetime) -
         says = "the number, or another of this person, is being called at this moment"
         steps.add("under_way", False, says, "nobody is called twice at once", now + SOON)
     return Verdict(
-        steps=tuple(steps.taken), not_before=_not_before(steps, profile, candidate, now), consent=consent
+        steps=tuple(steps.taken),
+        not_before=_not_before(steps, profile, candidate, now),
+        consent=consent,
+        recorded=recorded,
     )
 
 
@@ -237,13 +243,13 @@ def _do_not_call(steps: _Steps, profile: Profile, known: Known, now: datetime) -
 
 def _consent(steps: _Steps, profile: Profile, known: Known) -> str:
     """The step, and the consent relied upon."""
-    source = profile.source("consent")
+    recorded, needed = known.mode == "agentless", profile.needs_consent(known.mode)
+    source = profile.source("recorded" if recorded else "consent")
     state = known.consent
     if state is None:
-        says = f"no consent to calls for {known.purpose}" + (
-            ": none is needed" if not profile.consent_needed else ""
-        )
-        steps.add("consent", not profile.consent_needed, says, source)
+        what = "recorded calls" if recorded else "calls"
+        says = f"no consent to {what} for {known.purpose}" + ("" if needed else ": none is needed")
+        steps.add("consent", not needed, says, source)
         return ""
     day = state.at.astimezone(UTC).date()
     if not state.given:
@@ -254,9 +260,24 @@ def _consent(steps: _Steps, profile: Profile, known: Known) -> str:
             source,
         )
         return ""
-    cited = f"no. {state.id} of {day} for {state.purpose}: {state.source}"
+    cited = _cited(state)
     steps.add("consent", True, f"consented: {cited}", source)
     return cited[:500]
+
+
+def _recorded(steps: _Steps, profile: Profile, known: Known) -> bool:
+    """Whether they have consented to recorded messages; it refuses no call, but says whose machine may be left one."""
+    if known.mode == "agentless":
+        return known.consent is not None and known.consent.given
+    if known.recorded is None or not known.recorded.given:
+        return False
+    says = f"consented to recorded messages: {_cited(known.recorded)}"
+    steps.add("recorded", True, says, profile.source("machine_message"))
+    return True
+
+
+def _cited(state: ConsentState) -> str:
+    return f"no. {state.id} of {state.at.astimezone(UTC).date()} for {state.purpose}: {state.source}"
 
 
 def _attempts(

@@ -49,6 +49,7 @@ from dialer.management import figures as campaign_figures
 from dialer.management import rest as campaign_rest
 from dialer.management.desk import CampaignDesk, House, law_by
 from dialer.management.live_view import LiveView
+from dialer.management.settings import Campaign
 
 if TYPE_CHECKING:
     from cti.database import Pool, Queryable
@@ -71,7 +72,7 @@ MOST_KEPT = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
     """What the dialer needs of the house. `zone`: that of the figures; `connect`, `call`: a customer to an open line, an
-    agent's phone to a number; `view`: a call by its id."""
+    agent's phone to a number, who sees the last one ("": by the PBX's rules); `view`: a call by its id."""
 
     settings: DialerSettings
     zone: str
@@ -83,7 +84,7 @@ class Around:
     pbxs: Mapping[str, PbxPort]
     knows_queue: Callable[[str], bool]
     connect: Callable[[str, str], Awaitable[object]]
-    call: Callable[[str, str, str], Awaitable[str]]
+    call: Callable[[str, str, str, str], Awaitable[str]]
     view: Callable[[str], CallView | None]
     publish: Callable[[Iterable[Fact]], None]
     set_data: Callable[[str, dict[str, str], str], None]
@@ -100,6 +101,7 @@ class Dialing:
         ours, clock = around.settings, asyncio.get_running_loop().time
         self.profiles = load_profiles(*([Path(ours.profiles)] if ours.profiles else []))
         self._law = LawDesk(lambda: self.profiles, check_all, clock=clock)
+        self._caller_ids = CallerIds(ours.caller_ids)
         self._quotas = Quotas(zone=around.zone, clock=clock)
         self._claims = Claims(
             around.pool,
@@ -139,6 +141,7 @@ class Dialing:
             team_name=self._team_name,
             pbx_of=lambda campaign: pbx_of(campaign.settings, around.pbxs),
             call=around.call,
+            shows=self._shown_by_hand,
             view=around.view,
             set_data=around.set_data,
             publish=around.publish,
@@ -173,7 +176,7 @@ class Dialing:
                 person=around.directory.agents.get,
             ),
             trunks=Trunks([TrunkPlan(**dict(trunk)) for trunk in ours.trunks]),
-            caller_ids=CallerIds(ours.caller_ids),
+            caller_ids=self._caller_ids,
             publish=around.publish,
             set_data=around.set_data,
             spawn=around.spawn,
@@ -182,6 +185,11 @@ class Dialing:
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )
+
+    def _shown_by_hand(self, campaign: Campaign, e164: str) -> str:
+        """The number that a contact sees whom an agent calls for this campaign; "": by the PBX's rules, it names none."""
+        own = [(one.number, one.prefixes) for one in campaign.settings.caller_ids]
+        return self._caller_ids.show(campaign.id, own, e164) if own else ""
 
     def _agent_views(self) -> Any:
         return self._around.agents.views(datetime.now(UTC))
@@ -301,11 +309,12 @@ class Dialing:
                 law=self._law_of,
                 zone=around.zone,
             ),
-            *law_rest.routes(pool=around.pool, profiles=lambda: self.profiles),
+            *law_rest.routes(pool=around.pool, profiles=lambda: self.profiles, theirs=self.campaigns.theirs),
             *lists_rest.routes(
                 pool=around.pool,
                 directory=around.directory,
                 desk=self._imports,
+                theirs=self.campaigns.theirs,
                 law=by_law(around.pool, lambda: self.profiles),
                 profiles=lambda: self.profiles,
                 target_groups=around.target_groups,

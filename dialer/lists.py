@@ -6,6 +6,7 @@ deleted here are contacts; attempts are evidence and stay.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Container
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -153,11 +154,25 @@ def whose(
     )
 
 
-def oversees(actor: Actor, assigned: Assigned, directory: Directory) -> bool:
-    """Whether a supervisor may see and change the list: it is nobody's yet, or a team or an agent of theirs has it, be it by
-    their unit or position."""
-    if actor.is_admin or assigned.to_all:
+def must_be_known(new: Assigned, before: Assigned, agents: Container[str], teams: Container[str]) -> None:
+    """Raises NotPossible for agents and teams of `new` that there are not, unless they were named `before`."""
+    missing = [f"team {one}" for one in new.teams if one not in teams and one not in before.teams]
+    missing += [f"agent {one}" for one in new.agents if one not in agents and one not in before.agents]
+    if missing:
+        raise NotPossible("nobody_of_this_name", f"there is no {', no '.join(missing[:5])}")
+
+
+Theirs = Callable[[Actor, Collection[int]], Awaitable[Collection[int]]]
+"""Which of these campaigns somebody oversees."""
+
+
+def oversees(actor: Actor, assigned: Assigned, directory: Directory, theirs: bool | None = None) -> bool:
+    """Whether a supervisor may see and change the list: its campaign is one of `theirs` (None: it has none), or a team or
+    an agent of theirs has it, be it by their unit or position, or it is nobody's yet."""
+    if actor.is_admin or theirs:
         return True
+    if assigned.to_all:
+        return theirs is None
     return not actor.teams.isdisjoint(assigned.teams) or any(
         agent.team in actor.teams and may_call(assigned, agent) for agent in directory.agents.values()
     )

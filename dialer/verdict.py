@@ -21,12 +21,14 @@ class Verdict:
     """All that was looked at for one contact at one moment, in order, also what came after a refusal.
 
     `not_before`: when a refusal may end (calling hours open, a rest is over); None where time alone does not help.
-    `consent`: the consent relied upon, "" where none is needed.
+    `consent`: the consent relied upon, "" where none is needed; `recorded`: whether they may hear a recorded message, on
+    their machine too, by their consent to that.
     """
 
     steps: tuple[Step, ...]
     not_before: datetime | None = None
     consent: str = ""
+    recorded: bool = False
 
     @property
     def allowed(self) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,9 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
+from cti.figures.desk import WrongQuestion
 from dialer.management import store
+from dialer.management.charts import chart
 from dialer.management.figures import By, CampaignFigures, csv_of, read, roll_up, totals
 from tests.campaign_attempts import (
     Attempt,
@@ -147,6 +150,17 @@ async def test_campaigns_are_compared_row_by_row_and_what_cannot_be_told_is_none
     assert (told.mean_talk, told.mean_wait) == (45.0, 0.75)
     assert told.outcomes == {"abandoned": 1, "answered": 2, "no_answer": 1}
     assert (found[0].answer_rate, found[0].abandonment, found[0].mean_talk) == (None, None, None)
+    await write(db, [Attempt(autumn, NOON + timedelta(hours=n), "busy") for n in range(80)])
+    both, four_days = {spring: "Spring", autumn: "Autumn"}, NOON + timedelta(hours=96)
+    hours = await read(db, both, NOON, four_days, By.HOUR, BERLIN)
+    picture = chart(hours, By.HOUR)
+    assert "21 rows before these are left out" in picture
+    side_by_side = [row for row in hours if row.key == hours[0].key]
+    assert {row.name for row in side_by_side} == {"Spring", "Autumn"}
+    titles = re.findall(r"<title>(\w+), ", chart(side_by_side + hours[1:3], By.HOUR))
+    assert titles == ["Autumn", "Spring", "Autumn", "Autumn"]
+    with pytest.raises(WrongQuestion, match="shorter time"):
+        await read(db, both, NOON, four_days, By.HOUR, BERLIN, most=80)
 
 
 async def test_csv_has_the_same_numbers_and_no_formulas(db: Db) -> None:

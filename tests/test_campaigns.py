@@ -135,13 +135,12 @@ def test_all_obstacles_are_told_at_once() -> None:
         queue_known=False,
         lists=(),
         unlawful=("min_ring_s 5 is less than the law's 15",),
-        message_needed=True,
         missing_sounds=("offer",),
     )
     found = obstacles(wanted, around)
     assert [one.code for one in found] == [
         *("unknown_queue", "unknown_trunk", "unverified_caller_id", "against_the_law", "no_amd"),
-        *("no_sound", "no_message", "no_list"),
+        *("no_sound", "no_list"),
     ]
     assert all(one.says for one in found)
 
@@ -175,6 +174,21 @@ def test_all_obstacles_are_told_at_once() -> None:
 )
 def test_each_obstacle(more: dict[str, Any], around: dict[str, Any], code: str) -> None:
     assert codes(campaign(**more), there(**around)) == [code]
+
+
+def test_who_would_see_no_number_of_ours_is_told_before_a_start() -> None:
+    nobody = there(verified=frozenset())
+    assert [one.code for one in warnings(campaign(), nobody)] == ["no_caller_id"]
+    assert warnings(campaign(mode="preview"), nobody) == []  # agents dial as they always do
+    paris = {
+        "queue": "main:sales",
+        "message": "x",
+        "caller_ids": [{"number": "+49301234567", "prefixes": ["+331"]}],
+    }
+    (told,) = warnings(campaign(settings=paris), there())
+    assert "do not begin with +331" in told.says
+    paris["caller_ids"] += [{"number": "+49301234567"}]
+    assert warnings(campaign(settings=paris), there()) == []
 
 
 def test_lists_for_some_are_warned_of_where_others_get_their_calls() -> None:
@@ -348,5 +362,5 @@ async def test_lists_are_counted(db: Db) -> None:
         ("Fair", 10, 9),
         ("Empty", 0, 0),
     ]
-    assert await store.contacts_of(db, [id]) == {id: {"open": 9, "untried": 9, "done": 1}}
+    assert await store.contacts_of(db, [id]) == {id: {"open": 9, "untried": 10, "done": 1}}
     assert first

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
@@ -203,6 +203,11 @@ async def test_a_campaign_is_made_changed_by_its_version_and_removed(here: Offic
         status, told = await here.ask("PATCH", f"/campaigns/{id}", {"settings": wrong}, version=2)
         assert (status, told["code"]) == (422, "bad_value"), told
     assert (await here.ask("POST", "/campaigns", NEW))[1]["code"] == "name_taken"
+    refused = "INSERT INTO do_not_call (number, scope, campaign_id, added_by) VALUES (442079460151, 'campaign', $1, 'x')"
+    await here.pool.execute(refused, id)
+    status, told = await here.ask("DELETE", f"/campaigns/{id}", version=2)
+    assert (status, "people asked not to be called for it" in told["detail"]) == (409, True)
+    await here.pool.execute("DELETE FROM do_not_call WHERE campaign_id = $1", id)
     assert (await here.ask("DELETE", f"/campaigns/{id}", version=2))[0] == 204
     assert (await here.ask("GET", f"/campaigns/{id}"))[0] == 404
     assert [fact.TYPE for fact in here.facts] == ["campaign.added", "campaign.changed", "campaign.removed"]
@@ -283,15 +288,39 @@ async def test_lists_assigned_to_some_are_warned_of_and_a_campaign_with_none_for
     _, told = await here.ask("GET", f"/campaigns/{id}/obstacles")
     assert (told["items"], [one["code"] for one in told["warnings"]]) == (
         [],
-        ["amd_wait", "list_by_queue"],
+        ["no_register", "amd_wait", "list_by_queue"],
     )  # ben is on-hook
-    assert "counts from the end of the greeting, as the profile US has it" in told["warnings"][0]["says"]
+    assert (
+        "no edition of the register us-national is loaded, so nobody is called, but for"
+        in told["warnings"][0]["says"]
+    )
+    assert "counts from the end of the greeting, as the profile US has it" in told["warnings"][1]["says"]
     await here.pool.execute(assign, id, ["zoe"])
     status, told = await here.step(id, "start")
     assert (status, "assigned to nobody who works for the campaign (zoe)" in told["detail"]) == (409, True)
     await here.pool.execute(assign, id, ["anna", "ben"])
     _, told = await here.ask("GET", f"/campaigns/{id}/obstacles")
-    assert (told["items"], [one["code"] for one in told["warnings"]]) == ([], ["amd_wait"])
+    assert (told["items"], [one["code"] for one in told["warnings"]]) == ([], ["no_register", "amd_wait"])
+
+    async def told_of(edition: date) -> list[str]:
+        await here.pool.execute(
+            """INSERT INTO do_not_call_editions (register, country, edition, state, loaded_by)
+               VALUES ('us-national', 'US', $1, 'active', 'x')
+               ON CONFLICT (register) WHERE state = 'active' DO UPDATE SET edition = excluded.edition""",
+            edition,
+        )
+        return [one["says"] for one in (await here.ask("GET", f"/campaigns/{id}/obstacles"))[1]["warnings"]]
+
+    try:
+        assert len(await told_of(date(2026, 2, 20))) == 1
+        assert (await told_of(date(2026, 2, 3)))[0].startswith("after 2026-03-06 nobody is called, but for")
+        assert "of 2026-01-01 is older than the 31 days allowed" in (await told_of(date(2026, 1, 1)))[0]
+    finally:
+        await here.pool.execute("TRUNCATE do_not_call_editions")
+    await here.pool.execute("UPDATE campaigns SET profile = 'DE', settings = settings || '{\"amd\": false}'")
+    told = (await here.ask("GET", f"/campaigns/{id}/obstacles"))[1]["warnings"]
+    assert [one["code"] for one in told] == ["no_consents"]
+    assert "no consent to calls for marketing is on record" in told[0]["says"]
 
 
 async def test_started_changed_while_it_runs_drained_and_stopped_when_the_last_call_is_over(

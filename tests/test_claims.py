@@ -254,6 +254,14 @@ async def test_refused_ones_are_blocked_or_wait_with_the_reason(world: World) ->
     blocked, waits = await world.contact("+442000001"), await world.contact("+442000002")
     assert (blocked["state"], blocked["why"], blocked["attempts"]) == ("blocked", "on the list", 0)
     assert (waits["state"], waits["why"], waits["not_before"]) == ("open", "rests", NOW + timedelta(hours=5))
+    # Who has had as many attempts as the list has by now is not called once more.
+    few = await world.list("+442000004", "+442000005")
+    await world.pool.execute("""UPDATE call_lists SET settings = '{"max_attempts": 2}' WHERE id = $1""", few)
+    await world.pool.execute("UPDATE list_contacts SET attempts = 2 WHERE e164 = '+442000004'")
+    found = await claim(world, world.claims(), 3)
+    assert [one.candidate.e164 for one in found.attempts] == ["+442000005"]
+    assert found.refused == {"all attempts are used up": 1}
+    assert (await world.contact("+442000004"))["state"] == "exhausted"
 
 
 async def test_more_that_may_be_called_than_wanted_stay_as_they_are(world: World) -> None:
@@ -437,6 +445,11 @@ async def test_what_cannot_be_picked_is_refused_with_the_reason(world: World) ->
     assert await refusal(world, numbers[0]) == (
         "not_open",
         "this contact cannot be called: has been reached: bought",
+    )
+    await world.pool.execute("UPDATE list_contacts SET attempts = 6 WHERE e164 = $1", numbers[5])
+    assert await refusal(world, numbers[5]) == (
+        "not_open",
+        "this contact cannot be called: all attempts are used up",
     )
     soon = NOW + timedelta(hours=2)
     await world.pool.execute(

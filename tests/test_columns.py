@@ -1,4 +1,4 @@
-"""What columns mean, in seven languages and without a header; and numbers, held to what `phonenumbers` says of the same."""
+"""What columns mean, in many languages and without a header; and numbers, held to what `phonenumbers` says of the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from phonenumbers.timezone import time_zones_for_number
 from cti.numbers import Kind, read_caller
 from dialer.call_lists import words
 from dialer.call_lists.columns import field_key, guess
-from dialer.call_lists.rows import NumberReader
+from dialer.call_lists.rows import Contact, ImportSettings, NumberReader, RowReader
+from dialer.call_lists.sheets import Line
 from dialer.call_lists.zones import Places
 
 TABLES: dict[str, tuple[str, str, str, list[str]]] = {
@@ -37,6 +38,22 @@ TABLES: dict[str, tuple[str, str, str, list[str]]] = {
     "nl": ("NL", "Voornaam;Achternaam;Telefoonnummer;Taal;Klantnummer;Prioriteit",
            "Jan;de Vries;06 12345678;Nederlands;12;5",
            ["first_name", "last_name", "phone", "language", "person", "priority"]),
+    "pt": ("PT", "Nome;Telemóvel;Telefone;País;Idioma", "João Silva;912 345 678;21 123 4567;Portugal;pt",
+           ["name", "phone", "phone", "country", "language"]),
+    "cs": ("CZ", "Jméno;Příjmení;Telefonní číslo;Jazyk", "Jan;Novák;601 123 456;cs",
+           ["first_name", "last_name", "phone", "language"]),
+    "sv": ("SE", "Förnamn;Efternamn;Mobilnr;Språk", "Åsa;Öberg;070-123 45 67;sv",
+           ["first_name", "last_name", "phone", "language"]),
+    "tr": ("TR", "Adı;Soyadı;Cep telefonu;Ülke", "Ayşe;Yılmaz;0532 123 45 67;TR",
+           ["first_name", "last_name", "phone", "country"]),
+    "id": ("ID", "Nama;Nomor HP;Bahasa", "Budi;0812-3456-7890;id", ["name", "phone", "language"]),
+    "vicidial": ("US", "phone_code;phone_number;first_name;last_name;state;postal_code;alt_phone",
+                 "1;2125550123;John;Doe;NY;10001;3105550199",
+                 ["country", "phone", "first_name", "last_name", "region", "data:postcode", "phone"]),
+    "salesforce": ("US", "First Name;Last Name;Account Name;Phone;Mailing State/Province;Mailing Country",
+                   "Ann;Lee;Acme;(212) 555-0123;CA;United States",
+                   ["first_name", "last_name", "data:company", "phone", "region", "country"]),
+    "area": ("DE", "Name;Vorwahl;Rufnummer;Mobil", "Groß;0731;1234567;0171 5550199", ["name", "area", "phone", "phone"]),
 }  # fmt: skip
 
 
@@ -68,6 +85,8 @@ def test_what_stands_in_a_column_counts_more_than_its_name() -> None:
         *([f"R{n}", "yes", f"07911 12345{n}", f"{n} ha"] for n in range(6)),
     ]
     assert guess(rows, "GB").columns == ("person", "data:mobile", "phone", "data:land")
+    words_for_people = [["Phone", "Priority"], *([f"020 7946 001{n}", "High"] for n in range(6))]
+    assert guess(words_for_people, "GB").columns == ("phone", "data:priority")
     fax = [["Name", "Fax", "Phone"], ["A", "020 7946 0018", "020 7946 0019"]]
     assert guess(fax, "GB").columns == ("name", "data:fax", "phone")
     assert guess([["a", "b"], ["x", "y"]], "GB").sure is False
@@ -195,6 +214,51 @@ def test_numbers_are_read_as_callers_are(region: str) -> None:
 def test_nothing_that_stands_in_a_cell_stops_the_reader(text: str) -> None:
     NumberReader("GB").read_all(text, "GB")
     assert Places().of(text or "+").valid in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "zones"),
+    [
+        ("212 555 0123", "NY", ("America/New_York",)),
+        (
+            "212 555 0123",
+            "California",
+            ("America/Los_Angeles", "America/New_York"),
+        ),  # moved, and took the number along
+        ("212 555 0123", "TX", ("America/Chicago", "America/Denver", "America/New_York")),
+        ("212 555 0123", "Kent", ("America/New_York",)),
+        ("+44 20 7946 0151", "NY", ("Europe/London",)),
+    ],
+)
+def test_who_lives_in_another_state_is_called_in_the_hours_of_both(
+    number: str, state: str, zones: tuple[str, ...]
+) -> None:
+    settings = ImportSettings(columns=["phone", "region"], country="US")
+    found = RowReader(settings).read(Line(2, [number, state]))
+    assert isinstance(found, Contact)
+    assert found.group.zones == zones
+
+
+@pytest.mark.parametrize(
+    ("country", "area", "number", "e164"),
+    [
+        ("DE", "089", "123456", "+4989123456"),
+        ("DE", "89", "12 34 56", "+4989123456"),
+        ("DE", "089", "0171 5550199", "+491715550199"),
+        ("DE", "+49 89", "123456", "+4989123456"),
+        ("DE", "089", "89123456", "+4989123456"),
+        ("DE", "", "089 123456", "+4989123456"),
+        ("US", "212", "555-0123", "+12125550123"),
+        ("US", "212", "310-555-0199", "+13105550199"),
+    ],
+)
+def test_an_area_code_of_its_own_comes_before_the_number(
+    country: str, area: str, number: str, e164: str
+) -> None:
+    settings = ImportSettings(columns=["data:shop", "phone", "area", "phone"], country=country)
+    found = RowReader(settings).read(Line(2, ["Ulm", "", area, number]))
+    assert isinstance(found, Contact)
+    assert found.e164 == e164
 
 
 def test_several_numbers_in_one_cell_are_all_read() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from dialer.candidate import Candidate
 from dialer.compliance import ConsentState, Known, Listed, OpenGroups, ZoneGroup, judge, open_groups
 from dialer.law.calling_hours import UnknownZone, holidays_of, hours_at, open_times, opens_next
-from dialer.law.profiles import Attempts, Profile, load, spans_of
+from dialer.law.profiles import Attempts, Profile, load, spans_of, tighten
+from dialer.management.settings import CampaignSettings
 from dialer.verdict import Verdict
 
 PROFILES = load()
@@ -147,6 +148,23 @@ def test_consent_is_needed_where_the_law_says_so_and_is_cited() -> None:
     assert verdict.consent == "no. 12 of 2026-11-15 for marketing: web form"
 
 
+def test_a_recorded_message_takes_consent_to_that_where_a_live_call_needs_none() -> None:
+    assert "consent" not in refused_by(judge(US, candidate(), known(), NOON))
+    refused = judge(US, candidate(), known(mode="agentless"), NOON)
+    (step,) = [step for step in refused.steps if step.rule == "consent"]
+    assert (step.ok, step.says) == (False, "no consent to recorded calls for marketing")
+    assert "16 CFR 310.4(b)(1)(v)" in step.source
+    to_that = ConsentState(id=7, given=True, purpose="marketing", at=NOON, source="form")
+    verdict = judge(US, candidate(), known(recorded=to_that), NOON)
+    assert verdict.recorded
+    assert [step.says for step in verdict.steps if step.rule == "recorded"] == [
+        "consented to recorded messages: no. 7 of 2026-11-24 for marketing: form"
+    ]
+    assert not judge(US, candidate(), known(consent=to_that), NOON).recorded
+    only = tighten(US, CampaignSettings(consent_only=True))
+    assert "consent" in refused_by(judge(only, candidate(), known(), NOON))
+
+
 def test_consent_overrides_a_national_register_but_not_our_own_list() -> None:
     given = ConsentState(id=1, given=True, purpose="marketing", at=NOON, source="contract")
     on_tps = Listed(list="gb-tps", since=date(2026, 11, 10))
@@ -195,6 +213,14 @@ def test_holidays_count_in_the_region_and_in_all_where_it_is_unknown() -> None:
     assert "public holiday" in verdict("BY").why_not
     assert holidays_of("ZZ", "", 2026) == {}
     assert holidays_of("FR", "", 2026)[date(2026, 7, 14)]
+
+
+def test_a_region_by_which_no_holidays_are_told_apart_is_as_good_as_unknown() -> None:
+    corpus_christi = date(2026, 6, 4)
+    assert [corpus_christi in holidays_of("DE", region, 2026) for region in ("", "BY", "BE", "MUC", "Bayern")] == [
+        True, True, False, True, True,
+    ]  # fmt: skip
+    assert date(2026, 4, 6) in holidays_of("GB", "LND", 2026)  # Easter Monday, not kept in Scotland
 
 
 def test_an_attempts_limit_counts_each_window() -> None:

@@ -225,7 +225,7 @@ async def test_evidence_is_complete_and_in_order(desk: LawDesk) -> None:
     assert list(rows[0]) == list(AttemptEvidence.__struct_fields__)
     assert (rows[1]["ring_s"], rows[1]["caller_id"], rows[1]["campaign_name"]) == (
         "6.5",
-        "'+442079460000",
+        "+442079460000",
         "'=danger()",
     )
     assert msgspec.json.decode(rows[1]["checks"]) == checks
@@ -294,6 +294,24 @@ async def test_why_a_number_is_not_called(desk: LawDesk) -> None:
         "UPDATE list_contacts SET state = 'open', not_before = $1", NOON + timedelta(hours=3)
     )
     assert "not before 2037-11-24 15:00 UTC" in (await ask(desk)).says
+    for change, says in (
+        ("list_contacts SET not_before = '-infinity', attempts = 3", "waits for its turn"),
+        (
+            "call_lists SET settings = '{\"max_attempts\": 3}'",
+            "all attempts are used up: 3 made, 3 by campaign and list",
+        ),
+        ("list_contacts SET attempts = 1, dead_numbers = ARRAY[e164]", "nobody can be reached on it"),
+        (
+            "call_lists SET quota_until = '2037-11-25'",
+            "a quota of the list autumn is reached: it is not called until",
+        ),
+        (
+            "call_lists SET quota_until = '9999-01-01'",
+            "a quota of the list autumn is reached: it is not called;",
+        ),
+    ):
+        await desk.pool.execute(f"UPDATE {change}")
+        assert says in (told := f"{(await ask(desk)).says};"), told
 
 
 async def test_why_at_a_moment_in_the_past(desk: LawDesk) -> None:
@@ -348,15 +366,15 @@ async def test_consents_are_imported_row_by_row(desk: LawDesk) -> None:
         "020 7946 0154;;yes;form;soon;\r\n"
     )
     told = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti")
-    assert (told.kept, told.known) == (2, 0)
+    assert (told.kept, told.known, told.not_kept) == (2, 0, 4)
     assert [(row.line, row.why.split(":")[0]) for row in told.refused] == [
         (4, "number"),
         (5, "given"),
         (6, "source"),
         (7, "at"),
     ]
-    again = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti")
-    assert (again.kept, again.known) == (0, 2)
+    again = await import_file(desk.pool, io.StringIO(text, newline=""), region="GB", by="cti", most_refused=1)
+    assert (again.kept, again.known, again.not_kept, len(again.refused)) == (0, 2, 4, 1)
     word = (await words_of(desk.pool, number=NUMBER))[0]
     assert (word.given, word.purpose, word.evidence) == (True, "marketing", "ticked the box")
     assert (await words_of(desk.pool, person="c-7"))[0].purpose == ""

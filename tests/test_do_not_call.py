@@ -43,7 +43,7 @@ async def test_an_entry_holds_at_once_where_it_is_meant_to(desk: LawDesk) -> Non
     one = await do_not_call.add(desk.pool, number=NUMBER, scope="campaign", campaign=autumn, by="anna")
     assert [await refused(spring), await refused(autumn)] == [False, True]
     two = await do_not_call.add(
-        desk.pool, number=NUMBER, scope="company", company="Acme", by="anna", reason="asked to"
+        desk.pool, number=NUMBER, scope="company", company=" ACME", by="anna", reason="asked to"
     )
     assert [await refused(spring), await refused(autumn)] == [True, True]
     await do_not_call.remove(desk.pool, one.id, by="olga", why="a mistake")
@@ -157,7 +157,12 @@ async def test_a_register_is_loaded_and_replaced_in_one_moment(desk: LawDesk) ->
     assert await on(dense[-1]) == ["gb-tps"]
     assert all([await on(number) == ["gb-tps"] for number in rng.sample(sparse, 20)])
     assert await on("02079460001") == []
-    newer, _ = await desk.register("02079460001\n", date(2037, 11, 20))
+    with pytest.raises(
+        WrongRegister, match=r"holds 1 numbers and the edition of 2037-11-10.* 8,3\d\d: .*--smaller"
+    ):
+        await desk.register("02079460001\n", date(2037, 11, 20))
+    assert await on(dense[-1]) == ["gb-tps"]
+    newer, _ = await desk.register("02079460001\n", date(2037, 11, 20), smaller=True)
     assert (await on("02079460001"), await on(dense[-1])) == (["gb-tps"], [])
     assert [(e.id, e.state) for e in await do_not_call.editions(desk.pool)] == [
         (newer.id, "active"),
@@ -227,18 +232,33 @@ async def test_the_last_word_on_consent_counts(desk: LawDesk) -> None:
     assert await state() == (True, "marketing")
     await record(desk.pool, [said(False, 10, purpose="surveys")], by="anna")
     assert await state() == (True, "marketing")
+    alone = await desk.campaign("alone", mode="agentless", purpose="Marketing")
+
+    async def to_recorded_calls() -> bool | None:
+        consent = (await known_for(desk.pool, [candidate()], alone, NOON))[1].consent
+        return consent.given if consent else None
+
+    assert await to_recorded_calls() is None  # consent to calls is none to a machine's
+    await record(desk.pool, [said(True, 9, channel="recorded")], by="anna")
+    assert (await to_recorded_calls(), await state()) == (True, (True, "marketing"))
+    machines = await desk.campaign("machines", machine_message="custom/offer")
+    about = (await known_for(desk.pool, [candidate()], machines, NOON))[1]
+    assert about.consent is not None
+    assert about.recorded is not None
+    assert (about.consent.id, about.recorded.id) == (1, 5)
+    assert (await known_for(desk.pool, [candidate()], of, NOON))[1].recorded is None  # it leaves none
     await record(desk.pool, [said(False, 3, purpose="")], by="anna")
-    assert await state() == (False, "")
+    assert (await to_recorded_calls(), await state()) == (False, (False, ""))
     then = (await known_for(desk.pool, [candidate()], of, past, as_of=True))[1].consent
     assert then is not None
     assert then.given
-    await record(desk.pool, [said(True, 2)], by="anna")
-    assert await state() == (True, "marketing")
+    await record(desk.pool, [said(True, 2, purpose="Marketing ")], by="anna")
+    assert await state() == (True, "Marketing ")
     await record(desk.pool, [said(False, 1, number="", person="c-7")], by="anna")
-    assert await state() == (True, "marketing")  # nobody said that the number is this person's
+    assert await state() == (True, "Marketing ")  # nobody said that the number is this person's
     assert await state(person="c-7") == (False, "marketing")
-    assert len(await words_of(desk.pool, number=NUMBER)) == 6
-    assert len(await words_of(desk.pool, number=NUMBER, person="c-7")) == 7
+    assert len(await words_of(desk.pool, number=NUMBER)) == 7
+    assert len(await words_of(desk.pool, number=NUMBER, person="c-7")) == 8
 
 
 async def test_whose_word_holds_for_whom(desk: LawDesk) -> None:

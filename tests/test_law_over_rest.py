@@ -63,7 +63,7 @@ class House:
                     "/api/v1/sessions", json={"login": login, "password": PASSWORD}
                 ) as answer:
                     self._tokens[login] = (await answer.json())["access_token"]
-            headers = {"Authorization": f"Bearer {self._tokens[login]}"}
+            headers = {"Authorization": f"Bearer {self._tokens[login]}", **more.pop("headers", {})}
             async with http.request(method, "/api/v1" + path, headers=headers, **more) as answer:
                 return answer.status, await (answer.text() if raw else answer.json())
 
@@ -100,7 +100,8 @@ async def the_house(postgres_server: Postgres) -> AsyncIterator[House]:
 async def house(the_house: House) -> House:
     # Not truncated: the server reads meanwhile, and a campaign with the number of an older one would have its sums.
     await the_house.desk.pool.execute(
-        "TRUNCATE do_not_call, consents RESTART IDENTITY; DELETE FROM attempts; DELETE FROM campaigns"
+        "TRUNCATE do_not_call, consents RESTART IDENTITY; DELETE FROM attempts; DELETE FROM list_contacts;"
+        "DELETE FROM call_lists; DELETE FROM campaigns"
     )
     return the_house
 
@@ -168,12 +169,63 @@ async def test_what_is_wrong_is_said_and_changes_nothing(house: House) -> None:
     assert await house.desk.pool.fetchval("SELECT count(*) FROM do_not_call") == 0
 
 
+async def test_a_file_of_refusals_is_listed_at_once(house: House) -> None:
+    path, lines = (
+        "/dialer/do-not-call/import",
+        b"Nummer;Grund\n0207 946 0151;asked\n+442079460152;\nnobody;x\n",
+    )
+    status, told = await house.ask(
+        "POST", path + "?country=GB&scope=company&company=Acme", "sara", data=lines
+    )
+    assert (status, told) == (
+        200,
+        {"new": 2, "known": 0, "refused": 1, "samples": ["line 4: no number of this country"]},
+    )
+    _, told = await house.ask("POST", path + "?country=GB&scope=company&company=Acme", data=lines)
+    assert (told["new"], told["known"]) == (0, 2)
+    _, found = await house.ask("POST", "/dialer/do-not-call/find", json={"number": NUMBER})
+    assert [(one["company"], one["added_by"]) for one in found["entries"]] == [("Acme", "sara")]
+    for wrong, why in (("country=ZZ", "no country"), ("country=GB&scope=company", "for which company")):
+        status, told = await house.ask("POST", f"{path}?{wrong}", data=lines)
+        assert (status, why in told["detail"]) == (422, True), told
+    status, told = await house.ask("POST", path + "?country=GB", data=b"x\n")
+    assert (status, "holds no numbers" in told["detail"]) == (422, True)
+    assert [one["detail"]["new"] for one in await house.trail("do_not_call.imported")][-2:] == [2, 0]
+
+
+async def test_supervisors_have_what_is_of_their_campaigns_alone(house: House) -> None:
+    ours = await house.desk.campaign("a", queue="main:sales")
+    alien = await house.desk.campaign("b", queue="main:support")
+    for of, seen in ((ours, 200), (alien, 404)):
+        for method, what in (("GET", "abandonment"), ("GET", "evidence.csv"), ("POST", "recheck")):
+            status, _ = await house.ask(method, f"/campaigns/{of}/{what}", "sara", raw=True)
+            assert status == seen, (of, what)
+    told = []
+    for name, of in (("May", ours), ("June", alien), ("July", None)):
+        status, made = await house.ask("POST", "/lists", json={"name": name, "campaign": of})
+        assert status == 201, made
+        told.append(made)
+    _, seen_by_sara = await house.ask("GET", "/lists", "sara")
+    assert [one["name"] for one in seen_by_sara["items"]] == ["July", "May"]
+    assert (await house.ask("GET", f"/lists/{told[1]['id']}", "sara"))[0] == 404
+    status, said = await house.ask("POST", "/lists", "sara", json={"name": "August", "campaign": alien})
+    assert (status, said["code"]) == (409, "no_campaign")
+    july, match = f"/lists/{told[2]['id']}", str(told[2]["version"])
+    headers = {"If-Match": f'"{match}"'}
+    status, said = await house.ask("PATCH", july, "sara", json={"campaign": alien}, headers=headers)
+    assert (status, said["code"]) == (409, "no_campaign")
+    assert (await house.ask("PATCH", july, "sara", json={"campaign": ours}, headers=headers))[0] == 200
+    assert (await house.ask("GET", july, "sven"))[0] == 404
+    assert (await house.ask("GET", f"/lists/{told[1]['id']}", "sven"))[0] == 200
+
+
 async def test_agents_may_do_none_of_it(house: House) -> None:
     for method, path, body in (
         ("GET", "/dialer/profiles", None),
         ("GET", "/dialer/do-not-call", None),
         ("POST", "/dialer/do-not-call", {"number": NUMBER}),
         ("POST", "/dialer/do-not-call/1/remove", {"why": "x"}),
+        ("POST", "/dialer/do-not-call/import?country=GB", None),
         ("POST", "/dialer/consents", {"number": NUMBER, "given": True, "source": "x"}),
         ("POST", "/dialer/why", {"number": NUMBER}),
         ("GET", "/campaigns/1/evidence.csv", None),
@@ -190,6 +242,38 @@ async def test_consents_over_rest(house: House) -> None:
     assert [(one["number"], one["given"], one["purpose"]) for one in found["items"]] == [
         (NUMBER, True, "marketing")
     ]
+
+
+async def test_consents_come_by_file_and_with_lists(house: House) -> None:
+    rows = (
+        f"number;given;source;at\n{NUMBER};sí;Hörerbrief;2025-01-01\n0207 946 0152;perhaps;form;2025-01-01\n"
+    )
+    path = "/dialer/consents/import"
+    status, told = await house.ask("POST", path + "?region=GB", "sara", data=rows.encode("cp1252"))
+    refused = [{"line": 3, "why": "given: yes or no"}]
+    assert (status, told) == (200, {"kept": 1, "known": 0, "not_kept": 1, "refused": refused})
+    _, found = await house.ask("POST", "/dialer/consents/find", json={"number": NUMBER})
+    assert [(one["source"], one["noted_by"]) for one in found["items"]] == [("Hörerbrief", "sara")]
+    for wrong, why in ((b"given,at\nyes,2025-01-01\n", "missing: source"), (b"PK\x03\x04 x", "workbook")):
+        status, told = await house.ask("POST", path, data=wrong)
+        assert (status, why in told["detail"]) == (422, True), told
+    _, may = await house.ask("POST", "/lists", json={"name": "May"})
+    await house.desk.pool.execute(
+        """WITH z AS (INSERT INTO zone_groups (country, zones) VALUES ('GB', '{Europe/London}')
+                      ON CONFLICT (country, region, zones) DO UPDATE SET country = excluded.country RETURNING id)
+           INSERT INTO list_contacts (list_id, e164, zone_group, data)
+           SELECT $1, c.e164, z.id, jsonb_build_object('opted', c.said) FROM z, (VALUES
+               ('+442079460161', '2025-05-01'), ('+442079460162', 'yes'), ('+442079460163', 'maybe')) AS c (e164, said)""",
+        may["id"],
+    )
+    path, said = f"/lists/{may['id']}/consents", {"source": "web form", "column": "opted"}
+    status, told = await house.ask("POST", path, "sara", json=said)
+    assert (status, told["kept"], told["not_kept"]) == (200, 1, 2)
+    assert "says no time" in told["refused"][0]["why"]
+    _, told = await house.ask("POST", path, json={**said, "at": "2025-06-01T00:00:00Z"})
+    assert (told["kept"], told["known"], told["not_kept"]) == (1, 1, 1)
+    assert (await house.ask("POST", path, "anna", json=said))[0] == 403
+    assert [one["detail"]["kept"] for one in await house.trail("consent.imported")][-3:] == [1, 1, 1]
 
 
 async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
@@ -213,7 +297,7 @@ async def test_evidence_abandonment_and_why_over_rest(house: House) -> None:
     assert (await house.ask("GET", "/campaigns/999/evidence.csv"))[0] == 404
     assert (await house.ask("GET", "/campaigns/999/abandonment"))[0] == 404
     assert await house.ask("POST", f"/campaigns/{of}/recheck") == (200, {"contacts": 0})
-    assert [one["detail"]["form"] for one in await house.trail("evidence.exported")] == ["csv", "jsonl"]
+    assert [one["detail"]["form"] for one in await house.trail("evidence.exported")][-2:] == ["csv", "jsonl"]
     status, told = await house.ask("POST", "/dialer/why", json={"number": NUMBER})
     assert (status, told["says"]) == (200, "it is on no list; it has been called before, 3 in all")
     assert len(told["attempts"]) == 3
@@ -236,12 +320,32 @@ async def test_a_customer_is_listed_from_the_call_at_once(house: House) -> None:
     assert timedelta(days=59) < entry.expires - datetime.now(UTC) < timedelta(days=61)
     entry = await execute(OLGA, "call.do_not_call", {"call": call, "scope": "campaign"})
     assert entry.campaign == of
+    # Who asks is a person: with the other numbers of the contact, and of the same customer on another list.
+    contacts = await house.desk.pool.fetch(
+        """WITH l AS (INSERT INTO call_lists (name, created_by, changed_by) VALUES ('May', 'x', 'x') RETURNING id),
+                z AS (INSERT INTO zone_groups (country, zones) VALUES ('GB', '{Europe/London}')
+                      ON CONFLICT (country, region, zones) DO UPDATE SET country = excluded.country RETURNING id)
+           INSERT INTO list_contacts (list_id, e164, other_numbers, person, zone_group)
+           SELECT l.id, c.e164, c.others, c.person, z.id FROM l, z, (VALUES
+               ($1, ARRAY['+442079460152'], 'c-7'), ('+442079460153', '{}', 'c-7'), ('+442079460154', '{}', 'c-8'))
+               AS c (e164, others, person) RETURNING id""",
+        NUMBER,
+    )
+    again = await house.desk.attempt(
+        8, of, datetime.now(UTC), "answered", contact_id=contacts[0]["id"], person="c-7"
+    )
+    entry = await execute(OLGA, "call.do_not_call", {"call": f"main:{again}"})
+    assert (entry.number, entry.scope) == (NUMBER, "everywhere")
+    _, found = await house.ask("GET", "/dialer/do-not-call?limit=3")
+    assert sorted((one["number"], one["scope"]) for one in found["items"]) == [
+        (number, "everywhere") for number in (NUMBER, "+442079460152", "+442079460153")
+    ]
     with pytest.raises(CommandError) as caught:
         await execute(OLGA, "call.do_not_call", {"call": "main:17.4"})
     assert caught.value.code == "no_number"
     assert await house.server.trail.flush()
     outcomes = [one["detail"]["outcome"] for one in await house.trail("call.do_not_call")]
-    assert outcomes == ["not_your_call", "ok", "ok", "no_number"]
+    assert outcomes == ["not_your_call", "ok", "ok", "ok", "no_number"]
 
 
 # ------------------------------------------------------------------------------------------------ the command line
@@ -283,6 +387,13 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     code, _, err = await cti("do-not-call", "add", "12")
     assert (code, "no country has such a number" in err) == (2, True)
 
+    refusals = tmp_path / "refusals.txt"
+    refusals.write_text(f"{NUMBER}\n02079460153\n")
+    code, out, _ = await cti("do-not-call", "import", str(refusals), "--country", "gb")
+    assert (code, out) == (0, "1 numbers are not called from now on, 1 were listed before.\n")
+    assert (await cti("do-not-call", "import", str(tmp_path), "--country", "gb"))[0] == 2
+    assert (await cti("do-not-call", "add", NUMBER, "--until", "2020-01-01"))[0] == 2
+
     file = tmp_path / "tps.txt"
     file.write_text("number\n02079460151\n02079460152\nnonsense\n")
     load_it = ("register", "load", str(file), "--register", "gb-tps", "--country", "gb", "--edition")
@@ -298,14 +409,19 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     assert "register gb-tps" in (await cti("do-not-call", "find", NUMBER))[1]
 
     consents = tmp_path / "consents.csv"
-    consents.write_text(
-        f"number,given,source,at\n{NUMBER},yes,form,2025-01-01\n{NUMBER},maybe,form,2025-01-01\n"
-    )
+    rows = f"number;given;source;at\n{NUMBER};sí;Hörerbrief;2025-01-01\n{NUMBER};maybe;form;2025-01-01\n"
+    consents.write_bytes(rows.encode("cp1252"))
     code, out, _ = await cti("consent", "import", str(consents))
     assert (code, out.splitlines()[0]) == (0, "1 kept, 0 on record before, 1 refused.")
     assert "line 3: given: yes or no" in out
-    assert "marketing: given (form)" in (await cti("consent", "find", NUMBER))[1]
+    assert "marketing: given (Hörerbrief)" in (await cti("consent", "find", NUMBER))[1]
 
+    for nothing in (
+        ("consent", "import", "nothing.csv"),
+        ("register", "load", "nothing.txt", *load_it[3:], "2025-11-02"),
+    ):
+        code, _, err = await cti(*nothing)
+        assert (code, "cannot be read" in err) == (2, True), err
     of = await house.desk.campaign("spring")
     at = datetime.now(UTC) - timedelta(hours=1)
     await house.desk.attempt(1, of, at, "answered", answered=at)

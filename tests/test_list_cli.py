@@ -84,7 +84,14 @@ def test_columns_can_be_said_and_workbooks_read(lists: Callable[..., Ended], tmp
     assert (view["state"], view["settings"]["columns"]) == ("done", ["data:who", "", "phone"])
 
 
-def test_lists_are_changed_merged_split_and_deleted(lists: Callable[..., Ended], tmp_path: Path) -> None:
+def test_lists_are_changed_merged_split_and_deleted(
+    lists: Callable[..., Ended], migrated: str, tmp_path: Path
+) -> None:
+    async def ran(statement: str) -> None:
+        async with connection(migrated, name="test") as db:
+            await db.execute(statement)
+
+    asyncio.run(ran("INSERT INTO teams (id, name) VALUES ('sales', 'Sales')"))
     for name, first in (("one", 0), ("two", 5)):
         (tmp_path / name).write_bytes(sheet(first, first + 10))
         assert (
@@ -99,6 +106,24 @@ def test_lists_are_changed_merged_split_and_deleted(lists: Callable[..., Ended],
     one = json.loads(lists("show", "one", "--json").stdout)
     assert (one["priority"], one["active"], one["script"]) == (7, False, "Good morning")
     assert one["settings"]["assigned"]["teams"] == ["sales"]
+    rules = ("--quota", "connected=50/day", "--quota", "disposition:Sale=20", "--recycling", "busy=15,30*4")
+    assert lists("set", "one", *rules, "--recycling", "fax=never").returncode == 0
+    own = json.loads(lists("set", "one", "--recycling", "fax=", "--json").stdout)["settings"]
+    assert [(one["counts"], one["disposition"], one["most"], one["per"]) for one in own["quota"]] == [
+        ("connected", "", 50, "day"),
+        ("disposition", "Sale", 20, "total"),
+    ]
+    busy = own["recycling"]["busy"]
+    assert (list(own["recycling"]), busy["after_minutes"], busy["at_most"]) == (["busy"], [15, 30], 4)
+    assert json.loads(lists("set", "one", "--quota", "", "--json").stdout)["settings"]["quota"] == []
+    asyncio.run(
+        ran(f"UPDATE list_contacts SET state = 'exhausted', last_outcome = 'busy' WHERE e164 = '{gb(1)}'")
+    )
+    assert lists("recycle", "one", "no_answer", "busy", "--yes").stdout == "1 contacts are open again.\n"
+    shown = lists("contacts", "one", "--where", f"q={gb(1)}").stdout
+    assert gb(1) in shown
+    assert gb(2) not in shown
+    assert "more than these 3" in lists("contacts", "one", "--limit", "3").stdout
     assert "10 contacts moved, 5 duplicates removed" in lists("merge", "one", "two", "--yes").stdout
     assert "7 contacts moved into 1 new list(s)" in lists("split", "one", "--parts", "2").stdout
     moved = lists("split", "one", "--into", "few", "--where", "q=P1", "--where", "data:city=Leeds")
@@ -183,19 +208,26 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["resume", "77"], 2, "there is no import 77"),
     (["split", "x"], 2, "say --parts N"),
     (["merge", "a", "b"], 2, "say --yes"),
+    (["recycle", "a", "sleepy", "--yes"], 2, "outcomes"),
+    (["set", "{list}", "--quota", "connected=many"], 2, "write it like connected=50/day"),
+    (["set", "{list}", "--recycling", "busy"], 2, "write it like busy=15,30"),
+    (["set", "{list}", "--recycling", "sleepy=5"], 2, "recycling"),
+    (["set", "{list}", "--team", "nobody", "--agent", "zoe"], 1, "there is no team nobody, no agent zoe"),
 ]
 
 
 def test_mistakes_are_a_sentence_and_change_nothing(lists: Callable[..., Ended], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(sheet(0, 3))
     (tmp_path / "empty").write_bytes(b"")
-    names = {"file": tmp_path / "file", "empty": tmp_path / "empty"}
+    names = {"file": tmp_path / "file", "empty": tmp_path / "empty", "list": "There"}
+    assert lists("create", "There").returncode == 0
     for arguments, code, sentence in MISTAKES:
         ended = lists(*(argument.format(**names) for argument in arguments))
         assert sentence in ended.stderr, arguments
         assert "Traceback" not in ended.stderr
         assert ended.returncode == code, arguments
-    assert lists("--json").stdout.strip() == "[]"
+    (there,) = json.loads(lists("--json").stdout)
+    assert (there["version"], there["contacts"]) == (1, {})
 
 
 def test_an_import_stopped_with_ctrl_c_is_resumed(

@@ -99,6 +99,8 @@ def test_numbers_lie_wherever_they_may_ring() -> None:
     places = Places()
     assert places.of("+61412345678").zones[0] == "Australia/Adelaide"  # a mobile: anywhere in the country
     assert "Australia/Perth" in places.of("+61412345678").zones
+    # Indonesia has three, and its mobile numbers tell none.
+    assert places.of("+6281234567890").zones == ("Asia/Jakarta", "Asia/Jayapura", "Asia/Makassar")
     assert places.of("+61292001234").zones == ("Australia/Sydney",)
     assert places.of("+12125550147").zones == ("America/New_York",)
     assert "Pacific/Honolulu" in Places(anywhere=True).of("+12125550147").zones

@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,6 +100,10 @@ async def pool(migrated: str) -> AsyncIterator[Pool]:
     await db.close()
 
 
+async def overseen(_actor: Actor, campaigns: Collection[int]) -> Collection[int]:
+    return campaigns
+
+
 @pytest.fixture
 async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
     directory = Directory()
@@ -116,6 +120,7 @@ async def house(pool: Pool, migrated: str) -> AsyncIterator[House]:
             pool=lambda: pool,
             directory=directory,
             desk=desk,
+            theirs=overseen,
             law=by_law(lambda: pool, load),
             profiles=load,
             target_groups=CustomersForLists(lambda: pool),
@@ -217,6 +222,9 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
     }
     changed = await house.ask("PATCH", at, {"settings": settings, "script": "Hello"}, match=1)
     assert changed["settings"]["recycling"]["busy"]["after_minutes"] == [10]
+    typo = {"settings": {"assigned": {"teams": ["sales", "sails"], "agents": ["anna", "ana"]}}}
+    refused = await house.ask("PATCH", at, typo, match=2, status=409)
+    assert refused["detail"] == "there is no team sails, no agent ana"
     assert (await house.ask("PATCH", at, {"name": "x"}, match=1, status=412))["code"] == "changed_meanwhile"
     await house.ask("PATCH", at, {"name": "x"}, status=428)
     # bob leads another team; an agent sees no lists at all
@@ -237,7 +245,7 @@ async def test_a_list_from_its_making_to_its_end(house: House) -> None:
 
 
 def test_lists_are_for_supervisors_and_administrators() -> None:
-    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None)  # type: ignore[arg-type,return-value]
+    house = lists_rest.routes(pool=lambda: None, directory=Directory(), desk=None, theirs=overseen)  # type: ignore[arg-type,return-value]
     groups = target_group_rest.routes(pool=lambda: None)  # type: ignore[arg-type,return-value]
     assert {route.roles for route in (*house, *groups)} == {SUPERVISORS}
 
@@ -455,7 +463,22 @@ async def test_the_law_is_asked_before_a_launch(pool: Pool, fill: Fill) -> None:
     assert sum(reason.count for reason in refused) == 10
     page = await contacts_of(pool, one, refused[0].code, law, limit=4)
     assert len(page) == 4
-    assert (await before_launch(pool, one, law, most=3)).whole is False
+    some = await before_launch(pool, one, law, most=3)
+    assert (some.whole, some.can, some.asked) == (False, 0, 3)
+    assert {reason.code: reason.count for reason in some.reasons} == {refused[0].code: 3, "not_asked": 7}
+    # What hours refuse today is not all: who must not be called at all is told as such, at night too.
+    await do_not_call.add(pool, number=gb(2), scope="everywhere", by="sue")
+    told = await before_launch(pool, one, law)
+    assert {reason.code: reason.count for reason in told.reasons} == {
+        refused[0].code: 9,
+        "law:do_not_call": 1,
+    }
+    assert [row.e164 for row in await contacts_of(pool, one, "law:do_not_call", law)] == [gb(2)]
+    assert await contacts_of(pool, one, "callable", law) == []
+    left = await contacts_of(pool, one, "not_asked", law, limit=4, most=3)
+    assert [row.e164 for row in left] == [gb(n) for n in range(3, 7)]
+    left = await contacts_of(pool, one, "not_asked", law, after=left[-1].id, most=3)
+    assert [row.e164 for row in left] == [gb(n) for n in range(7, 10)]
 
 
 async def test_a_long_list_is_counted_beyond_the_pools_limit_and_what_takes_too_long_is_said(
@@ -758,6 +781,9 @@ def test_who_calls_and_who_oversees_a_list() -> None:
     directory.load([north], [])
     assert oversees(BOB, Assigned(units=["north"], agents=["anna"]), directory)
     assert not oversees(BOB, Assigned(positions=["north"]), directory)
+    assert oversees(BOB, Assigned(positions=["north"]), directory, True)
+    assert not oversees(BOB, Assigned(), directory, False)
+    assert oversees(BOB, Assigned(teams=["service"]), directory, False)
 
 
 def test_a_lists_own_rules_come_before_the_campaigns() -> None:

@@ -175,18 +175,20 @@ def test_a_machine_never_queues_and_a_lost_one_is_abandoned_once() -> None:
 
 
 def test_whose_machine_is_left_a_message() -> None:
-    def drops(consent: str = "", had: int = 0, **settings: Any) -> str:
+    def drops(consent: bool = False, had: int = 0, **settings: Any) -> str:
         candidate = Candidate(
             contact=7, list=1, list_version=1, e164="+441", zone_group=1, country="GB", region="", zones=()
         )
-        one = Claimed(id="at-1", candidate=candidate, verdict=Verdict(steps=(), consent=consent), number_of=1)
+        one = Claimed(
+            id="at-1", candidate=candidate, verdict=Verdict(steps=(), recorded=consent), number_of=1
+        )
         return drop_for(campaign(amd=True, **settings), one, {7: had})
 
     offer = {"machine_message": "offer"}
-    assert drops("no. 1") == ""
-    assert (drops(**offer), drops("no. 1", **offer), drops("no. 1", had=1, **offer)) == ("", "offer", "")
+    assert drops(True) == ""
+    assert (drops(**offer), drops(True, **offer), drops(True, had=1, **offer)) == ("", "offer", "")
     assert drops(machine_message_to="all", **offer) == "offer"
-    assert drops("no. 1", had=1, machine_messages=2, **offer) == "offer"
+    assert drops(True, had=1, machine_messages=2, **offer) == "offer"
     of = campaign(amd=True, machine_wait_s=9, **offer)
     sent = originate_headers(of, attempt="at-1", channel="x", caller_id="", off_hook=True, drop="offer")
     assert {"CTI_DROP=offer", "CTI_DROP_SILENCE=2000", "CTI_DROP_WAIT=9"} <= set(sent["Variable"])

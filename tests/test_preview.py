@@ -10,9 +10,9 @@ import pytest_asyncio
 
 from cti.embedded.asterisk import Installation
 from cti.embedded.postgres import Postgres
-from tests.call_desk import TRUNK, refused, states
+from tests.call_desk import TRUNK, refused, shown_outside, states
 from tests.centre import ADMIN, Centre, Refusal
-from tests.dialer_house import at_work, campaign, dialing_house, ended, number, quieted, state
+from tests.dialer_house import CALLER_IDS, at_work, campaign, dialing_house, ended, number, quieted, state
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,6 +46,8 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     sara, ben = await centre.screen("sara"), await centre.screen("ben")
     never = {"code": "never", "label": "No calls", "category": "do_not_call", "do_not_call": "campaign"}
     says = {"wrap_up": {"mandatory": True}, "dispositions": [never]}
+    by_hand = [{"number": CALLER_IDS[1], "prefixes": ["+4477"]}, {"number": CALLER_IDS[0]}]
+    says["caller_ids"] = by_hand
     id = await campaign(centre, [CUSTOMER], mode="preview", data={"debt": "12.50"}, **says)
     offer = (await anna.wait_for("offer.made", within=20))["data"]["view"]
     assert (offer["campaign"], offer["name"], offer["data"], offer["script"], offer["attempt"]) == (
@@ -63,6 +65,7 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     data = (await anna.wait_for("call.data_changed", call=told["call"]))["data"]["changed"]
     assert (data["attempt"], data["script"], data["debt"]) == (offer["offer"], "Say hello.", "12.50")
     await anna.until(lambda: states(anna, told["call"]).get(TRUNK) == "connected", what="the contact")
+    assert await shown_outside(centre) == CALLER_IDS[1]
     await anna.ask("call.hangup", call=told["call"])
     over = (await anna.wait_for("offer.ended", offer=offer["offer"], within=20))["data"]
     assert (over["reason"], over["outcome"]) == ("called", "connected")
@@ -75,6 +78,7 @@ async def test_an_agent_sees_the_contact_calls_and_the_attempt_says_how_it_went(
     await anna.agent_is("ready")
     (attempt,) = await ended(centre, id, 1)
     assert (attempt["outcome"], attempt["agent"], attempt["mode"]) == ("connected", "anna", "preview")
+    assert attempt["caller_id"] == CALLER_IDS[1]
     assert attempt["disposition"] == "never"
     assert (
         attempt["committed"]

@@ -37,7 +37,7 @@ def test_the_countries_that_were_asked_for_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_rule_has_words_a_source_and_a_date(name: str) -> None:
     told = list(rules_told(PROFILES[name]))
-    assert len(told) == 15
+    assert len(told) == 16
     for section, says, rule in told:
         assert says, section
         assert rule.source, section
@@ -74,6 +74,7 @@ def test_the_numbers_of_the_law() -> None:
     assert PROFILES["PL"].consent_needed
     assert PROFILES["ID"].week[5] == ((480, 1080),)
     assert PROFILES["default"].consent_needed
+    assert all(one.recorded_needs_consent and one.recorded_opt_out for one in PROFILES.values())
 
 
 def test_a_folder_of_ones_own_adds_and_outranks(tmp_path: Path) -> None:
@@ -81,8 +82,11 @@ def test_a_folder_of_ones_own_adds_and_outranks(tmp_path: Path) -> None:
     (tmp_path / "florida.toml").write_text(
         text.replace('name = "US"', 'name = "US-FL"').replace("21:00", "20:00")
     )
-    (tmp_path / "us.toml").write_text(text.replace("cap = 0.03", "cap = 0.02"))
+    without = text[: text.index("[recorded]")] + text[text.index("[do_not_call]") :]
+    (tmp_path / "us.toml").write_text(without.replace("cap = 0.03", "cap = 0.02"))
     found = load(tmp_path)
+    assert found["US"].needs_consent("agentless")
+    assert "as strict as can be" in found["US"].source("recorded")
     assert found["US-FL"].week[0] == ((480, 1200),)
     assert found["US"].abandonment_cap == 0.02
     assert found["GB"] == PROFILES["GB"]
@@ -200,6 +204,11 @@ def test_who_dials_by_itself_needs_the_message() -> None:
     assert "message: name the sound" in before_start(PROFILES["GB"], "predictive", CampaignSettings())[0]
     assert before_start(PROFILES["GB"], "preview", CampaignSettings()) == []
     assert before_start(PROFILES["GB"], "power", CampaignSettings(message="custom/sorry")) == []
+    alone = CampaignSettings(message="custom/offer")
+    assert before_start(PROFILES["US"], "agentless", alone) == []
+    (lacking,) = before_start(PROFILES["US"], "agentless", alone.model_copy(update={"opt_out_key": ""}))
+    assert lacking.startswith("opt_out_key: ")
+    assert "16 CFR 310.4(b)(1)(v)" in lacking
 
 
 minutes = st.integers(0, 96).map(lambda n: n * 15)
@@ -225,6 +234,9 @@ wishes = st.fixed_dictionaries(
         "attempts_per_week": st.none() | st.integers(1, 10),
         "attempts_per_30_days": st.none() | st.integers(1, 20),
         "not_on_holidays": st.booleans(),
+        "consent_only": st.booleans(),
+        "rest_after_abandoned_h": st.none() | st.sampled_from([0, 24, 72, 100]),
+        "rest_after_machine_h": st.none() | st.sampled_from([0, 24, 48]),
         "amd": st.booleans(),
         "machine_message": st.none() | st.just("offer"),
         "machine_message_to": st.sampled_from(["consented", "all"]),
@@ -265,6 +277,8 @@ def no_looser(tight: Profile, profile: Profile, day: int, minute: int) -> bool:
         and tight.min_ring_s >= profile.min_ring_s
         and WHOSE_MACHINES.index(tight.machine_message) <= WHOSE_MACHINES.index(profile.machine_message)
         and tight.consent_needed >= profile.consent_needed
+        and tight.recorded_needs_consent >= profile.recorded_needs_consent
+        and tight.recorded_opt_out >= profile.recorded_opt_out
         and tight.rest_after_abandoned_h >= profile.rest_after_abandoned_h
         and tight.rest_after_machine_h >= profile.rest_after_machine_h
         and tight.message_required >= profile.message_required

@@ -58,6 +58,10 @@ async def test_who_is_taken_off_the_do_not_call_list(db: Any) -> None:
     entry = await do_not_call.add(db, number=ADA, scope="everywhere", by="olga", reason="asked")
     await do_not_call.remove(db, entry.id, by="olga", why="a mistake")
     assert await opened(db) == [("autumn", "C1"), ("spring", "C1")]
+    await db.execute("UPDATE list_contacts SET other_numbers = ARRAY['+442079460188'] WHERE person = 'C2'")
+    entry = await do_not_call.add(db, number="+442079460188", scope="everywhere", by="olga")
+    await do_not_call.remove(db, entry.id, by="olga", why="a mistake")
+    assert len(await opened(db)) == 4
 
 
 async def test_who_has_consented_by_number_or_as_a_person(db: Any) -> None:

@@ -43,6 +43,12 @@ def rows(content: bytes, size: int = 3) -> list[Line]:
 
 
 GERMAN = "Name;Telefon;Ort\r\nJürgen Groß;030 1234567;Köln\r\nIngeborg Häßler;0171 5550199;Übersee\r\n"
+CZECH = "Jméno;Telefon\nJiří Dvořák;601 123 456\nZdeněk Čapek;601 123 457\n"
+HUNGARIAN = "Név;Telefon\nŐry Ödön;06 20 123 4567\nSzűcs Győző;06 20 123 4568\n"
+TURKISH = "Ad Soyad;Telefon;Şehir\nAyşe Yılmaz;0532 123 45 67;İstanbul\n"
+RUSSIAN = "Имя;Телефон;Город\nИван;+7 495 123-45-67;Москва\n"
+GREEK = "Όνομα;Τηλέφωνο\nΓιώργος;2101234567\n"
+MIXED = "Name;Telefon\nMüller;030 1234567\nSøren;030 1234568\nFrançois;030 1234569\nPeña;030 1234560\n"
 POLISH = "Imię;Telefon\nŁukasz Żądło;601 234 567\nŚwiętosława Król;602 234 567\n"
 
 
@@ -52,6 +58,14 @@ POLISH = "Imię;Telefon\nŁukasz Żądło;601 234 567\nŚwiętosława Król;602 
         *((GERMAN, e) for e in ("utf-8", "utf-8-sig", "cp1252", "latin-1", "cp850", "mac_roman")),
         *((GERMAN, e) for e in ("utf-16", "utf-16-le", "utf-16-be", "utf-32")),
         *((POLISH, e) for e in ("utf-8", "cp1250", "iso8859-2", "utf-16")),
+        *((CZECH, e) for e in ("cp1250", "iso8859-2", "cp852")),
+        *(
+            (HUNGARIAN, "cp1250"),
+            (TURKISH, "cp1254"),
+            (RUSSIAN, "cp1251"),
+            (GREEK, "cp1253"),
+            (MIXED, "cp1252"),
+        ),
     ],
 )
 def test_an_encoding_is_found_whatever_the_parts_the_file_comes_in(text: str, encoding: str) -> None:
@@ -80,6 +94,16 @@ def test_a_separator_is_found(separator: str) -> None:
         separator.join(f'"{c}"' if set(c) & set(",;") else c for c in line) + "\n" for line in lines
     )
     assert [line.cells for line in rows(text.encode())] == lines
+
+
+def test_what_stands_above_the_header_is_passed_over() -> None:
+    above = b"Kundenliste Mai 2026\n\n;;Stand 24.05.\n"
+    table = b"Name;Ort;Telefon\nGro\xc3\x9f;Ulm;0731 1234567\nKlein;Ulm;0731 1234568\n"
+    assert sniffed(above + table).skip == 3
+    found = rows(above + table)
+    assert [(line.number, line.cells[0]) for line in found] == [(4, "Name"), (5, "Groß"), (6, "Klein")]
+    for plain in (table, b"0731 1234567\n0731 1234568\n", b";;0731 1234567\nGro\xc3\x9f;Ulm;0731 1234568\n"):
+        assert sniffed(plain).skip == 0
 
 
 def test_a_separator_that_is_said_counts_and_one_column_needs_none() -> None:

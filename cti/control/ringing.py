@@ -33,8 +33,9 @@ CALLING: frozenset[str] = frozenset({"initiated", "queued", "connected"})
 class Ringing(Talking):
     """Make, answer, deflect, park, pick up, tones."""
 
-    async def make(self, pbx: str, agent: str, find: Finder) -> CallAnswer:
-        """Calls the agent's own phone; once it is answered, the target. Answered when the phone rings or is up."""
+    async def make(self, pbx: str, agent: str, find: Finder, shown: str = "") -> CallAnswer:
+        """Calls the agent's own phone; once it is answered, the target. Answered when the phone rings or is up. `shown`: the
+        number that the target sees; "": by the PBX's rules."""
         port = self._port(pbx)
         device = self._phone_of(pbx, agent)
         if device is None:
@@ -52,7 +53,7 @@ class Ringing(Talking):
                 target = await self._sought(port, find)
             id = f"cti-{uuid4().hex}"
             call = f"{pbx}:{id}"
-            shown = port.caller_id(agent, target.exten)
+            shown = shown or port.caller_id(agent, target.exten)
             variables = [f"__CTI_CALLERID={shown}"] if shown else []
             line = device.startswith("Local/")
             if port.auto_answer and not line:

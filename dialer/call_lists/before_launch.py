@@ -25,7 +25,7 @@ from dialer.law.profiles import Profile
 from dialer.law.why import profile_of
 from dialer.lists import ListView, NotPossible, read
 from dialer.management.settings import CampaignSettings
-from dialer.verdict import Verdict
+from dialer.verdict import Step, Verdict
 
 if TYPE_CHECKING:
     from cti.database import Connection, PoolConnection, Queryable
@@ -59,6 +59,7 @@ _AT_ONCE = 1000
 
 SAYS = {
     "callable": "can be called",
+    "not_asked": "nothing on the list is in the way; the law was not asked about them, only about those before",
     "later": "can be called later: a retry or a promise is due then",
     "no_zone": "nobody knows in which time zone the number rings: not called automatically",
     "in_hand": "is being called",
@@ -70,8 +71,9 @@ SAYS = {
 
 
 class LaunchReason(Frozen, frozen=True, kw_only=True):
-    """Why so many can or cannot be called. `code`: callable, later, no_zone, in_hand, done, attempts_used_up, blocked,
-    skipped; `row:...` for rows of files that were not taken (bad_number, duplicate, ...); `law:...` for its rules."""
+    """Why so many can or cannot be called. `code`: callable, not_asked, later, no_zone, in_hand, done, attempts_used_up,
+    blocked, skipped; `row:...` for rows of files that were not taken (bad_number, duplicate, ...); `law:...` for its rules:
+    of those that refuse somebody the first that does not end by itself, so that hours hide no refusal."""
 
     code: str
     says: str
@@ -80,8 +82,9 @@ class LaunchReason(Frozen, frozen=True, kw_only=True):
 
 class BeforeLaunch(Frozen, frozen=True, kw_only=True):
     """How a list stands. So many `can` be called now, or `later`; compliance was asked about `asked` contacts, `whole` if
-    that is all that could be called. `hindrances`: what keeps the list itself from being called. Of a list that is assigned
-    to some, `callers`: how many of the campaign's agents may call it, at work or not."""
+    that is all that could be called: of the others nobody knows (`not_asked`). `hindrances`: what keeps the list itself from
+    being called. Of a list that is assigned to some, `callers`: how many of the campaign's agents may call it, at work or
+    not."""
 
     list: int
     at: datetime
@@ -136,23 +139,24 @@ async def before_launch(
     refused: dict[str, LaunchReason] = {}
     if law is not None and found.campaign is not None:
         asked, refused = await _refusals(db, found, limit, law, most)
-    lawful = sum(one.count for one in refused.values())
-    reasons = [
-        LaunchReason(code=one.code, says=one.says, count=one.count - lawful)
-        if one.code == "callable"
-        else one
-        for one in [*reasons, *refused.values()]
+    unasked = can - asked if law is not None and found.campaign is not None else 0
+    can -= sum(one.count for one in refused.values()) + unasked
+    reasons = [one for one in reasons if one.code != "callable"]
+    reasons += [
+        LaunchReason(code="callable", says=SAYS["callable"], count=can),
+        LaunchReason(code="not_asked", says=SAYS["not_asked"], count=unasked),
+        *refused.values(),
     ]
-    order = ["callable", "later"]
+    order = ["callable", "not_asked", "later"]
     reasons.sort(key=lambda one: (one.code not in order, -one.count, one.code))
     return BeforeLaunch(
         list=id,
         at=datetime.now(UTC),
         total=found.total,
-        can=can - lawful,
+        can=can,
         later=counts.get(("later", ""), 0),
         asked=asked,
-        whole=asked >= can,
+        whole=not unasked,
         hindrances=_hindrances(found, some),
         callers=some,
         reasons=tuple(one for one in reasons if one.count),
@@ -214,35 +218,53 @@ async def _refusals(
         for verdict in await law(found.campaign, some):
             if verdict.allowed:
                 continue
-            code = f"law:{_rule(verdict)}"
+            step = _refusal(verdict)
+            code = f"law:{step.rule}"
             known = refused.get(code)
             count = known.count + 1 if known else 1
-            refused[code] = LaunchReason(
-                code=code, says=known.says if known else verdict.why_not, count=count
-            )
+            refused[code] = LaunchReason(code=code, says=known.says if known else step.says, count=count)
         asked, after = asked + len(some), some[-1].contact
     return asked, refused
 
 
-def _rule(verdict: Verdict) -> str:
-    return next((step.rule for step in verdict.steps if not step.ok), "")
+def _refusal(verdict: Verdict) -> Step:
+    """Of what refuses a contact the first step that time does not help with, else the first."""
+    refusals = [step for step in verdict.steps if not step.ok]
+    return next((step for step in refusals if lasting(step.rule)), refusals[0])
+
+
+def lasting(rule: str) -> bool:
+    """Whether what this rule refuses is not over by itself in hours or days."""
+    return rule in ("country", "do_not_call", "consent") or rule.startswith("register_")
 
 
 async def contacts_of(
-    db: Queryable, id: int, code: str, law: Judge | None = None, *, after: int = 0, limit: int = 100
+    db: Queryable,
+    id: int,
+    code: str,
+    law: Judge | None = None,
+    *,
+    after: int = 0,
+    limit: int = 100,
+    most: int = MOST_ASKED,
 ) -> list[ContactView]:
     """Contacts of a list that a reason holds for, those with an id above `after`; none for `row:...`, whose rows are with
-    the import."""
+    the import. The law is asked about `most` at once: `not_asked` are those after so many."""
     found = await read(db, id)
     attempts = found.settings.over((await _campaign(db, found))[1]).max_attempts
-    if code.startswith("law:"):
-        ids = await _refused(db, found, attempts, code.removeprefix("law:"), law, after, limit)
+    asks = law is not None and found.campaign is not None
+    if code.startswith("law:") or (code == "callable" and asks):
+        ids = await _judged(db, found, attempts, code, law, after, limit, most) if asks and law else []
     elif code in SAYS:
+        state, skip = ("callable", most) if code == "not_asked" else (code, 0)
+        if code == "not_asked" and not asks:
+            return []
         async with _counting(db, WITHIN) as reading:
             rows = await reading.fetch(
                 f"""SELECT c.id FROM list_contacts c JOIN zone_groups g ON g.id = c.zone_group
-                    WHERE c.list_id = $1 AND c.id > $4 AND {_CODE} = $3 ORDER BY c.list_id, c.id LIMIT $5""",  # noqa: S608
-                *(id, attempts, code, after, limit),
+                    WHERE c.list_id = $1 AND c.id > $4 AND {_CODE} = $3 ORDER BY c.list_id, c.id
+                    LIMIT $5 OFFSET $6""",  # noqa: S608
+                *(id, attempts, state, after, limit, 0 if after else skip),
                 timeout=WITHIN + 5,
             )
         ids = [row["id"] for row in rows]
@@ -251,20 +273,20 @@ async def contacts_of(
     return await of_ids(db, ids)
 
 
-async def _refused(
-    db: Queryable, found: ListView, attempts: int, rule: str, law: Judge | None, after: int, limit: int
+async def _judged(
+    db: Queryable, found: ListView, attempts: int, code: str, law: Judge, after: int, limit: int, most: int
 ) -> list[int]:
-    if law is None or found.campaign is None:
-        return []
+    """Those whom the law allows (`callable`), or refuses for this reason."""
+    assert found.campaign is not None
     ids: list[int] = []
     asked = 0
-    while asked < MOST_ASKED and (some := await _candidates(db, found, attempts, after, _AT_ONCE)):
+    while asked < most and (
+        some := await _candidates(db, found, attempts, after, min(_AT_ONCE, most - asked))
+    ):
         verdicts = await law(found.campaign, some)
-        ids += [
-            one.contact
-            for one, verdict in zip(some, verdicts, strict=True)
-            if not verdict.allowed and _rule(verdict) == rule
-        ]
+        for one, verdict in zip(some, verdicts, strict=True):
+            if code == ("callable" if verdict.allowed else f"law:{_refusal(verdict).rule}"):
+                ids.append(one.contact)
         if len(ids) >= limit:
             break
         asked, after = asked + len(some), some[-1].contact

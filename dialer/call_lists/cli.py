@@ -29,6 +29,7 @@ from dialer.call_lists.terminal import (
 if TYPE_CHECKING:
     from cti.database import Connection
     from dialer.call_lists.columns import Guess
+    from dialer.call_lists.contacts import ContactFilter
     from dialer.call_lists.imports import ImportView, PreviewRow
     from dialer.call_lists.rows import ImportSettings
     from dialer.call_lists.sheets import Format, Line
@@ -44,6 +45,10 @@ lists = typer.Typer(
 List = Annotated[str, typer.Argument(metavar="LIST", help="The list: its name or number.")]
 Import = Annotated[int, typer.Argument(metavar="IMPORT", min=1, help="The import's number.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="state=, outcome=, country=, language=, zone=, q= (text), data:KEY=; all must fit."),
+]
 
 
 @lists.callback(invoke_without_command=True)
@@ -86,7 +91,7 @@ def import_file(
     map: Annotated[
         list[str] | None,
         typer.Option(
-            help="COLUMN=FIELD, the column by its name or number; may be repeated. Fields: phone, name, "
+            help="COLUMN=FIELD, the column by its name or number; may be repeated. Fields: phone, area, name, "
             "first_name, last_name, person, country, region, zone, language, priority, data:KEY, none."
         ),
     ] = None,
@@ -273,9 +278,15 @@ def create(name: Annotated[str, typer.Argument(help="What the list is called.")]
 
 
 @lists.command()
-def show(name: List, json: Json = False) -> None:
+def show(
+    name: List,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Ask the law about every contact, however long that takes.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show a list: how it stands, and who can be called, who not, and why."""
-    from dialer.call_lists.before_launch import before_launch, by_law
+    from dialer.call_lists.before_launch import MOST_ASKED, before_launch, by_law
     from dialer.law.profiles import load
     from dialer.lists import read
 
@@ -284,7 +295,9 @@ def show(name: List, json: Json = False) -> None:
     async def work(db: Connection) -> Any:
         id = await find_list(db, name)
         profiles = load(*([Path(folder)] if folder else []))
-        return await read(db, id), await before_launch(db, id, by_law(lambda: db, lambda: profiles))
+        most = sys.maxsize if whole else MOST_ASKED
+        law = by_law(lambda: db, lambda: profiles)
+        return await read(db, id), await before_launch(db, id, law, most=most)
 
     one, told = run(work)
     if json:
@@ -301,7 +314,7 @@ def show(name: List, json: Json = False) -> None:
     for reason in told.reasons:
         say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
     if not told.whole and told.asked:
-        say(f"  (the law was asked about the first {told.asked:,})")
+        say(f"  (the law was asked about the first {told.asked:,}; about all: --all)")
 
 
 @lists.command("set")
@@ -324,11 +337,27 @@ def change(
     ] = None,
     to_all: Annotated[bool, typer.Option("--to-all", help="Assigned to everybody of the campaign.")] = False,
     max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Attempts to one contact.")] = None,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="It rests when so many are reached: connected=50/day, attempts=1000, disposition:Sale=20; may be "
+            'repeated; "" for none.'
+        ),
+    ] = None,
+    recycling: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="After which outcome it is called again, in minutes: busy=15,30 or busy=15,30*4 (four times at most), "
+            "busy=never, busy= (as the campaign has it); may be repeated."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Change what is given of a list. Who it is assigned to replaces those of before."""
+    """Change what is given of a list. Who it is assigned to, and quotas, replace those of before."""
     from cti import audit
-    from dialer.lists import Assigned, ListEdit, read
+    from cti.users import load_directory
+    from dialer.call_lists.rules_said import NotUnderstood, quotas_said, recycling_said
+    from dialer.lists import Assigned, ListEdit, ListSettings, must_be_known, read
     from dialer.lists import change as write
 
     given: dict[str, Any] = {
@@ -347,17 +376,22 @@ def change(
             now = await read(db, await find_list(db, name))
             if campaign is not None:
                 given["campaign"] = await find_campaign(db, campaign) if campaign else None
-            if to_all or team or agent or unit or position or max_attempts is not None:
-                new = now.settings.model_copy()
-                if to_all or team or agent or unit or position:
-                    new.assigned = valid(
-                        Assigned,
-                        teams=team or [],
-                        agents=agent or [],
-                        units=unit or [],
-                        positions=position or [],
-                    )
-                new.max_attempts = max_attempts or new.max_attempts
+            own = now.settings.model_dump()
+            if to_all or team or agent or unit or position:
+                to = valid(
+                    Assigned, teams=team or [], agents=agent or [], units=unit or [], positions=position or []
+                )
+                agents, teams = await load_directory(db)
+                logins, names = {one.login for one in agents}, {one.id for one in teams}
+                must_be_known(to, now.settings.assigned, logins, names)
+                own["assigned"] = to
+            own["max_attempts"] = max_attempts or own["max_attempts"]
+            try:
+                own["quota"] = own["quota"] if quota is None else quotas_said(quota)
+                own["recycling"] = recycling_said(recycling or [], own["recycling"])
+            except NotUnderstood as error:
+                fail(f"{error}.", WRONG_USE)
+            if (new := valid(ListSettings, **own)) != now.settings:
                 given["settings"] = new
             edit = valid(ListEdit, **given)
             await audit.record(db, us(), "list.changed", str(now.id), {"fields": sorted(given)})
@@ -401,30 +435,15 @@ def split(
     name: List,
     parts: Annotated[int | None, typer.Option(min=2, max=50, help="Into so many of the same size.")] = None,
     into: Annotated[str | None, typer.Option(help="What fits --where into a new list of this name.")] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="state=, outcome=, country=, language=, zone=, q= (text), data:KEY=; all must fit."
-        ),
-    ] = None,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """Split a list evenly, or move what fits into a new one."""
     from dialer.call_lists import contacts
-    from dialer.call_lists.contacts import ContactFilter
 
     if (parts is None) == (into is None) or (into is None) != (not where):
         fail("say --parts N, or --into NAME with --where FIELD=VALUE.", WRONG_USE)
-    fits: dict[str, Any] = {"data": {}}
-    for one in where or []:
-        field, equals, value = one.partition("=")
-        if not equals:
-            fail(f"--where {one}: say FIELD=VALUE.", WRONG_USE)
-        if field.startswith("data:"):
-            fits["data"][field.removeprefix("data:")] = value
-        else:
-            fits[field] = value
-    wanted = valid(ContactFilter, **fits)
+    wanted = _fitting(where or [])
 
     async def work(db: Connection, by: str) -> Any:
         id = await find_list(db, name)
@@ -461,6 +480,66 @@ def dedupe(
 
 
 @lists.command()
+def recycle(
+    name: List,
+    outcomes: Annotated[
+        list[str],
+        typer.Argument(metavar="OUTCOMES...", help="How their last attempt ended: busy, no_answer …"),
+    ],
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Call used-up contacts again whose last attempt ended so; what the law counts does not begin anew."""
+    from dialer.call_lists import contacts
+
+    wanted = valid(contacts.RecycleAsked, outcomes=outcomes)
+    sure(yes, f"Call the used-up contacts of {name} again?")
+
+    async def work(db: Connection, by: str) -> Any:
+        id = await find_list(db, name)
+        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
+        return id, await contacts.recycle(db, id, wanted.outcomes, version=version, by=by)
+
+    opened = in_trail("list.recycled", work)
+    tell({"opened": opened}, json, f"{opened:,} contacts are open again.")
+
+
+@lists.command("contacts")
+def list_contacts(
+    name: List,
+    where: Where = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 50,
+    json: Json = False,
+) -> None:
+    """Look through a list: its contacts that fit, in the order in which they came."""
+    from cti.terminal_text import columns, plain
+    from dialer.call_lists import contacts
+
+    wanted = _fitting(where or [])
+
+    async def work(db: Connection) -> Any:
+        id = await find_list(db, name)
+        return await contacts.page(db, id, wanted, limit=limit + 1)
+
+    found = run(work)
+    if json:
+        show_json([as_plain(one) for one in found[:limit]])
+        return
+    table = [("NUMBER", "NAME", "WHERE", "STATE", "ATTEMPTS", "LAST", "WHY")]
+    for one in found[:limit]:
+        where_from = f"{one.country}{'-' + one.region if one.region else ''} {one.zones[0] if len(one.zones) == 1 else ''}"
+        table.append(
+            (
+                *(one.e164, plain(one.name, 30), where_from.strip(), one.state, str(one.attempts)),
+                *(one.last_outcome or "-", plain(one.why, 60)),
+            )
+        )
+    say("\n".join(columns(table)) if found else "Nobody fits.")
+    if len(found) > limit:
+        say(f"There are more than these {limit:,}: --limit, or --where.")
+
+
+@lists.command()
 def delete(name: List, yes: Yes = False) -> None:
     """Delete a list with its contacts; attempts stay as evidence."""
     from dialer.lists import delete as remove
@@ -474,6 +553,22 @@ def delete(name: List, yes: Yes = False) -> None:
 
     gone = in_trail("list.deleted", work)
     say(f"{name} and its {gone:,} contacts are gone.")
+
+
+def _fitting(where: list[str]) -> ContactFilter:
+    """The filter that is typed as FIELD=VALUE."""
+    from dialer.call_lists.contacts import ContactFilter
+
+    fits: dict[str, Any] = {"data": {}}
+    for one in where:
+        field, equals, value = one.partition("=")
+        if not equals:
+            fail(f"--where {one}: say FIELD=VALUE.", WRONG_USE)
+        if field.startswith("data:"):
+            fits["data"][field.removeprefix("data:")] = value
+        else:
+            fits[field] = value
+    return valid(ContactFilter, **fits)
 
 
 class _Standard:
@@ -519,7 +614,7 @@ def _opened(
         while part := unpacked.read(PART):
             yield part
 
-    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets), again, size
+    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets, skip=how.skip), again, size
 
 
 def _parts(file: Path) -> Iterator[bytes]:

@@ -13,6 +13,9 @@ from dialer.call_lists.zones import zone_name
 MOST_CUSTOM = 40
 """Columns kept as custom fields at most."""
 
+LONGEST_AREA = 7
+"""Digits of an area code at most, its country's code included."""
+
 FEW = 5
 """Cells, below which the header counts for more than what stands in them."""
 
@@ -49,7 +52,7 @@ def guess(table: Sequence[Sequence[str]], region: str) -> Guess:
     chosen = [
         _agreed(meaning, content, cells) for meaning, content, cells in zip(named, told, columns, strict=True)
     ]
-    if not any(meaning == "phone" for meaning in chosen):
+    if "phone" not in chosen:
         _likeliest_phone(chosen, named, columns, numbers)
     if not header:
         _name_by_content(chosen, columns)
@@ -127,6 +130,10 @@ def _agreed(named: str, content: str, cells: Sequence[str]) -> str:
     if named == "phone" and sample:  # `mobile: yes`; a few numbers may all be wrong
         digits = max(sum(c.isdigit() for c in cell) for cell in sample)
         return "data" if digits == 0 or (digits < 5 and len(sample) >= FEW) else named
+    if named == "area" and sample:
+        return named if all(0 < sum(c.isdigit() for c in cell) <= LONGEST_AREA for cell in sample) else "data"
+    if named == "priority" and sample:  # high, low: a word for people
+        return named if len(sample) < FEW or any(cell.isdecimal() for cell in sample) else "data"
     if named in ("country", "zone", "language") and sample:
         read = {"country": words.country, "zone": zone_name, "language": words.language}[named]
         told = any(read(cell) for cell in sample)
@@ -143,7 +150,8 @@ def _likeliest_phone(
         sample = columns[n][:60]
         return sum(numbers.valid(cell) for cell in sample) / len(sample) if sample else 0.0
 
-    candidates = [n for n in range(len(columns)) if named[n] not in ("fax", "person", "birthday", "postcode")]
+    others = ("area", "fax", "person", "birthday", "postcode")
+    candidates = [n for n in range(len(columns)) if named[n] not in others]
     best = max(candidates, key=valid, default=None)
     if best is not None and valid(best) > 0.5:
         chosen[best] = "phone"

@@ -324,6 +324,14 @@ async def _remove_duplicates(db: Held, ids: list[int], same: str) -> int:
 # ------------------------------------------------------------------------------------------------------ once again
 
 
+class RecycleAsked(BaseModel):
+    """Used-up contacts whose last attempt ended so are called again."""
+
+    model_config = STRICT
+
+    outcomes: list[Retried] = Field(min_length=1, max_length=20)
+
+
 async def recycle(db: Held, id: int, outcomes: Sequence[Retried], *, version: int, by: str) -> int:
     """Makes used-up contacts open again whose last attempt ended so, and returns how many. Their count of attempts begins
     anew; what the law counts does not. In a transaction of the caller's; raises NoList, ChangedMeanwhile."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from cti.frozen import Frozen
 from dialer.call_lists import imports
-from dialer.call_lists.before_launch import SAYS
+from dialer.call_lists.before_launch import SAYS, lasting
 from dialer.call_lists.rows import Bad, ConsentFor, Contact, Country, ImportSettings, RowReader
 from dialer.call_lists.sheets import Line
 from dialer.call_lists.target_group import COLUMNS, TargetGroups, cells_of, rows_of_group
@@ -113,6 +113,7 @@ class _Law(Frozen, frozen=True, kw_only=True):
     campaign: int
     purpose: str
     profile: Profile
+    needed: bool
 
 
 async def campaign_of(db: Queryable, wanted: GroupAsked) -> int | None:
@@ -133,7 +134,7 @@ async def campaign_of(db: Queryable, wanted: GroupAsked) -> int | None:
 async def _law(db: Queryable, campaign: int | None, profiles: Profiles) -> _Law | None:
     if campaign is None:
         return None
-    row = await db.fetchrow("SELECT profile, settings FROM campaigns WHERE id = $1", campaign)
+    row = await db.fetchrow("SELECT mode, profile, settings FROM campaigns WHERE id = $1", campaign)
     if row is None:
         raise NotPossible("no_campaign", "there is no such campaign")
     try:
@@ -141,7 +142,12 @@ async def _law(db: Queryable, campaign: int | None, profiles: Profiles) -> _Law 
     except NoProfile as error:
         raise NotPossible("no_profile", str(error)) from None
     settings = CampaignSettings.model_validate_json(row["settings"])
-    return _Law(campaign=campaign, purpose=settings.purpose or "marketing", profile=profile)
+    return _Law(
+        campaign=campaign,
+        purpose=settings.purpose or "marketing",
+        profile=profile,
+        needed=profile.needs_consent(row["mode"]),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ made a list
@@ -169,9 +175,7 @@ async def upload(
 
 
 def _settings(wanted: GroupAsked, law: _Law | None) -> ImportSettings:
-    consent = (
-        ConsentFor(campaign=law.campaign, needed=law.profile.consent_needed) if law is not None else None
-    )
+    consent = ConsentFor(campaign=law.campaign, needed=law.needed) if law is not None else None
     return ImportSettings(
         columns=list(COLUMNS),
         country=wanted.country,
@@ -234,7 +238,7 @@ async def preview(
         whole=asked >= size.customers,
         campaign=law.campaign if law is not None else None,
         purpose=law.purpose if law is not None else "",
-        needed=law.profile.consent_needed if law is not None else None,
+        needed=law.needed if law is not None else None,
         **{
             name: counts[name]
             for name in ("consented", "withdrawn", "nothing", "do_not_call", "twice", "there", "usable")
@@ -297,8 +301,3 @@ def _count(
             told.against("no_zone", SAYS["no_zone"])
         else:
             told.counts["usable"] += 1
-
-
-def lasting(rule: str) -> bool:
-    """Whether what this rule refuses is not over by itself in hours or days."""
-    return rule in ("country", "do_not_call", "consent") or rule.startswith("register_")

@@ -1,40 +1,44 @@
 """REST routes of call lists: lists, their contacts, files that are imported, and what is to be known before a launch.
 
-For supervisors and administrators. A supervisor sees lists that are assigned to a team or an agent of theirs, or to nobody
-yet. Whatever changes contacts, and every download of rows with personal data, is in the audit trail.
+For supervisors and administrators. A supervisor sees the lists of their campaigns, those that are assigned to a team or an
+agent of theirs, and those that are nobody's yet. Whatever changes contacts, and every download of rows with personal
+data, is in the audit trail.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, model_validator
 
 from cti import audit
 from cti.openapi import SUPERVISORS, Route
 from cti.people import Directory
+from cti.plain_text import Plain
 from cti.problems import Problem, of_refusal
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import Asked, Reply, Translate
 from dialer import lists
 from dialer.call_lists import contacts, from_group, imports
-from dialer.call_lists.before_launch import BeforeLaunch, Judge, before_launch, contacts_of
+from dialer.call_lists.before_launch import MOST_ASKED, BeforeLaunch, Judge, before_launch, contacts_of
 from dialer.call_lists.columns import Guess
-from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved
+from dialer.call_lists.contacts import ContactFilter, ContactView, Key, Moved, RecycleAsked
 from dialer.call_lists.from_group import FromGroup, GroupAsked, GroupPreview, Profiles
 from dialer.call_lists.import_desk import ImportDesk, WorkerFailed
 from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
 from dialer.call_lists.sheets import PART, NotASheet, Sniffer
 from dialer.call_lists.target_group import NoGroup, TargetGroups
-from dialer.lists import STRICT, ListEdit, ListView, Name, NewList
-from dialer.management.settings import Retried
+from dialer.law.consent_lists import take_over
+from dialer.lists import STRICT, Assigned, ListEdit, ListView, Name, NewList, Theirs
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
+
+MOST_TOLD = 100
 
 Id = Annotated[int, Field(ge=1, lt=1 << 63)]
 
@@ -43,6 +47,14 @@ class OneList(BaseModel):
     """The list that the address names."""
 
     list: Id
+
+
+class LaunchAsked(BaseModel):
+    """About how many contacts that could be called the law is asked, the first ones; ten thousand take some 3 seconds."""
+
+    model_config = STRICT
+
+    most: int = Field(default=MOST_ASKED, ge=0, le=100_000)
 
 
 class OneReason(OneList):
@@ -104,12 +116,33 @@ class DedupeAsked(BaseModel):
     same: Literal["number", "person"] = "number"
 
 
-class RecycleAsked(BaseModel):
-    """Used-up contacts whose last attempt ended so are called again."""
+class ConsentsAsked(BaseModel):
+    """Consents that came with the list, in the custom field `column`: a day, or yes and no, said then at `at`. How they were
+    given (`source`) and for what (`purpose`, as the campaign's) says whoever takes them over."""
 
     model_config = STRICT
 
-    outcomes: list[Retried] = Field(min_length=1, max_length=20)
+    source: Annotated[Plain, Field(min_length=1, max_length=200)]
+    purpose: Annotated[Plain, Field(min_length=1, max_length=60)] = "marketing"
+    column: Key = "consent"
+    at: AwareDatetime | None = None
+    evidence: Annotated[Plain, Field(max_length=2000)] = ""
+
+
+class ConsentsOfList(BaseModel):
+    """How many words were new, on record before, or no consent at all; `refused`: the first of those, by contact."""
+
+    kept: int
+    known: int
+    not_kept: int
+    refused: list[NotAConsent]
+
+
+class NotAConsent(BaseModel):
+    """A contact whose field says nothing that can be kept, and why."""
+
+    contact: int
+    why: str
 
 
 class Recycled(BaseModel):
@@ -193,13 +226,14 @@ def routes(
     pool: Callable[[], Pool],
     directory: Directory,
     desk: ImportDesk,
+    theirs: Theirs,
     law: Judge | None = None,
     profiles: Profiles = dict,
     target_groups: TargetGroups | None = None,
     largest: int = imports.LARGEST_FILE,
 ) -> list[Route]:
-    """Returns the routes. `largest`: bytes of a file; `law`: what compliance says of contacts, by `profiles`;
-    `target_groups`: customers by a saved query."""
+    """Returns the routes. `theirs`: which campaigns somebody oversees; `largest`: bytes of a file; `law`: what compliance
+    says of contacts, by `profiles`; `target_groups`: customers by a saved query."""
 
     @asynccontextmanager
     async def trailed(
@@ -209,14 +243,26 @@ def routes(
             yield db
             await audit.record(db, asked.who, action, target, detail, asked.request.remote)
 
-    def sees(asked: Asked, found: ListView) -> bool:
-        return lists.oversees(asked.who, found.settings.assigned, directory)
+    async def seen(asked: Asked, found: Sequence[ListView]) -> list[ListView]:
+        campaigns = {view.campaign for view in found if view.campaign is not None}
+        overseen = await theirs(asked.who, campaigns) if campaigns else ()
+
+        def sees(view: ListView) -> bool:
+            its = None if view.campaign is None else view.campaign in overseen
+            return lists.oversees(asked.who, view.settings.assigned, directory, its)
+
+        return [view for view in found if sees(view)]
 
     async def one(asked: Asked, id: int) -> ListView:
         found = await lists.read(pool(), id)
-        if not sees(asked, found):
+        if not await seen(asked, [found]):
             raise lists.NoList
         return found
+
+    async def given_to(asked: Asked, campaign: int | None) -> None:
+        """Whether lists may be given to this campaign is for whoever oversees it."""
+        if campaign is not None and not await theirs(asked.who, [campaign]):
+            raise lists.NotPossible("no_campaign", "there is no such campaign, or it is not one of yours")
 
     async def many(asked: Asked, ids: list[int]) -> None:
         for id in ids:
@@ -236,12 +282,14 @@ def routes(
         found = await lists.all_lists(pool(), after=after, limit=wanted.limit + 1, campaign=wanted.campaign)
         part = found[: wanted.limit]
         more = encode(part[-1].name) if len(found) > len(part) else None
-        return {"items": [view for view in part if sees(asked, view)], "next": more}
+        return {"items": await seen(asked, part), "next": more}
 
     async def list_create(asked: Asked) -> Reply:
         new: NewList = asked.body
         if not lists.oversees(asked.who, new.settings.assigned, directory):
             raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody yet")
+        lists.must_be_known(new.settings.assigned, Assigned(), directory.agents, directory.teams)
+        await given_to(asked, new.campaign)
         async with trailed(asked, "list.created", new.name, {}) as db:
             made = await lists.create(db, new, asked.who.login)
         return Reply(value=made, version=made.version, headers={"Location": f"/api/v1/lists/{made.id}"})
@@ -252,9 +300,15 @@ def routes(
 
     async def list_change(asked: Asked) -> Reply:
         edit: ListEdit = asked.body
-        await one(asked, asked.params.list)
-        if edit.settings is not None and not lists.oversees(asked.who, edit.settings.assigned, directory):
-            raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
+        found = await one(asked, asked.params.list)
+        if edit.campaign != found.campaign:
+            await given_to(asked, edit.campaign)
+        if edit.settings is not None and (to := edit.settings.assigned) != (
+            before := found.settings.assigned
+        ):
+            if not lists.oversees(asked.who, to, directory):
+                raise Problem(403, "forbidden", "assign the list to a team or agents of yours, or to nobody")
+            lists.must_be_known(to, before, directory.agents, directory.teams)
         fields = {"fields": sorted(edit.model_fields_set)}
         async with trailed(asked, "list.changed", str(asked.params.list), fields) as db:
             changed = await lists.change(
@@ -327,9 +381,25 @@ def routes(
             detail["opened"] = opened
         return Recycled(opened=opened)
 
+    async def list_consents(asked: Asked) -> ConsentsOfList:
+        wanted: ConsentsAsked = asked.body
+        id = asked.params.list
+        await one(asked, id)
+        if wanted.at is not None and not 1990 <= wanted.at.year <= 9000:
+            raise Problem(422, "bad_value", "at: a time in the past, after 1990")
+        taken = await take_over(
+            pool(), id, source=wanted.source, purpose=wanted.purpose, column=wanted.column, at=wanted.at,
+            evidence=wanted.evidence, by=asked.who.login,
+        )  # fmt: skip
+        detail = {"list": id, "kept": taken.kept, "known": taken.known, "source": wanted.source}
+        await audit.record(pool(), asked.who, "consent.imported", "dialer", detail, asked.request.remote)
+        refused = [NotAConsent(contact=row.line, why=row.why) for row in taken.refused[:MOST_TOLD]]
+        return ConsentsOfList(kept=taken.kept, known=taken.known, not_kept=taken.not_kept, refused=refused)
+
     async def list_launch(asked: Asked) -> BeforeLaunch:
+        wanted: LaunchAsked = asked.query
         await one(asked, asked.params.list)
-        return await before_launch(pool(), asked.params.list, law)
+        return await before_launch(pool(), asked.params.list, law, most=wanted.most)
 
     async def list_reason(asked: Asked) -> dict[str, Any]:
         wanted: Paging = asked.query
@@ -347,7 +417,7 @@ def routes(
         if view.list is None:
             if not asked.who.is_admin and view.created_by != asked.who.login:
                 raise NoImport
-        elif not sees(asked, await lists.read(pool(), view.list)):
+        elif not await seen(asked, [await lists.read(pool(), view.list)]):
             raise NoImport
         return view
 
@@ -436,6 +506,7 @@ def routes(
             raise Problem(503, "unavailable", "there are no target groups on this server")
         if wanted.list is not None:
             await one(asked, wanted.list)
+        await given_to(asked, wanted.campaign)
         return target_groups
 
     async def group_preview(asked: Asked) -> GroupPreview:
@@ -529,8 +600,10 @@ def routes(
               body=SplitAsked, result=Moved, **of_list, **conflict),
         route("POST", base + "/{list}/recycle", list_recycle, "Calls used-up contacts again.", body=RecycleAsked,
               result=Recycled, **of_list, **conflict),
+        route("POST", base + "/{list}/consents", list_consents, "Keeps the consents that came with the list.",
+              body=ConsentsAsked, result=ConsentsOfList, **of_list),
         route("GET", base + "/{list}/before-launch", list_launch, "Who can be called, who not, and why.",
-              result=BeforeLaunch, **of_list),
+              query=LaunchAsked, result=BeforeLaunch, **of_list),
         route("GET", base + "/{list}/before-launch/{reason}", list_reason, "The contacts that a reason holds for.",
               params=OneReason, query=Paging, result=Page[ContactView]),
         route("GET", files, import_all, "Imports, the newest first.", query=ImportsAsked, result=Page[ImportView],

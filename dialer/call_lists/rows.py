@@ -16,11 +16,12 @@ from cti.numbers import LONGEST_EXTENSION, Kind, read_caller
 from cti.plain_text import plain
 from dialer.call_lists import words
 from dialer.call_lists.sheets import MOST_COLUMNS, Line, unsafe
-from dialer.call_lists.zones import Group, Place, Places, zone_name
+from dialer.call_lists.zones import Group, Place, Places, with_state, zone_name
 
 FIELDS = frozenset(
     {
         "phone",
+        "area",
         "name",
         "first_name",
         "last_name",
@@ -33,7 +34,8 @@ FIELDS = frozenset(
     }
     | {"account"}
 )
-"""What a column may be besides `data:KEY`, a custom field of the script. Of `phone` there may be several."""
+"""What a column may be besides `data:KEY`, a custom field of the script. Of `phone` there may be several; `area` holds the
+area code of the one after it."""
 
 MOST_NUMBERS = 10
 LONGEST_VALUE = 1000
@@ -174,6 +176,14 @@ class NumberReader:
             return caller.e164, self.places.of(caller.e164)
         return None
 
+    def with_area(self, text: str, area: str, region: str) -> str:
+        """A number as it is dialed from elsewhere: with its area code in front, where it has none yet."""
+        code = "".join(c for c in area if c.isdecimal() or c == "+")
+        digits = "".join(c for c in text if c.isdecimal() or c == "+")
+        if not code or digits.startswith(("+", "0", code.lstrip("0+"))):
+            return text
+        return f"{code}{digits}" if self.read(f"{code}{digits}", region) is not None else text
+
     def read_all(self, text: str, region: str) -> list[tuple[str, Place]]:
         """All numbers in a cell that may hold several; none if none exists."""
         if _SIGNS.search(text) is None:
@@ -215,6 +225,8 @@ class RowReader:
         self._numbers = NumberReader(settings.country, Places(anywhere=settings.anywhere))
         self._phones = [n for n, column in enumerate(settings.columns) if column == "phone"]
         place = {column: n for n, column in enumerate(settings.columns)}
+        self._area = place.get("area", -1)
+        self._of_area = next((n for n in self._phones if n > self._area), self._phones[0])
         self._country, self._zone, self._priority = (
             place.get(f, -1) for f in ("country", "zone", "priority")
         )
@@ -254,6 +266,8 @@ class RowReader:
         seen = ""
         for n in self._phones:
             if n < len(cells) and (text := whole(unsafe(cells[n].strip()))):
+                if n == self._of_area and (area := _cell(cells, self._area)):
+                    text = self._numbers.with_area(text, whole(area), region)
                 seen = seen or text
                 numbers += self._numbers.read_all(text, region)
         if not numbers:
@@ -288,7 +302,7 @@ class RowReader:
             _plain(whole(_cell(cells, self._person)), 80) if self._person >= 0 else "",
             int(account) if account and account.isdecimal() and len(account) < 19 and int(account) else None,
             language,
-            Group(where, state, (zone,) if zone else place.zones),
+            Group(where, state, (zone,) if zone else with_state(place.zones, where, state)),
             _encode(data).decode() if data else "{}",
             priority,
             cells,

@@ -14,10 +14,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from cti.frozen import Frozen
+from dialer.call_lists import words
 
 PART = 1 << 20
 """Bytes of a file that are read at once."""
@@ -35,9 +39,23 @@ LARGEST_WORKBOOK = 1 << 30
 SEPARATORS = ",;\t|"
 _HEAD = 1 << 18
 _SAMPLE = 1 << 16
-_LETTERS = frozenset("äöüßÄÖÜéèêëàâçîïôûùœÉÈÀÇáíóúñÁÓÚÑìòąćęłńóśźżĄĆĘŁŃŚŹŻåøæØÅčšžřýěů")
-_SIGNS = frozenset("€’‘–“”„…«»°§ \xa0ºª¿¡£")
-_EIGHT_BIT = ("cp1252", "cp1250", "iso8859-2", "mac_roman", "cp850")
+_ALPHABETS = tuple(
+    frozenset(small + small.upper())
+    for small in (
+        "äöüß", "éèêëàâçîïôûùœ", "áéíóúñü", "àèéìíòóù", "ąćęłńóśźż", "åøæé", "åäöé", "áéíóúâêôãõàçü", "áčďéěíňóřšťúůýž",
+        "áäčďéíĺľňóôŕšťúýž", "áéíóöőúüű", "ăâîșțşţ", "čćđšž", "çğıöşüâİ",
+        "абвгдежзийклмнопрстуфхцчшщъыьэюяёєіїґ",
+        "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",
+    )
+)  # fmt: skip
+"""Letters beyond ASCII of the languages whose files are read."""
+
+_LETTERS = frozenset().union(*_ALPHABETS)
+_SIGNS = frozenset("€’‘–“”„…«»°§ \xa0ºª¿¡£№")
+_EIGHT_BIT = ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1251", "cp1253", "mac_roman", "cp850", "cp852")
+
+MOST_ABOVE = 20
+"""Rows in which a header is looked for."""
 
 STRAY = 4
 """Control characters that even a short table may have by mistake."""
@@ -126,10 +144,21 @@ class Sniffer:
             return Format(
                 kind="csv", encoding=encoding, separator=declared.group(1), backslash=backslash, skip=1
             )
-        whole = len(head) == self.size
-        return Format(
-            kind="csv", encoding=encoding, separator=_separator(text, backslash, whole), backslash=backslash
+        how = Format(
+            kind="csv",
+            encoding=encoding,
+            separator=_separator(text, backslash, len(head) == self.size),
+            backslash=backslash,
         )
+        first = _records(iter(text.splitlines(keepends=True)), how)
+        return structs.replace(how, skip=_preamble(line.cells for line in _first(first, MOST_ABOVE)))
+
+    def as_text(self) -> str:
+        """The encoding in which it is read as text, line by line; raises NotASheet, also for a workbook."""
+        how = self.format
+        if how.kind != "csv":
+            raise NotASheet("this is a workbook: save the sheet as CSV and send that")
+        return "utf-8-sig" if how.encoding == "utf-8" else how.encoding
 
     def _encoding(self, head: bytes) -> str:
         for mark, name in (
@@ -161,14 +190,18 @@ class Sniffer:
 
 
 def _plausible(sample: bytes, encoding: str) -> int:
-    """How much the text looks like a language of Europe when it is read this way."""
+    """How much the text looks like a language of Europe when it is read this way: letters that some language has, most of
+    them of one, and no word of two scripts."""
     text = sample.decode(encoding, "replace")
-    score = 0
+    score, seen = 0, Counter[str]()
     for place, character in enumerate(text):
         if character.isascii():
             continue
         if character in _LETTERS:
-            score += 3
+            around = text[place - 1 : place] + text[place + 1 : place + 2]
+            mixed = character > "\u0370" and any(c.isascii() and c.isalpha() for c in around)
+            score += -3 if mixed else 3
+            seen[character] += not mixed
         elif character == "\ufffd" or "\x80" <= character < "\xa0":
             score -= 9
         elif not character.isalpha():  # a sign in the middle of a word is no sign
@@ -176,7 +209,18 @@ def _plausible(sample: bytes, encoding: str) -> int:
             score += -6 if inside else 1 if character in _SIGNS else -3
         else:
             score -= 2
-    return score
+    return score + 2 * max(sum(seen[letter] for letter in alphabet) for alphabet in _ALPHABETS)
+
+
+def _preamble(rows: Iterable[list[str]]) -> int:
+    """How many rows stand above the header, as reports have them: a title, a date. 0 where the first rows show none."""
+    known = words.headers()
+    for number, cells in enumerate(rows):
+        filled = [cell for cell in cells if cell.strip()]
+        if len(filled) > 1:
+            named = sum(known.get(words.key(cell)) is not None for cell in filled)
+            return number if named > 1 else 0
+    return 0
 
 
 def _separator(text: str, backslash: bool, whole: bool) -> str:
@@ -324,8 +368,10 @@ def open_workbook(path: Path, sheet: str = "") -> tuple[Format, Iterator[list[st
         for name in [sheet] if sheet else visible:
             found = book.get_sheet_by_name(name)
             if found.height or sheet:
-                names = tuple(visible[:100])
-                return Format(kind="excel", sheet=name, sheets=names), _rows_of(found)
+                rows = _rows_of(found)
+                above = list(islice(rows, MOST_ABOVE))
+                how = Format(kind="excel", sheet=name, sheets=tuple(visible[:100]), skip=_preamble(above))
+                return how, chain(above, rows)
     except calamine.PasswordError:
         raise NotASheet("the workbook has a password: save it without one") from None
     except (calamine.CalamineError, calamine.XmlError, calamine.ZipError, OSError) as error:

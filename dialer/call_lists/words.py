@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 
 import phonenumbers
 
-_MARKS = str.maketrans({"ł": "l", "Ł": "l", "ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d"})
+_MARKS = str.maketrans({"ł": "l", "Ł": "l", "ß": "ss", "ø": "o", "æ": "ae", "œ": "oe", "đ": "d", "ı": "i"})
 
 
 @lru_cache(maxsize=4096)
@@ -46,22 +46,35 @@ HEADERS: dict[str, str] = {
         |tel stacjonarny|kom|nr komorkowy
         |telefoon|telefoonnummer|telefoonnr|mobiel|mobiel nummer|mobiele telefoon|mobielnummer|06 nummer
         |vaste telefoon
-        |vast nummer|gsm nummer|telefoon mobiel|telefoon vast|telefoon werk|telefoon prive""",
+        |vast nummer|gsm nummer|telefoon mobiel|telefoon vast|telefoon werk|telefoon prive
+        |telefone|numero de telefone|telemovel|celular|telefone fixo|telefone movel|n telefone|num telemovel
+        |contato telefonico
+        |telefonni cislo|cislo telefonu|telefonni|mobilni telefon|mobilni cislo|pevna linka|telefonszam|mobilszam
+        |telefonnummer|telefonnr|mobiltelefon|mobilnr|tlf nr|telefon nummer
+        |nomor telepon|nomor hp|no hp|no telepon|no telp|telepon|hp|handphone|nomor handphone|no handphone|nomor ponsel
+        |natel|telefon numarasi|cep telefonu|alt phone|alternate phone|other phone|daytime phone|evening phone""",
+    "area": """area code|areacode|phone area code|std code|std|vorwahl|ortsvorwahl|ortskennzahl|vorwahlnummer
+        |indicatif regional
+        |prefijo|prefisso|numer kierunkowy|kierunkowy|netnummer|kengetal|ddd|predcislo|riktnummer|kode area""",
     "name": """name|full name|fullname|contact|contact name|contact person|customer|customer name|client
 |client name|lead
-        |lead name|person|account name|kunde|kundenname|ansprechpartner|kontakt|kontaktperson
+        |lead name|person|kunde|kundenname|ansprechpartner|kontakt|kontaktperson
         |vollstandiger name|vor und nachname
         |vorname nachname|nom complet|nom et prenom|nom prenom|contact principal|interlocuteur|nombre completo
         |nombre y apellidos|nombre y apellido|cliente|contacto|persona de contacto|nominativo|nome completo
         |nome e cognome
         |cognome e nome|referente|contatto|imie i nazwisko|nazwisko i imie|klient|kontrahent|osoba kontaktowa
         |nazwa klienta
-        |naam|volledige naam|klant|klantnaam|contactpersoon""",
+        |naam|volledige naam|klant|klantnaam|contactpersoon
+        |nome completo|cliente|contato|cele jmeno|jmeno a prijmeni|zakaznik|navn|fulde navn|kunde navn|namn|kundnamn|nev
+        |teljes nev
+        |nama|nama lengkap|nama pelanggan|pelanggan|ad soyad|adi soyadi|musteri""",
     "first_name": """first name|firstname|forename|given name|givenname|vorname|rufname|prenom|nombre
 |nombre de pila|nome|imie
-        |voornaam|roepnaam|first""",
+        |voornaam|roepnaam|first|primeiro nome|jmeno|krestni jmeno|fornavn|fornamn|nama depan|keresztnev|adi""",
     "last_name": """last name|lastname|surname|family name|familyname|nachname|familienname|zuname|nom|nom de famille
-        |apellido|apellidos|primer apellido|cognome|nazwisko|achternaam|familienaam|last""",
+        |apellido|apellidos|primer apellido|cognome|nazwisko|achternaam|familienaam|last
+        |sobrenome|apelido|ultimo nome|prijmeni|efternavn|etternavn|efternamn|nama belakang|vezeteknev|soyadi|soyad""",
     "person": """customer id|customer number|customer no|customerid|account|account id|account number
 |account no|client id
         |client number|contact id|person id|personid|id|crm id|reference|ref|external id|kundennummer
@@ -72,20 +85,25 @@ HEADERS: dict[str, str] = {
         |numero cliente|codice cliente|n cliente|numer klienta|nr klienta|id klienta|kod klienta|numer kontrahenta
         |klantnummer|klantnr|klant id|relatienummer|debiteurnummer|member id|membership number""",
     "country": """country|country code|countrycode|nation|iso country|land|landercode|landerkennzeichen|lkz|staat|pays
-        |code pays|pais|codigo pais|paese|nazione|stato estero|kraj|kod kraju|panstwo|landcode""",
-    "region": """state|province|region|county|state code|us state|bundesland|kanton|departement|estado
+        |code pays|pais|codigo pais|paese|nazione|stato estero|kraj|kod kraju|panstwo|landcode
+        |phone code|phone country code|calling code|country calling code|dial code|landesvorwahl|landervorwahl|zeme|stat zeme
+        |negara
+        |kod zeme|ulke""",
+    "region": """state|province|region|county|state code|us state|state province|state region|mailing state
+        |billing state|bundesland|kanton|departement|estado
 |provincia|comunidad
         |comunidad autonoma|regione|prov|wojewodztwo|provincie|regio""",
     "zone": """time zone|timezone|tz|iana zone|iana time zone|zeitzone|fuseau horaire|fuseau|zona horaria|huso horario
-        |fuso orario|strefa czasowa|strefa|tijdzone""",
+        |fuso orario|strefa czasowa|strefa|tijdzone|fuso horario|casova zona|casove pasmo|tidszon|tidszone|zona waktu""",
     "language": """language|lang|language code|preferred language|locale|sprache|korrespondenzsprache
 |sprachcode|langue
-        |code langue|idioma|lengua|lingua|jezyk|kod jezyka|taal|voertaal|taalcode""",
+        |code langue|idioma|lengua|lingua|jezyk|kod jezyka|taal|voertaal|taalcode
+        |jazyk|sprog|sprak|bahasa|nyelv""",
     "priority": "priority|prio|prioritat|priorite|prioridad|priorita|priorytet|prioriteit|dringlichkeit",
     "consent": """consent|opt in|optin|permission|marketing consent|einwilligung|werbeeinwilligung|zustimmung
 |consentement
         |accord|consentimiento|consenso|zgoda|zgoda marketingowa|toestemming""",
-    "company": """company|company name|organisation|organization|business|business name|employer|firma
+    "company": """company|company name|account name|organisation|organization|business|business name|employer|firma
 |firmenname|unternehmen
         |betrieb|entreprise|societe|raison sociale|empresa|compania|razon social|azienda|ditta|ragione sociale|societa
         |nazwa firmy|przedsiebiorstwo|bedrijf|bedrijfsnaam|organisatie""",
@@ -111,7 +129,8 @@ HEADERS: dict[str, str] = {
         |fecha de nacimiento|data di nascita|data urodzenia|geboortedatum""",
     "reason": "why not taken|reason not taken",
 }
-"""What a column means → what people call it, in English, German, French, Spanish, Italian, Polish, Dutch."""
+"""What a column means → what people call it, in English, German, French, Spanish, Italian, Polish, Dutch, Portuguese, Czech,
+Danish, Norwegian, Swedish, Hungarian, Turkish and Indonesian."""
 
 
 @cache

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _DEAR = ("premium_rate", "shared_cost", "pager", "uan", "voicemail")
 _OTHER = ("toll_free", "voip", "personal_number")
-_GEOGRAPHIC_MOBILES = frozenset({52, 54, 55, 62, 86})
-"""Country codes whose mobile numbers follow geography. Source: libphonenumber, GEO_MOBILE_COUNTRIES."""
+_GEOGRAPHIC_MOBILES = frozenset({52, 54, 55, 86})
+"""Country codes whose mobile numbers follow geography. Source: libphonenumber, GEO_MOBILE_COUNTRIES; but for Indonesia's
+(62), of which that holds for fixed wireless only: its mobile numbers tell none of the three zones."""
 
 _NOT_ZONES = ("posix/", "right/", "SystemV/", "Etc/", "US/Pacific-New")
 
@@ -187,6 +188,34 @@ def _kinds(country: str, code: int, national: str) -> frozenset[str]:
 def _metadata(name: str, code: int) -> PhoneMetadata | None:
     found: PhoneMetadata | None = PhoneMetadata.metadata_for_region_or_calling_code(code, name)
     return found
+
+
+# ------------------------------------------------------------------------------------------------ a state's zones
+
+_OF_STATES = """America/New_York: US-CT US-DE US-DC US-FL US-GA US-IN US-KY US-ME US-MD US-MA US-MI US-NH US-NJ US-NY US-NC
+US-OH US-PA US-RI US-SC US-TN US-VT US-VA US-WV|America/Chicago: US-AL US-AR US-FL US-IL US-IN US-IA US-KS US-KY US-LA US-MI
+US-MN US-MS US-MO US-NE US-ND US-OK US-SD US-TN US-TX US-WI|America/Denver: US-AZ US-CO US-ID US-KS US-MT US-NE US-NV US-NM
+US-ND US-OR US-SD US-TX US-UT US-WY|America/Phoenix: US-AZ|America/Los_Angeles: US-CA US-ID US-NV US-OR US-WA
+|America/Anchorage: US-AK|America/Adak: US-AK|Pacific/Honolulu: US-HI|America/St_Johns: CA-NL|America/Halifax: CA-NB CA-NL
+CA-NS CA-PE CA-QC|America/Toronto: CA-NU CA-ON CA-QC|America/Winnipeg: CA-MB CA-NU CA-ON|America/Regina: CA-SK
+|America/Edmonton: CA-AB CA-BC CA-NT CA-NU CA-SK|America/Vancouver: CA-BC|America/Whitehorse: CA-YT"""
+
+
+@cache
+def _zones_of_states() -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for entry in _OF_STATES.split("|"):
+        zone, states = entry.split(":")
+        for state in states.split():
+            found.setdefault(state, set()).add(zone.strip())
+    return {state: frozenset(zones) for state, zones in found.items()}
+
+
+@cache  # as many as there are sets of zones in the number plan, and states
+def with_state(zones: tuple[str, ...], country: str, state: str) -> tuple[str, ...]:
+    """The zones of a number whose owner lives in this state: also those of the state, where its country has several. A
+    number moves along with its owner. No zones stay none."""
+    return tuple(sorted({*zones, *_zones_of_states().get(f"{country}-{state}", ())})) if zones else ()
 
 
 # ------------------------------------------------------------------------------------------------ a contact's own zone

@@ -232,6 +232,12 @@ class Claims:
             rows, passed = await self._take(db, cells, groups, most, now, reach)
             if not rows:
                 return _Batch(passed_over=await _anybody(db, passed, groups, now))
+            if used_up := [row["id"] for row in rows if row["attempts"] >= _most(row, campaign)]:
+                await db.execute(USED_UP, used_up)
+                rows = [row for row in rows if row["attempts"] < _most(row, campaign)]
+                refused[NO_MORE] = refused.get(NO_MORE, 0) + len(used_up)
+                if not rows:
+                    return _Batch(looked_at=len(used_up))
             found = [_candidate(row, self._zones_of) for row in rows]
             verdicts = await self._check_all(db, found, campaign, now)
             allowed: dict[int, Candidate] = {}
@@ -348,6 +354,8 @@ class Claims:
                 return NotClaimed("not_yet", resting)
             if (await self._room(db, [row["list_id"]], now)).get(row["list_id"]) == 0:
                 return NotClaimed("not_yet", QUOTA_REACHED)
+            if row["attempts"] >= _most(row, campaign):
+                return NotClaimed("not_open", f"this contact cannot be called: {NO_MORE}")
             candidate = self.next_number(row)
             verdict = (await self._check_all(db, [candidate], campaign, now))[contact]
             if not verdict.allowed:
@@ -414,6 +422,7 @@ class _Batch:
 
 
 COLUMNS = """c.id, c.list_id, l.version AS list_version, l.name AS list_name, l.script, c.e164, c.other_numbers,
+           (l.settings ->> 'max_attempts')::integer AS most,
            c.dead_numbers, c.turn, c.zone_group, c.name, c.person, c.language, c.account_id, c.attempts, c.data,
            z.country, z.region, z.zones"""
 
@@ -433,6 +442,16 @@ TAKE = f"""
 """  # noqa: S608
 """Stops at the last row that is wanted, so no more are locked; one range of the index for each zone group. Nothing of a list
 that is assigned to others than was thought ($6): it is looked at again in a moment."""
+
+NO_MORE = "all attempts are used up"
+USED_UP = "UPDATE list_contacts SET state = 'exhausted', why = 'no more attempts by now' WHERE id = ANY($1)"
+"""Contacts who have had as many attempts as there are, since campaign or list have been given fewer."""
+
+
+def _most(row: Any, campaign: Campaign) -> int:
+    """How many attempts a contact may have: by its list, and by the campaign."""
+    return min(row["most"] or campaign.settings.max_attempts, campaign.settings.max_attempts)
+
 
 TAKE_ONE = f"""
     SELECT {COLUMNS}, c.why, nullif(c.not_before, '-infinity') AS not_before, l.quota_until,

@@ -122,7 +122,8 @@ class PreviewDesk:
         person: Callable[[str], Agent | None],
         team_name: Callable[[str | None], str],
         pbx_of: Callable[[Campaign], str],
-        call: Callable[[str, str, str], Awaitable[str]],
+        call: Callable[[str, str, str, str], Awaitable[str]],
+        shows: Callable[[Campaign, str], str],
         view: Callable[[str], CallView | None],
         set_data: Callable[[str, dict[str, str], str], None],
         publish: Callable[[Iterable[Fact]], None],
@@ -144,6 +145,9 @@ class PreviewDesk:
             pool,
             healthy=healthy,
             settings=lambda: {id: (one.settings, False) for id, one in self._following.items()},
+        )
+        self._shows = (
+            shows  # campaign, contact's number → what they see; "": the usual one. `call` is told it last
         )
 
     # ------------------------------------------------------------------------------------------ what is asked
@@ -180,7 +184,7 @@ class PreviewDesk:
         self._put(offer, state="calling", until=None)
         self._publish([OfferAccepted(at=self._now(), offer=id, agent=agent, view=offer.view)])
         try:
-            call = await self._call(offer.live.pbx, agent, offer.live.e164)
+            call = await self._call(offer.live.pbx, agent, offer.live.e164, offer.live.caller_id)
         except CommandError as error:
             wrong_number = error.code == "no_such_target"
             await self._take_back(offer, "no_such_number" if wrong_number else "not_possible")
@@ -425,7 +429,8 @@ class PreviewDesk:
         if agent in self._offers:
             await self._claims.withdraw([one.id])
             return None
-        live = claimed(campaign, one, pbx, "", "", asyncio.get_running_loop().time())
+        shown = self._shows(campaign, one.candidate.e164)
+        live = claimed(campaign, one, pbx, "", shown, asyncio.get_running_loop().time())
         live.slot = False
         view = OfferView(
             offer=one.id,

@@ -50,7 +50,7 @@ def drop_for(campaign: Campaign, one: Claimed, had: Mapping[int, int]) -> str:
     s = campaign.settings
     if s.machine_message is None or had.get(one.candidate.contact, 0) >= s.machine_messages:
         return ""
-    return s.machine_message if s.machine_message_to == "all" or one.verdict.consent else ""
+    return s.machine_message if s.machine_message_to == "all" or one.verdict.recorded else ""
 
 
 def originate_headers(

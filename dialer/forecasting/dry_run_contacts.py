@@ -88,8 +88,9 @@ SELECT id, name, settings FROM call_lists
 
 COUNTED = """
 WITH campaign AS (
-    SELECT id, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
-           coalesce(settings ->> 'company', '') AS company
+    SELECT id, law_name(coalesce(nullif(settings ->> 'purpose', ''), 'marketing')) AS purpose,
+           CASE mode WHEN 'agentless' THEN 'recorded' ELSE 'call' END AS channel,
+           law_name(settings ->> 'company') AS company
       FROM campaigns WHERE id = $1
 ), lists AS MATERIALIZED (
     SELECT id, least($2, coalesce((settings ->> 'max_attempts')::integer, $2)) AS most
@@ -118,7 +119,7 @@ WITH campaign AS (
     SELECT o.id, o.place, min(d.scope) AS scope
       FROM numbers o CROSS JOIN campaign c JOIN do_not_call d ON d.number = o.number
      WHERE d.removed IS NULL AND (d.expires IS NULL OR d.expires > $3)
-       AND (d.scope = 'everywhere' OR (d.scope = 'company' AND d.company = c.company)
+       AND (d.scope = 'everywhere' OR (d.scope = 'company' AND law_name(d.company) = c.company)
             OR (d.scope = 'campaign' AND d.campaign_id = c.id))
      GROUP BY 1, 2
 ), blocks AS (
@@ -136,7 +137,8 @@ WITH campaign AS (
      GROUP BY 1, 2
 ), words AS (
     SELECT s.* FROM consents s CROSS JOIN campaign c
-     WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given))
+     WHERE (law_name(s.purpose) = c.purpose OR (s.purpose = '' AND NOT s.given))
+       AND (s.channel = c.channel OR (s.channel = 'call' AND NOT s.given))
 ), said AS (
     SELECT DISTINCT ON (id, place) id, place, given FROM (
         SELECT o.id, o.place, s.given, s.at, s.id AS word FROM numbers o JOIN words s ON s.number = o.number

@@ -203,7 +203,8 @@ def _holiday_of(profile: Profile, country: str, region: str, day: date) -> str:
 def holidays_of(country: str, region: str, year: int) -> dict[date, str]:
     """Returns the public holidays of a country and region (ISO 3166-2 without the country), by the package `holidays`.
 
-    Where the region is not known, a holiday of any of them counts; where the country is not, there are none.
+    Where the region is not known, or is none that holidays are told apart by (a county, a name), a holiday of any of them
+    counts; where the country is not known, there are none.
     """
     import holidays
 
@@ -212,7 +213,7 @@ def holidays_of(country: str, region: str, year: int) -> dict[date, str]:
         return {}
     regions = kinds[country]
     wanted: Iterable[str | None] = (
-        (region,) if region in regions else (None, *(one for one in regions if not region and len(one) < 4))
+        (region,) if region in regions else (None, *(one for one in regions if len(one) < 4))
     )
     found: dict[date, str] = {}
     for subdivision in wanted:

@@ -4,7 +4,7 @@ or not. Imports its parts when they are used."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -204,8 +204,8 @@ def add_entry(
     from cti import audit
     from dialer.law.do_not_call import WrongEntry, add
 
-    e164, expires = _number(number, region), _moment(until, "--until")
-    scope: Any = "campaign" if campaign is not None else "company" if company else "everywhere"
+    e164, expires = _number(number, region), _until(until)
+    scope = _scope(company, campaign)
 
     async def work(db: Connection) -> int:
         try:
@@ -222,6 +222,57 @@ def add_entry(
         return entry.id
 
     _print(f"Entry {_run(work)}: it is not called from now on.")
+
+
+@do_not_call.command("import")
+def import_entries(
+    file: Annotated[Path, typer.Argument(help="A number a line, or CSV.")],
+    country: Annotated[str, typer.Option(help="Country of numbers without a country code: two letters.")],
+    column: Annotated[
+        int, typer.Option(min=0, help="Which column holds the number, from 1; found if left out.")
+    ] = 0,
+    company: Annotated[str, typer.Option(help="Only for this company.")] = "",
+    campaign: Annotated[int | None, typer.Option(help="Only in this campaign.")] = None,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+    until: Annotated[str | None, typer.Option(help="Up to this day or moment; for ever if left out.")] = None,
+    json: Json = False,
+) -> None:
+    """Put the numbers of a file on our own list; the same again is kept once."""
+    from cti import audit
+    from dialer.law.do_not_call import WrongEntry
+    from dialer.law.do_not_call_files import take_in
+    from dialer.law.registers import PORTION, WrongRegister
+
+    expires = _until(until)
+    scope = _scope(company, campaign)
+
+    async def work(db: Connection) -> Any:
+        try:
+            with file.open("rb") as lines:
+
+                async def parts() -> AsyncIterator[bytes]:
+                    while part := lines.read(PORTION):
+                        yield part
+
+                told = await take_in(
+                    db, parts(), country=country, scope=scope, company=company, campaign=campaign, column=column,
+                    reason=reason[:300], expires=expires, by=_us().login,
+                )  # fmt: skip
+        except (WrongEntry, WrongRegister) as error:
+            fail(f"{error}.", WRONG_USE)
+        except OSError as error:
+            fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
+        detail = {"scope": scope, "company": company, "campaign": campaign, "new": told.new}
+        await audit.record(db, _us(), "do_not_call.imported", "dialer", detail)
+        return told
+
+    told = _run(work)
+    if json:
+        show_json(told)
+        return
+    _print(f"{told.new:,} numbers are not called from now on, {told.known:,} were listed before.")
+    if told.refused:
+        _print(f"{told.refused:,} lines hold no number: {'; '.join(told.samples[:5])}")
 
 
 @do_not_call.command("remove")
@@ -286,6 +337,9 @@ def load_register(
     column: Annotated[
         int, typer.Option(min=0, help="Which column holds the number, from 1; found if left out.")
     ] = 0,
+    smaller: Annotated[
+        bool, typer.Option("--smaller", help="It really holds far fewer numbers than the one in force.")
+    ] = False,
 ) -> None:
     """Load an edition of a national register; it replaces the former one in one moment."""
     import asyncio
@@ -302,13 +356,16 @@ def load_register(
         fail("--edition: a date like 2026-11-22.", WRONG_USE)
     if day > datetime.now(UTC).date():
         fail("--edition: this day is still to come.", WRONG_USE)
-    size, url = file.stat().st_size, database_url()
+    try:
+        size, url = file.stat().st_size, database_url()
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
 
     async def work(progress: Callable[[int], None]) -> Any:
         with file.open("rb") as lines:
             told, read = await load_edition(
                 url, lines, register=name, country=country.upper(), edition=day, by=_us().login, column=column,
-                progress=progress,
+                smaller=smaller, progress=progress,
             )  # fmt: skip
         async with connection(url, name="cti dialer") as db:
             detail = {"register": name, "edition": day, "numbers": told.numbers}
@@ -358,7 +415,7 @@ def import_consents(
     from dialer.law.consents import WrongConsent
 
     async def work(db: Connection) -> Any:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as rows:
+        with file.open(encoding=_encoding(file), errors="replace", newline="") as rows:
             try:
                 told = await import_file(db, rows, region=region.upper(), by=_us().login)
             except WrongConsent as error:
@@ -403,7 +460,7 @@ def _show_taken_over(told: Any, row_is: str, *, json: bool) -> None:
     if json:
         show_json(told)
         return
-    _print(f"{told.kept:,} kept, {told.known:,} on record before, {len(told.refused):,} refused.")
+    _print(f"{told.kept:,} kept, {told.known:,} on record before, {told.not_kept:,} refused.")
     for row in told.refused[:20]:
         _print(f"  {row_is} {row.line}: {row.why}")
 
@@ -482,6 +539,37 @@ def _moment(written: str | None, option: str) -> datetime | None:
     except ValueError:
         fail(f"{option}: a day or moment, like 2026-11-22 or 2026-11-22T10:00+01:00.", WRONG_USE)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _encoding(file: Path) -> str:
+    """How a file of text is written, as imports of lists find it out."""
+    from dialer.call_lists.sheets import PART, NotASheet, Sniffer
+
+    sniffer = Sniffer()
+    try:
+        with file.open("rb") as opened:
+            while part := opened.read(PART):
+                sniffer.feed(part)
+        return sniffer.as_text()
+    except NotASheet as error:
+        fail(f"{file.name}: {error}.", WRONG_USE)
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}.", WRONG_USE)
+
+
+def _until(written: str | None) -> datetime | None:
+    from datetime import UTC, datetime
+
+    moment = _moment(written, "--until")
+    if moment is not None and moment <= datetime.now(UTC):
+        fail("--until: this is past.", WRONG_USE)
+    return moment
+
+
+def _scope(company: str, campaign: int | None) -> Any:
+    if company and campaign is not None:
+        fail("say --company or --campaign, not both.", WRONG_USE)
+    return "campaign" if campaign is not None else "company" if company else "everywhere"
 
 
 async def _campaign(db: Connection, named: str) -> Any:

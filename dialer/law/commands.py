@@ -55,7 +55,7 @@ def add_law_commands(
     customer_of: Callable[[Actor, str], Awaitable[Called]],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> None:
-    """Registers `call.do_not_call`. Only the number of the call itself is listed: nobody types one."""
+    """Registers `call.do_not_call`. Listed are the number of the call and the others of its contact: nobody types one."""
 
     async def ask_not_to(actor: Actor, args: DoNotCallArgs) -> DoNotCallEntry:
         if not works_on(actor, args.call):

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("number", "person", "channel", "purpose", "given", "source", "evidence", "at")
 PORTION = 2_000
-YES = frozenset({"yes", "y", "true", "1", "given", "oui", "ja", "tak", "ya"})
-NO = frozenset({"no", "n", "false", "0", "withdrawn", "non", "nein", "nie", "tidak"})
+YES = frozenset(
+    {"yes", "y", "true", "1", "given", "oui", "ja", "j", "tak", "ya", "sí", "si", "sì", "wahr", "vrai"}
+)
+NO = frozenset({"no", "n", "false", "0", "withdrawn", "non", "nein", "nie", "nee", "tidak", "falsch", "faux"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +33,12 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What became of a file: `kept` were new, `known` were on record before."""
+    """What became of a file: `kept` were new, `known` were on record before, `not_kept` refused; `refused`: the first of
+    those."""
 
     kept: int
     known: int
+    not_kept: int
     refused: tuple[RefusedRow, ...]
 
 
@@ -98,10 +102,11 @@ async def import_file(
     """Keeps what can be kept of a file; may be run again: the same word is kept once. Raises WrongConsent for a file that
     is none; of refused rows the first `most_refused` are told."""
     portion: list[Word] = []
-    kept = seen = 0
+    kept = seen = not_kept = 0
     refused: list[RefusedRow] = []
     for one in read(file, region, datetime.now(UTC)):
         if isinstance(one, RefusedRow):
+            not_kept += 1
             if len(refused) < most_refused:
                 refused.append(one)
             continue
@@ -112,4 +117,4 @@ async def import_file(
             portion = []
     if portion:
         kept += len(await record(db, portion, by=by))
-    return Imported(kept=kept, known=seen - kept, refused=tuple(refused))
+    return Imported(kept=kept, known=seen - kept, not_kept=not_kept, refused=tuple(refused))

@@ -71,7 +71,7 @@ async def take_over(
     checked(
         Word(person="x", given=True, purpose=purpose, source=source, evidence=evidence, at=said), now
     )  # complains once of what is the same for all
-    kept = seen = done = after = 0
+    kept = seen = done = after = not_kept = 0
     refused: list[RefusedRow] = []
     while True:
         rows = await db.fetch(
@@ -100,6 +100,7 @@ async def take_over(
                 )
                 words.append(checked(word, now))
             except WrongConsent as error:
+                not_kept += 1
                 if len(refused) < MOST_REFUSED:
                     refused.append(RefusedRow(line=row["id"], why=str(error)))
         if words:
@@ -108,5 +109,5 @@ async def take_over(
         done += len(rows)
         progress(done)
         if len(rows) < PORTION:
-            return Imported(kept=kept, known=seen - kept, refused=tuple(refused))
+            return Imported(kept=kept, known=seen - kept, not_kept=not_kept, refused=tuple(refused))
         after = rows[-1]["id"]

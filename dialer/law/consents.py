@@ -14,8 +14,10 @@ from dialer.law.reopening import reopen_who
 if TYPE_CHECKING:
     from cti.database import Queryable
 
-Channel = Literal["call", "sms", "email", "chat", "letter"]
-CHANNELS: tuple[Channel, ...] = ("call", "sms", "email", "chat", "letter")
+Channel = Literal["call", "recorded", "sms", "email", "chat", "letter"]
+"""`recorded`: calls that play a recorded message, without an agent. Who has withdrawn consent to calls, has to these too."""
+
+CHANNELS: tuple[Channel, ...] = ("call", "recorded", "sms", "email", "chat", "letter")
 
 
 class WrongConsent(ValueError):
@@ -105,7 +107,7 @@ async def record(db: Queryable, words: Sequence[Word], *, by: str) -> list[int]:
         [word.at for word in kept],
         by,
     )
-    given = [word for word in kept if word.given and word.channel == "call"]
+    given = [word for word in kept if word.given and word.channel in ("call", "recorded")]
     if rows and given:
         numbers = [word.number for word in given if word.number]
         await reopen_who(db, numbers=numbers, persons=[word.person for word in given if word.person])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,26 +70,53 @@ async def add(
     expires: datetime | None = None,
 ) -> DoNotCallEntry:
     """Puts a number on a list, at once in force, and returns the entry. Again: the same entry, made to last longer if
-    asked. Raises WrongEntry; who asked for company or campaign must name it."""
-    if scope == "company" and not company:
+    asked. Raises WrongEntry; who asked for company or campaign must name it.
+
+    `call`: the call or attempt in which they asked for it: it was a person who did, so the other numbers that lists have of
+    them are listed with it.
+    """
+    if expires is not None and expires <= datetime.now(UTC):
+        raise WrongEntry("expires: this is past")
+    asked = digits_of(number)
+    theirs = [row["number"] for row in await db.fetch(THEIRS, call)] if call else []
+    rows = await put(
+        db, {asked, *theirs}, scope=scope, by=by, company=company, campaign=campaign, reason=reason, call=call,
+        expires=expires,
+    )  # fmt: skip
+    return next(_entry(row) for row in rows if row["number"] == asked)
+
+
+async def put(
+    db: Queryable,
+    numbers: Iterable[int],
+    *,
+    scope: Scope,
+    by: str,
+    company: str = "",
+    campaign: int | None = None,
+    reason: str = "",
+    call: str = "",
+    expires: datetime | None = None,
+) -> list[Any]:
+    """Puts numbers on a list, as the tables keep them; returns the entries' rows, `new` where there was none before. Raises
+    WrongEntry."""
+    if scope == "company" and not company.strip():
         raise WrongEntry("company: say for which company the number is not called")
     if scope == "campaign" and campaign is None:
         raise WrongEntry("campaign: say in which campaign the number is not called")
-    if expires is not None and expires <= datetime.now(UTC):
-        raise WrongEntry("expires: this is past")
     try:
-        row = await db.fetchrow(
+        return await db.fetch(
             """INSERT INTO do_not_call AS d (number, scope, company, campaign_id, reason, call, expires, added_by)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+               SELECT n, $2, $3, $4::bigint, $5, $6, $7::timestamptz, $8 FROM unnest($1::bigint[]) AS n
                ON CONFLICT (number, scope, company, campaign_id) WHERE removed IS NULL DO UPDATE SET
                    expires = CASE WHEN d.expires IS NULL OR EXCLUDED.expires IS NULL THEN NULL
                                   ELSE greatest(d.expires, EXCLUDED.expires) END,
                    reason = CASE WHEN d.reason = '' THEN EXCLUDED.reason ELSE d.reason END,
                    added = CASE WHEN d.expires <= now() THEN now() ELSE d.added END
-               RETURNING *""",
-            digits_of(number),
+               RETURNING *, xmax = 0 AS new""",
+            sorted(set(numbers)),
             scope,
-            company if scope == "company" else "",
+            company.strip() if scope == "company" else "",
             campaign if scope == "campaign" else None,
             reason,
             call,
@@ -97,8 +125,19 @@ async def add(
         )
     except asyncpg.ForeignKeyViolationError:
         raise WrongEntry("campaign: there is no such campaign") from None
-    assert row is not None
-    return _entry(row)
+
+
+THEIRS = """
+    WITH asked AS (SELECT contact_id, person FROM attempts
+                    WHERE id IN ($1, split_part($1, ':', 2)) OR call = $1 ORDER BY committed DESC LIMIT 1)
+    SELECT DISTINCT substr(n, 2)::bigint AS number
+      FROM (SELECT c.e164, c.other_numbers FROM asked a JOIN list_contacts c ON c.id = a.contact_id
+            UNION ALL
+            SELECT c.e164, c.other_numbers FROM asked a JOIN list_contacts c ON c.person = a.person AND c.person <> '') c
+     CROSS JOIN LATERAL unnest(c.e164 || c.other_numbers) AS n
+     LIMIT 100
+"""
+"""All numbers that lists have of whom an attempt called: of the contact, and of whoever has the same customer number."""
 
 
 async def remove(db: Queryable, id: int, *, by: str, why: str) -> DoNotCallEntry:

@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from cti.frozen import Frozen
+from dialer.call_lists.sheets import safe
 
 if TYPE_CHECKING:
     from cti.database import Queryable
@@ -195,6 +196,4 @@ def _cell(value: Any) -> Any:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, str) and value[:1] in "=+-@\t\r" and value:
-        return "'" + value  # a spreadsheet would take it for a formula
-    return value
+    return safe(value) if isinstance(value, str) else value

@@ -36,18 +36,37 @@ def _made(whose: str) -> str:
 )"""  # noqa: S608  # of the two conditions below
 
 
+def _said(channel: str, where: str = "") -> str:
+    """The last word on consent to a channel; who has withdrawn consent to calls has to all kinds of them."""
+    return f"""LEFT JOIN LATERAL (
+    SELECT jsonb_build_object('id', s.id, 'given', s.given, 'purpose', s.purpose, 'at', s.at, 'source', s.source) AS said
+    FROM (
+        SELECT * FROM consents
+        WHERE {where}number = a.number AND (NOT given OR person = '' OR a.person = '' OR person = a.person)
+        UNION ALL
+        SELECT * FROM consents WHERE {where}person = a.person AND person <> '' AND (NOT given OR number IS NULL)
+    ) s
+    WHERE s.at <= $5 AND (law_name(s.purpose) = law_name(c.purpose) OR (s.purpose = '' AND NOT s.given))
+      AND (s.channel = {channel} OR (s.channel = 'call' AND NOT s.given))
+    ORDER BY s.at DESC, s.given, s.id DESC LIMIT 1
+)"""  # noqa: S608  # of columns and conditions of this module
+
+
 KNOWN = f"""
 WITH asked AS (
     SELECT a.ord, a.e164, a.person, a.contact, substr(a.e164, 2)::bigint AS number
     FROM unnest($1::text[], $2::text[], $6::bigint[]) WITH ORDINALITY AS a (e164, person, contact, ord)
 ), campaign AS (
     SELECT id, mode, coalesce(nullif(settings ->> 'purpose', ''), 'marketing') AS purpose,
-           coalesce(settings ->> 'company', '') AS company
+           CASE mode WHEN 'agentless' THEN 'recorded' ELSE 'call' END AS channel,
+           law_name(settings ->> 'company') AS company,
+           settings ->> 'machine_message' IS NOT NULL AND mode <> 'agentless' AS drops
     FROM campaigns WHERE id = $3
 ), editions AS (
     SELECT id, register, edition FROM do_not_call_editions WHERE state = 'active'
 )
 SELECT a.ord, c.mode, c.purpose, promised.told AS promised, own.listed, national.listed AS national, consent.said,
+       recorded.said AS recorded,
        n.made AS number_made, n.abandoned AS number_abandoned, n.machine AS number_machine, n.under_way AS number_under_way,
        p.made AS person_made, p.abandoned AS person_abandoned, p.machine AS person_machine,
        p.under_way AS person_under_way,
@@ -61,7 +80,7 @@ CROSS JOIN LATERAL (
     FROM do_not_call d
     WHERE d.number = a.number AND d.added <= $5 AND (d.removed IS NULL OR d.removed > $4)
       AND (d.expires IS NULL OR d.expires > $4)
-      AND (d.scope = 'everywhere' OR (d.scope = 'company' AND d.company = c.company)
+      AND (d.scope = 'everywhere' OR (d.scope = 'company' AND law_name(d.company) = c.company)
            OR (d.scope = 'campaign' AND d.campaign_id = c.id))
 ) own
 CROSS JOIN LATERAL (
@@ -70,17 +89,8 @@ CROSS JOIN LATERAL (
     WHERE CASE WHEN b.bits IS NULL THEN (a.number % 10000)::smallint = ANY (b.few)
                ELSE get_bit(b.bits, a.number % 10000) = 1 END
 ) national
-LEFT JOIN LATERAL (
-    SELECT jsonb_build_object('id', s.id, 'given', s.given, 'purpose', s.purpose, 'at', s.at, 'source', s.source) AS said
-    FROM (
-        SELECT * FROM consents
-        WHERE number = a.number AND (NOT given OR person = '' OR a.person = '' OR person = a.person)
-        UNION ALL
-        SELECT * FROM consents WHERE person = a.person AND person <> '' AND (NOT given OR number IS NULL)
-    ) s
-    WHERE s.channel = 'call' AND (s.purpose = c.purpose OR (s.purpose = '' AND NOT s.given)) AND s.at <= $5
-    ORDER BY s.at DESC, s.given, s.id DESC LIMIT 1
-) consent ON true
+{_said("c.channel")} consent ON true
+{_said("'recorded'", "c.drops AND ")} recorded ON true
 LEFT JOIN LATERAL (
     SELECT jsonb_build_object('due', b.due, 'keeper', b.keeper) AS told
     FROM promised_numbers b
@@ -138,7 +148,6 @@ def _editions(told: str) -> dict[str, date]:
 
 def _known(row: Any, editions: dict[str, date], now: datetime) -> Known:
     listed = [*_list(row["listed"]), *_list(row["national"])]
-    said = msgspec.json.decode(row["said"]) if row["said"] else None
     month = now - timedelta(days=30)
     return Known(
         mode=row["mode"],
@@ -153,21 +162,27 @@ def _known(row: Any, editions: dict[str, date], now: datetime) -> Known:
             for entry in listed
         ),
         editions=editions,
-        consent=ConsentState(
-            id=said["id"],
-            given=said["given"],
-            purpose=said["purpose"],
-            at=datetime.fromisoformat(said["at"]),
-            source=said["source"],
-        )
-        if said
-        else None,
+        consent=_consent(row["said"]),
+        recorded=_consent(row["recorded"]),
         attempts_of_number=tuple(at for at in row["number_made"] or () if at > month),
         attempts_of_person=tuple(at for at in row["person_made"] or row["contact_made"] or () if at > month),
         last_abandoned=_last(row["number_abandoned"], row["person_abandoned"], row["contact_abandoned"]),
         last_machine=_last(row["number_machine"], row["person_machine"], row["contact_machine"]),
         under_way=row["number_under_way"] or row["person_under_way"] or row["contact_under_way"],
         promised=_promised(row["promised"]),
+    )
+
+
+def _consent(told: str | None) -> ConsentState | None:
+    if told is None:
+        return None
+    said = msgspec.json.decode(told)
+    return ConsentState(
+        id=said["id"],
+        given=said["given"],
+        purpose=said["purpose"],
+        at=datetime.fromisoformat(said["at"]),
+        source=said["source"],
     )
 
 
@@ -233,4 +248,6 @@ async def _take(db: Queryable, candidates: Sequence[Candidate]) -> set[str]:
 def _elsewhere(verdict: Verdict, now: datetime) -> Verdict:
     step = Step(rule="under_way", ok=False, says="another server is deciding on this number at this moment")
     again = verdict.not_before if not verdict.allowed else now + SOON
-    return Verdict(steps=(*verdict.steps, step), not_before=again, consent=verdict.consent)
+    return Verdict(
+        steps=(*verdict.steps, step), not_before=again, consent=verdict.consent, recorded=verdict.recorded
+    )

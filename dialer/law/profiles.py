@@ -13,7 +13,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cti.commands import sentence
 from dialer.attempts import WaitFrom
@@ -81,7 +81,8 @@ class Profile:
     of who is called. `amd_errors_count`: people taken for machines count as abandoned, `amd_error_share` of the machines
     where nothing was measured. `wait_from_greeting`: the wait for an agent begins when the person's greeting is over, not
     with the answer. `amd_usual`: whether answering machines are detected if the campaign does not say.
-    `machine_message`: whose machines may be left a message.
+    `machine_message`: whose machines may be left a message. `recorded_needs_consent`, `recorded_opt_out`: whether people are
+    played a recorded message (mode agentless) only with their consent to that, and only with a key that ends it for good.
     `rest_after_*`: not called again by itself for so long. `registers`: national do-not-call registers of which an edition
     no older than `scrub_days` must be loaded. `rules`: the source of each limit by its section in the file.
     """
@@ -108,6 +109,8 @@ class Profile:
     amd_usual: bool
     machine_message: MachineMessage
     consent_needed: bool
+    recorded_needs_consent: bool
+    recorded_opt_out: bool
     registers: tuple[str, ...]
     scrub_days: int
     consent_overrides: bool
@@ -122,6 +125,10 @@ class Profile:
     def source(self, section: str) -> str:
         """Where the limit of a section comes from."""
         return self.rules[section].cited
+
+    def needs_consent(self, mode: str) -> bool:
+        """Whether only who has consented is called in this mode: to calls, or in mode agentless to recorded ones."""
+        return self.recorded_needs_consent if mode == "agentless" else self.consent_needed
 
 
 # ------------------------------------------------------------------------------------------------ files
@@ -201,6 +208,11 @@ class _Consent(_Section):
     needed: bool
 
 
+class _Recorded(_Section):
+    needed: bool
+    opt_out: bool
+
+
 class _DoNotCall(_Section):
     registers: tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")], ...]
     scrub_days: int = Field(ge=1, le=3650)
@@ -232,8 +244,17 @@ class _File(BaseModel):
     amd: _Amd
     machine_message: _MachineMessage
     consent: _Consent
+    recorded: _Recorded | None = None
     do_not_call: _DoNotCall
     records: _Records
+
+    @model_validator(mode="after")
+    def _strict(self) -> _File:
+        if self.recorded is None:  # older than the section
+            said = "not said by this profile: as strict as can be"
+            strict = _Recorded(source=said, as_of=self.revised, checked=False, needed=True, opt_out=True)
+            return self.model_copy(update={"recorded": strict})
+        return self
 
 
 def load(*folders: Path) -> dict[str, Profile]:
@@ -262,6 +283,8 @@ def read(path: Path) -> Profile:
     sections = {
         name: part for name in _File.model_fields if isinstance(part := getattr(file, name), _Section)
     }
+    recorded = file.recorded
+    assert recorded is not None
     return Profile(
         name=file.name,
         title=file.title,
@@ -285,6 +308,8 @@ def read(path: Path) -> Profile:
         amd_usual=file.amd.usual,
         machine_message=file.machine_message.allowed,
         consent_needed=file.consent.needed,
+        recorded_needs_consent=recorded.needed,
+        recorded_opt_out=recorded.opt_out,
         registers=file.do_not_call.registers,
         scrub_days=file.do_not_call.scrub_days,
         consent_overrides=file.do_not_call.consent_overrides,
@@ -359,6 +384,19 @@ def tighten(profile: Profile, settings: CampaignSettings) -> Profile:
             week.append(spans)
         if tuple(week) != profile.week:
             take("calling_hours", week=tuple(week))
+    if settings.consent_only and not profile.consent_needed:
+        take("consent", consent_needed=True)
+    if settings.consent_only and not profile.recorded_needs_consent:
+        take("recorded", recorded_needs_consent=True)
+    for name, section in (
+        ("rest_after_abandoned_h", "rest_after_abandoned"),
+        ("rest_after_machine_h", "rest_after_machine"),
+    ):
+        wanted, limit = getattr(settings, name), getattr(profile, name)
+        if wanted is not None and wanted < limit:
+            fault(f"{name}: {wanted:g}", f"at least {limit:g}", section)
+        elif wanted is not None and wanted != limit:
+            take(section, **{name: wanted})
     if settings.not_on_holidays and not profile.closed_on_holidays:
         take("holidays", closed_on_holidays=True)
     for name, section, most in (
@@ -436,6 +474,11 @@ def before_start(profile: Profile, mode: str, settings: CampaignSettings) -> lis
             "message: name the sound for people whom no agent can be given; it says who called and on which number to call "
             f"back ({profile.source('message')})"
         )
+    if mode == "agentless" and profile.recorded_opt_out and not settings.opt_out_key:
+        lacking.append(
+            "opt_out_key: who hears a recorded message must be able to end such calls by a key: name it, and say it in "
+            f"the message ({profile.source('recorded')})"
+        )
     return lacking
 
 
@@ -473,6 +516,9 @@ def rules_told(profile: Profile) -> Iterator[tuple[str, str, Rule]]:
         "consent": "only who has consented"
         if p.consent_needed
         else "no consent is needed; who withdrew it is not called",
+        "recorded": "recorded messages (mode agentless): "
+        + ("only to who has consented to them" if p.recorded_needs_consent else "no consent is needed")
+        + (", with a key to refuse more of them" if p.recorded_opt_out else ""),
         "do_not_call": registers,
         "records": f"records are kept for {p.keep_days} days",
     }

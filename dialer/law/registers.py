@@ -35,6 +35,12 @@ PORTION = 1 << 22
 SAMPLES = 20
 """Refused lines that are shown."""
 
+SHRINKS = 0.8
+"""An edition with fewer of the former's numbers than this share is taken for a part of one."""
+
+SMALL = 1_000
+"""Numbers of an edition up to which it may shrink as it likes."""
+
 _LOCK = 0x0C71_0D15
 
 
@@ -147,23 +153,27 @@ async def load_edition(
     edition: date,
     by: str,
     column: int = 0,
+    smaller: bool = False,
     progress: Callable[[int], None] = lambda _read: None,
 ) -> tuple[RegisterEdition, Read]:
     """Loads a file as the new edition of a register and puts it in force in one moment; the old one is then deleted.
 
-    `progress` is told the bytes read so far. Raises WrongRegister, when it is older than the one in force, a file without
-    numbers, or mostly of lines that are none; the edition before then stays. Two loads of one register: the second waits.
+    `progress` is told the bytes read so far. Raises WrongRegister, when it is older than the one in force,
+    a file without numbers, or mostly of lines that are none, or with far fewer numbers than the one in force (a download
+    that broke off, or a file of changes) unless it is said to be `smaller`; the edition before then stays. Two loads of one
+    register: the second waits.
     """
     lines = Lines(country, column)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", register):
         raise WrongRegister("register: small letters, digits and hyphens, like us-national")
     async with connection(dsn, name="cti register", statement_timeout="0") as db:
         await db.execute("SELECT pg_advisory_lock($1, hashtext($2))", _LOCK, register)
-        newest = await db.fetchval(
-            "SELECT edition FROM do_not_call_editions WHERE register = $1 AND state = 'active'", register
+        newest = await db.fetchrow(
+            "SELECT edition, numbers FROM do_not_call_editions WHERE register = $1 AND state = 'active'",
+            register,
         )
-        if newest is not None and newest > edition:
-            raise WrongRegister(f"the edition of {newest} is in force: {edition} is older")
+        if newest is not None and newest["edition"] > edition:
+            raise WrongRegister(f"the edition of {newest['edition']} is in force: {edition} is older")
         await _forget_unfinished(db, register)
         await db.execute("CREATE TEMPORARY TABLE incoming (number bigint NOT NULL)")
         id = await db.fetchval(
@@ -178,6 +188,8 @@ async def load_edition(
             await _take_in(db, file, lines, progress)
             count = await _write_blocks(db, id)
             _sound(lines.read, count, country)
+            if newest is not None and not smaller:
+                _whole(count, newest["numbers"], newest["edition"])
             return await _put_in_force(db, id, register, count, lines.read.refused), lines.read
         except BaseException:
             with suppress(Exception):  # what is left is removed before the next edition is loaded
@@ -192,6 +204,15 @@ def _sound(read: Read, count: int, country: str) -> None:
     if read.refused > read.lines / 2:
         told = "; ".join(read.samples[:3])
         raise WrongRegister(f"{read.refused:,} of {read.lines:,} lines hold no number of {country}: {told}")
+
+
+def _whole(count: int, former: int, edition: date) -> None:
+    """Raises WrongRegister for a file that is probably a part of an edition."""
+    if former > SMALL and count < former * SHRINKS:
+        raise WrongRegister(
+            f"the file holds {count:,} numbers and the edition of {edition}, which is in force, {former:,}: is it a part of "
+            "one, or the changes only? If the register is so much smaller now, say --smaller"
+        )
 
 
 async def _forget_unfinished(db: Connection, register: str) -> None:

@@ -36,12 +36,13 @@ async def reopen(db: Queryable, *, campaign: int | None = None) -> int:
 
 
 async def reopen_who(db: Queryable, *, numbers: Sequence[str] = (), persons: Sequence[str] = ()) -> None:
-    """Opens blocked contacts with these numbers, or of these persons."""
+    """Opens blocked contacts that have one of these numbers, or are one of these persons."""
     await db.execute(
         """
         UPDATE list_contacts SET state = 'open', why = ''
          WHERE state = 'blocked'
            AND id IN (SELECT id FROM list_contacts WHERE e164 = ANY($1::text[])
+                      UNION ALL SELECT id FROM list_contacts WHERE other_numbers && $1::text[] AND other_numbers <> '{}'
                       UNION ALL SELECT id FROM list_contacts WHERE person = ANY($2::text[]) AND person <> '')
         """,
         list(numbers),

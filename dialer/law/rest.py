@@ -5,6 +5,9 @@ Numbers never stand in an address (addresses end up in logs): what is asked abou
 
 from __future__ import annotations
 
+import asyncio
+import io
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -21,19 +24,27 @@ from cti.plain_text import Plain
 from cti.problems import Problem
 from cti.rest.pages import Page, Paging, decode, encode
 from cti.rest.serving import SECURITY_HEADERS, Asked, Translate
+from dialer.call_lists.sheets import NotASheet, Sniffer
 from dialer.law import consents, do_not_call, evidence
+from dialer.law.consent_files import import_file
 from dialer.law.consents import Channel, ConsentWord, Word, WrongConsent
 from dialer.law.do_not_call import DoNotCallEntry, NoSuchEntry, RegisterEdition, WrongEntry
+from dialer.law.do_not_call_files import Taken, take_in
 from dialer.law.evidence import Form
 from dialer.law.known import NoSuchCampaign
 from dialer.law.ledger import Abandonment, abandonment
 from dialer.law.profiles import Profile, TooLoose, rules_told, tighten
+from dialer.law.registers import WrongRegister
 from dialer.law.reopening import reopen
 from dialer.law.why import NoProfile, NumberWhy, profile_of, why
+from dialer.lists import Theirs
 from dialer.management.settings import CampaignSettings
 
 if TYPE_CHECKING:
     from cti.database import Pool, PoolConnection
+
+LARGEST_FILE = 64 << 20
+"""Bytes of a file of our own do-not-call list."""
 
 Id = Annotated[int, Field(ge=1, lt=1 << 62)]
 Number = Annotated[
@@ -135,6 +146,21 @@ class NumberListed(NumberFound):
     expires: AwareDatetime | None = None
 
 
+class NumbersListed(BaseModel):
+    """How the numbers of a file are listed: everywhere, for one company, or in one campaign; without an end, for ever.
+    `country`: of numbers without a country code; `column`: which one of a CSV file holds the number, from 1; 0: found."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    country: Region
+    scope: Literal["everywhere", "company", "campaign"] = "everywhere"
+    company: Annotated[Plain, Field(max_length=100)] = ""
+    campaign: Id | None = None
+    reason: Short = ""
+    expires: AwareDatetime | None = None
+    column: int = Field(default=0, ge=0, le=200)
+
+
 class Removed(_Body):
     """Why an entry is taken back; it is kept on record."""
 
@@ -177,6 +203,31 @@ class ConsentKept(BaseModel):
     kept: bool
 
 
+class ConsentsFile(BaseModel):
+    """A CSV file of consents: columns number or person, given, source, at; channel, purpose, evidence. `region`: of numbers
+    without a country code."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    region: Region | None = None
+
+
+class ConsentRefused(BaseModel):
+    """A line of the file that was not kept, and why."""
+
+    line: int
+    why: str
+
+
+class ConsentsTaken(BaseModel):
+    """How many words were new, on record before, or no consent at all; `refused`: the first of those."""
+
+    kept: int
+    known: int
+    not_kept: int
+    refused: list[ConsentRefused]
+
+
 class Rechecked(BaseModel):
     """How many blocked contacts are open again."""
 
@@ -202,9 +253,11 @@ def routes(
     *,
     pool: Callable[[], Pool],
     profiles: Callable[[], Mapping[str, Profile]],
+    theirs: Theirs,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[Route]:
-    """Returns the routes: for supervisors and administrators; what changes something is audited with it."""
+    """Returns the routes: for supervisors and administrators; what changes something is audited with it. `theirs`: which
+    campaigns somebody oversees; of others they are told nothing."""
 
     async def profile_list(_asked: Asked) -> Any:
         return {"items": [profile_view(profile) for _, profile in sorted(profiles().items())], "next": None}
@@ -252,6 +305,42 @@ def routes(
             detail["entry"] = entry.id
         return entry
 
+    async def entries_import(asked: Asked) -> Taken:
+        wanted: NumbersListed = asked.query
+        expires = _sane(wanted.expires, "expires")
+        if expires is not None and expires <= now():
+            raise WrongEntry("expires: this is past")
+
+        async def parts() -> AsyncIterator[bytes]:
+            size = 0
+            async for part in asked.request.content.iter_chunked(1 << 18):
+                if (size := size + len(part)) > LARGEST_FILE:
+                    raise Problem(
+                        413, "too_large", f"a file holds at most {LARGEST_FILE >> 20} MiB: split it"
+                    )
+                yield part
+
+        taken = await take_in(
+            pool(),
+            parts(),
+            country=wanted.country,
+            scope=wanted.scope,
+            company=wanted.company,
+            campaign=wanted.campaign,
+            reason=wanted.reason,
+            expires=expires,
+            column=wanted.column,
+            by=asked.who.login,
+        )
+        detail = {
+            "scope": wanted.scope,
+            "company": wanted.company,
+            "campaign": wanted.campaign,
+            "new": taken.new,
+        }
+        await audit.record(pool(), asked.who, "do_not_call.imported", "dialer", detail, asked.request.remote)
+        return taken
+
     async def entry_remove(asked: Asked) -> DoNotCallEntry:
         detail: dict[str, Any] = {"entry": asked.params.id, "why": asked.body.why}
         async with _trailed(asked, "do_not_call.removed", detail) as db:
@@ -286,6 +375,31 @@ def routes(
             detail["consents"] = kept
         return ConsentKept(kept=bool(kept))
 
+    async def consents_import(asked: Asked) -> ConsentsTaken:
+        wanted: ConsentsFile = asked.query
+        sniffer = Sniffer()
+        with tempfile.SpooledTemporaryFile(1 << 22) as file:
+            async for part in asked.request.content.iter_chunked(1 << 18):
+                sniffer.feed(part)
+                if sniffer.size > LARGEST_FILE:
+                    raise Problem(
+                        413, "too_large", f"a file holds at most {LARGEST_FILE >> 20} MiB: split it"
+                    )
+                await asyncio.to_thread(file.write, part)
+            encoding = sniffer.as_text()
+            file.seek(0)
+            rows = io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
+            try:
+                taken = await import_file(
+                    pool(), rows, region=wanted.region or "", by=asked.who.login, most_refused=100
+                )
+            finally:
+                rows.detach()
+        detail = {"kept": taken.kept, "known": taken.known}
+        await audit.record(pool(), asked.who, "consent.imported", "dialer", detail, asked.request.remote)
+        refused = [ConsentRefused(line=row.line, why=row.why) for row in taken.refused]
+        return ConsentsTaken(kept=taken.kept, known=taken.known, not_kept=taken.not_kept, refused=refused)
+
     async def consent_find(asked: Asked) -> Any:
         wanted: ConsentsAsked = asked.body
         if not wanted.number and not wanted.person:
@@ -300,28 +414,29 @@ def routes(
         return await why(pool(), number_of(wanted.number, wanted.region), at, moment, profiles=profiles)
 
     async def stands(asked: Asked) -> Abandonment:
-        row = await _campaign(asked.params.campaign)
+        row = await _campaign(asked)
         profile = profile_of(profiles(), row["profile"], row["settings"])
         return await abandonment(pool(), row["id"], profile, now())
 
     async def look_again(asked: Asked) -> Rechecked:
-        row = await _campaign(asked.params.campaign)
+        row = await _campaign(asked)
         opened = await reopen(pool(), campaign=row["id"])
         detail = {"campaign": row["id"], "contacts": opened}
         await audit.record(pool(), asked.who, "campaign.rechecked", "dialer", detail, asked.request.remote)
         return Rechecked(contacts=opened)
 
-    async def _campaign(id: int) -> Any:
+    async def _campaign(asked: Asked) -> Any:
+        id = asked.params.campaign
         row = await pool().fetchrow("SELECT id, name, profile, settings FROM campaigns WHERE id = $1", id)
-        if row is None:
-            raise NoSuchCampaign("there is no such campaign")
+        if row is None or not await theirs(asked.who, [id]):
+            raise NoSuchCampaign("there is no such campaign, or it is not one of yours")
         return row
 
     def exported(form: Form, kind: str) -> Callable[[Asked], Awaitable[web.StreamResponse]]:
         async def export(asked: Asked) -> web.StreamResponse:
             wanted: EvidenceAsked = asked.query
             since, before = _sane(wanted.since, "since"), _sane(wanted.before, "before")
-            campaign = await _campaign(asked.params.campaign)
+            campaign = await _campaign(asked)
             detail = {"since": since, "before": before, "form": form}
             await audit.record(
                 pool(), asked.who, "evidence.exported", str(campaign["id"]), detail, asked.request.remote
@@ -398,6 +513,15 @@ def routes(
         ),
         route(
             "POST",
+            "/dialer/do-not-call/import",
+            entries_import,
+            "Puts the numbers of a file on our own list: a number a line, or CSV; the same again is kept once.",
+            query=NumbersListed,
+            takes="application/octet-stream",
+            result=Taken,
+        ),
+        route(
+            "POST",
             "/dialer/do-not-call/find",
             entry_find,
             "Where a number is listed.",
@@ -429,6 +553,15 @@ def routes(
             result=ConsentKept,
             status=201,
             idempotent=True,
+        ),
+        route(
+            "POST",
+            "/dialer/consents/import",
+            consents_import,
+            "Keeps the consents of a CSV file, whatever its encoding; the same again is kept once.",
+            query=ConsentsFile,
+            takes="application/octet-stream",
+            result=ConsentsTaken,
         ),
         route(
             "POST",
@@ -504,6 +637,8 @@ TRANSLATE: dict[type[Exception], Translate] = {
     WrongEntry: lambda error: Problem(422, "bad_value", str(error)),
     WrongConsent: lambda error: Problem(422, "bad_value", str(error)),
     TooLoose: lambda error: Problem(422, "too_loose", str(error)),
+    NotASheet: lambda error: Problem(422, "not_a_sheet", str(error)),
+    WrongRegister: lambda error: Problem(422, "bad_value", str(error)),
     NoSuchEntry: lambda error: Problem(404, "not_found", str(error)),
     NoSuchCampaign: lambda error: Problem(404, "not_found", str(error)),
     NoProfile: lambda error: Problem(409, "wrong_profile", str(error)),

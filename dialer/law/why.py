@@ -19,7 +19,7 @@ from dialer.law.do_not_call import DoNotCallEntry, RegisterEdition, entries_of, 
 from dialer.law.evidence import AttemptEvidence, attempts_to
 from dialer.law.known import known_for
 from dialer.law.profiles import Profile, TooLoose, tighten
-from dialer.lists import assigned_of
+from dialer.lists import list_settings
 from dialer.management.settings import CampaignSettings
 from dialer.verdict import Verdict
 
@@ -121,7 +121,7 @@ async def why(
     entries = await entries_of(db, e164)
     rows = await db.fetch(
         """SELECT k.*, CASE WHEN isfinite(k.not_before) THEN k.not_before END AS waits_until, l.name AS list_name,
-                  l.active, (l.settings -> 'assigned')::text AS assigned, l.version AS list_version,
+                  l.active, l.settings::text AS list_settings, l.quota_until, l.version AS list_version,
                   z.country, z.region, z.zones,
                   c.id AS campaign_id, c.name AS campaign_name, c.state AS campaign_state, c.state_why, c.profile,
                   c.mode AS campaign_mode, c.settings AS campaign_settings
@@ -136,7 +136,7 @@ async def why(
         MOST_CONTACTS,
     )
     past = at < now
-    for_some = any(not assigned_of(row["assigned"]).to_all for row in rows)
+    for_some = any(not list_settings(row["list_settings"]).assigned.to_all for row in rows)
     agents = (await load_directory(db))[0] if for_some else []
     contacts = [await _contact(db, row, e164, at, past, profiles(), agents) for row in rows]
     attempts = await attempts_to(db, e164)
@@ -179,9 +179,15 @@ async def _contact(
         running = row["campaign_state"] in ("running", "draining")
         because = f": {row['state_why']}" if row["state_why"] else ""
         step("campaign", running, f"the campaign {row['campaign_name']} is {row['campaign_state']}{because}")
-    assigned = assigned_of(row["assigned"])
+    rests = row["quota_until"]
+    if rests is not None and rests > at:
+        until = "" if rests.year > at.year + 100 else f" until {rests:%Y-%m-%d %H:%M} UTC"
+        step("quota", False, f"a quota of the list {row['list_name']} is reached: it is not called{until}")
+    own = list_settings(row["list_settings"])
+    assigned, most = own.assigned, own.max_attempts
     if row["campaign_id"] is not None:
         settings = settings_of(row["campaign_settings"])
+        most = own.over(settings).max_attempts
         some = callers(assigned, row["campaign_mode"], settings, agents)
         if some is not None:
             many = f"the list is assigned to {assigned.told()}: {some} of the campaign's agents"
@@ -192,6 +198,13 @@ async def _contact(
         state == "open",
         f"the contact is {state.replace('_', ' ')}{reason}; {row['attempts']} attempts",
     )
+    if state == "open" and most is not None and row["attempts"] >= most:
+        step(
+            "used_up", False, f"all attempts are used up: {row['attempts']} made, {most} by campaign and list"
+        )
+    if e164 in row["dead_numbers"]:
+        told = "nobody can be reached on it (no such number, or a fax): only the contact's other numbers are called"
+        step("number", False, told)
     until = row["waits_until"]
     waits = until is not None and until > at
     told = f"not before {until:%Y-%m-%d %H:%M} UTC" if waits else "its time has come"

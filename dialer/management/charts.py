@@ -1,5 +1,5 @@
 """Campaigns' figures as a picture: bars of attempts, with what was answered, reached and abandoned of them; an SVG that
-needs nothing from anywhere else. The same rows as in JSON and CSV."""
+needs nothing from anywhere else. The same rows as in JSON and CSV; of several campaigns those of one key side by side."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ LEFT, WIDE, BAR, GAP = 230, 380, 18, 10
 
 
 def chart(rows: Sequence[CampaignFigures], by: By) -> str:
-    """Returns the picture; of many rows the last 60."""
-    shown, several = rows[-MOST_BARS:], len({row.campaign for row in rows}) > 1
+    """Returns the picture; of many rows the last 60, and how many are left out."""
+    several = len({row.campaign for row in rows}) > 1
+    shown = sorted(rows, key=lambda row: row.key)[-MOST_BARS:]
+    left_out = len(rows) - len(shown)
     most = max((row.sums.attempts for row in shown), default=0) or 1
     parts, y = [_legend()], 62
     for row in shown:
@@ -36,6 +38,10 @@ def chart(rows: Sequence[CampaignFigures], by: By) -> str:
             f'<rect x="{start:.1f}" y="{y + 6}" width="{lost:.1f}" height="{BAR - 12}" fill="{COLOURS["abandoned"]}"/>'
             f'<text x="{LEFT + sums.attempts / most * WIDE + 6:.1f}" y="{y + 13}">{escape(_short(row))}</text></g>'
         )
+        y += BAR + GAP
+    if left_out:
+        told = f"{left_out} rows before these are left out: ask for a shorter time, or for CSV"
+        parts.append(f'<text x="{LEFT}" y="{y + 13}">{told}</text>')
         y += BAR + GAP
     if not shown:
         parts.append(f'<text x="{LEFT}" y="{y + 13}">nothing in that time</text>')

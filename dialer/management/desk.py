@@ -7,7 +7,7 @@ servers, or a person and the schedule, never both do a step. What dials (`Runner
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -47,6 +47,7 @@ from dialer.campaigns import (
     pbx_of,
     warnings,
 )
+from dialer.law.on_record import lacking
 from dialer.law.profiles import Profile, TooLoose, before_start, tighten
 from dialer.law.reopening import reopen
 from dialer.lists import works_for
@@ -222,6 +223,16 @@ class CampaignDesk:
             return not self._house.directory.teams_of_queue(settings.queue).isdisjoint(actor.teams)
         return record.created_by == actor.login
 
+    async def theirs(self, actor: Actor, ids: Collection[int]) -> frozenset[int]:
+        """Which of these campaigns they may see and change; also of those that another server has just made."""
+        if not actor.is_admin and not self._records.keys() >= set(ids):
+            await self.refresh()
+        return frozenset(
+            id
+            for id in ids
+            if actor.is_admin or ((one := self._records.get(id)) is not None and self.oversees(actor, one))
+        )
+
     async def read(self, actor: Actor, id: int) -> Record:
         """One campaign; raises NotThere, also for one that is not theirs."""
         record = await store.read(self._pool(), id)
@@ -245,6 +256,10 @@ class CampaignDesk:
         house, settings = self._house, campaign.settings
         people = [login for login, agent in house.directory.agents.items() if works_for(agent, settings)]
         law = house.law(campaign)
+        not_on_record: list[tuple[str, str]] = []
+        if law.profile is not None:
+            purpose, today = settings.purpose or "marketing", self._now().date()
+            not_on_record = await lacking(self._pool(), law.profile, campaign.mode, purpose, today)
         return Surroundings(
             pbxs=frozenset(house.pbxs()),
             queue_known=not settings.queue or house.knows_queue(settings.queue),
@@ -255,6 +270,7 @@ class CampaignDesk:
             at_work=sum(house.logged_on(login) for login in people),
             lists=await store.lists_of(self._pool(), campaign.id, settings, house.directory.agents.values()),
             unlawful=None if law.unlawful is None else (*law.unlawful, *law.lacking),
+            not_on_record=tuple(not_on_record),
             amd_usual=law.profile is not None and law.profile.amd_usual,
             answer_wait_s=(law.profile or settings).answer_wait_s,
             wait_from=(law.profile or settings).wait_from,

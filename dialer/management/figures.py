@@ -21,6 +21,7 @@ import structlog
 from msgspec.structs import fields
 
 from cti.campaigns import CampaignSums
+from cti.figures.desk import WrongQuestion
 from cti.frozen import Frozen
 from dialer.law.abandoned import error_share, lost_share
 
@@ -83,10 +84,13 @@ async def read(
     by: By,
     zone: ZoneInfo,
     errors: Mapping[int, float] | None = None,
+    *,
+    most: int = MOST_ROWS,
 ) -> list[CampaignFigures]:
     """The figures of these campaigns (id → name) of calls placed from `first` to before `last`, quarters of an hour. Rows
     in order of campaign and key; of hours and days only those in which something was. `errors`: the share of detected
-    machines that the law of a campaign counts as people lost (`error_shares`)."""
+    machines that the law of a campaign counts as people lost (`error_shares`). Raises WrongQuestion where that is too much
+    at once."""
     rows = await db.fetch(
         """SELECT g.campaign_id,
                   CASE $4 WHEN 'hour' THEN extract(epoch FROM date_trunc('hour', g.slot, $5))::bigint::text
@@ -120,8 +124,10 @@ async def read(
                     ON d.campaign_id = g.campaign_id AND d.code = g.disposition
             GROUP BY 1, 2, 3, 4, 5, 6, 7
             LIMIT $6""",
-        *(list(campaigns), first, last, by.value, zone.key, MOST_ROWS),
+        *(list(campaigns), first, last, by.value, zone.key, most + 1),
     )
+    if len(rows) > most:
+        raise WrongQuestion("that is too much at once: ask for a shorter time, or for fewer campaigns")
     parts: dict[tuple[int, str], list[Any]] = {}
     for row in rows:
         parts.setdefault((row["campaign_id"], row["key"]), []).append(row)

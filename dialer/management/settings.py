@@ -255,7 +255,7 @@ class CampaignSettings(_Model):
     )
     machine_message_to: Literal["consented", "all"] = Field(
         default="consented",
-        description="whose machines: only of who has consented to calls for `purpose`, or all",
+        description="whose machines: only of who has consented to recorded calls for `purpose`, or all",
     )
     machine_messages: int = Field(
         default=1, ge=1, le=5, description="messages begun on machines of a contact at most; then hung up"
@@ -318,6 +318,18 @@ class CampaignSettings(_Model):
         default="",
         max_length=100,
         description="on whose behalf is called: who asked this company not to call is not called for it",
+    )
+    consent_only: bool = Field(
+        default=False, description="only who has consented is called, also where the profile needs no consent"
+    )
+    rest_after_abandoned_h: float | None = Field(
+        default=None,
+        ge=0,
+        le=24 * 90,
+        description="hours without a call after an abandoned one; null: the profile's",
+    )
+    rest_after_machine_h: float | None = Field(
+        default=None, ge=0, le=24 * 90, description="the same after a detected machine"
     )
     not_on_holidays: bool = Field(
         default=False, description="nobody is called on a public holiday, also where the profile allows it"

@@ -128,15 +128,17 @@ async def schedule_done(db: Queryable, id: int, upto: datetime) -> None:
 
 
 async def remove(db: Queryable, id: int, version: int) -> None:
-    """Removes a campaign for which nobody was called. Raises ChangedMeanwhile, or NotPossible if somebody was."""
+    """Removes a campaign of which nothing is on record. Raises ChangedMeanwhile, or NotPossible if there is: attempts, or
+    who asked not to be called for it."""
     try:
         found = await db.fetchval(
             "DELETE FROM campaigns WHERE id = $1 AND version = $2 RETURNING id", id, version
         )
-    except asyncpg.ForeignKeyViolationError:
+    except asyncpg.ForeignKeyViolationError as error:
+        told = "people asked not to be" if error.table_name == "do_not_call" else "people were"
         raise NotPossible(
             "has_attempts",
-            "people were called for it: what was done is kept, so it can be stopped, not removed",
+            f"{told} called for it: what is on record is kept, so it can be stopped, not removed",
         ) from None
     if found is None:
         raise ChangedMeanwhile
@@ -181,9 +183,9 @@ def _list_now(row: Any, settings: CampaignSettings, agents: Collection[Agent]) -
 
 
 async def contacts_of(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """The contacts of each campaign's lists by state; `untried`: those of the open ones whom nobody has called yet."""
+    """The contacts of each campaign's lists by state; `untried`: those of all states whom nobody has ever called."""
     rows = await db.fetch(
-        """SELECT l.campaign_id, c.state, count(*) AS n, count(*) FILTER (WHERE c.attempts = 0) AS untried
+        """SELECT l.campaign_id, c.state, count(*) AS n, count(*) FILTER (WHERE c.last_attempt IS NULL) AS untried
              FROM call_lists l JOIN list_contacts c ON c.list_id = l.id
             WHERE l.campaign_id = ANY ($1::bigint[]) GROUP BY 1, 2""",
         ids,
@@ -191,8 +193,8 @@ async def contacts_of(db: Queryable, ids: Sequence[int]) -> dict[int, dict[str, 
     found: dict[int, dict[str, int]] = {id: {} for id in ids}
     for row in rows:
         found[row["campaign_id"]][row["state"]] = row["n"]
-        if row["state"] == "open":
-            found[row["campaign_id"]]["untried"] = row["untried"]
+        known = found[row["campaign_id"]]
+        known["untried"] = known.get("untried", 0) + row["untried"]
     return found
 
 
