@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -88,6 +88,10 @@ _encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 GATHERED_MOST = 64 * 1024
 """Bytes of facts that gather for one client in one turn of the loop before they are written without waiting for its end."""
+
+
+REACHED_MOST = 5000
+"""Sets of topics for which it is kept who listens to them."""
 
 
 class Session:
@@ -248,6 +252,7 @@ class Hub:
         self.clock = clock
         self._swept = clock()
         self._listeners: dict[str, set[Session]] = defaultdict(set)
+        self._reached: dict[Topics, tuple[Session, ...]] = {}
         self._seats: dict[str, list[Session]] = {}
         self._due: list[Session] = []
         self._flushing = False
@@ -274,16 +279,15 @@ class Hub:
 
         What one turn of the loop publishes goes out in one write a client, when the turn is over.
         """
-        listening = [
-            listeners for topic in envelope.topics if (listeners := self._listeners.get(topic)) is not None
-        ]
-        if not listening:
+        sessions = self._reached.get(envelope.topics)
+        if sessions is None:
+            sessions = self._who_listens(envelope.topics)
+        if not sessions:
             return
-        sessions: Iterable[Session] = listening[0] if len(listening) == 1 else set().union(*listening)
         framed = frame(envelope.frame)
         counts = self.counts
         counts.facts += 1
-        for session in tuple(sessions):  # one that is closed for being slow leaves them
+        for session in sessions:
             if session.closed is not None:
                 continue
             if session.held is not None:
@@ -295,10 +299,19 @@ class Hub:
             session.waiting_size += len(framed)
             if session.waiting_size > GATHERED_MOST:
                 self._write_out(session)
-        counts.writes += len(sessions)  # type: ignore[arg-type]  # a set either way
+        counts.writes += len(sessions)
         if not self._flushing and self._due:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
+
+    def _who_listens(self, topics: Topics) -> tuple[Session, ...]:
+        """Each client that listens to one of them, once; kept until somebody comes, goes or may see other things."""
+        if len(self._reached) >= REACHED_MOST:
+            self._reached.clear()
+        found = self._reached[topics] = tuple(
+            {one for topic in topics for one in self._listeners.get(topic, ())}
+        )
+        return found
 
     def _flush(self) -> None:
         self._flushing = False
@@ -461,10 +474,12 @@ class Hub:
 
     def _listen(self, session: Session, topics: Topics) -> None:
         session.topics = topics
+        self._reached.clear()
         for topic in topics:
             self._listeners[topic].add(session)
 
     def _unlisten(self, session: Session) -> None:
+        self._reached.clear()
         for topic in session.topics:
             listeners = self._listeners[topic]
             listeners.discard(session)
