@@ -119,6 +119,7 @@ class Pacing:
         self._calls: dict[Hashable, _Call] = {}
         self._agents: dict[Hashable, _Agent] = {}
         self._number = {"login": 0, "ready": 0, "break": 0, "talk": 0, "wrap": 0}
+        self._since: dict[str, dict[Hashable, float]] = {"talk": {}, "wrap": {}}  # who has begun first first
         self._asked: deque[_Asked] = deque()
         self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
         cap = config.abandonment_cap
@@ -237,8 +238,7 @@ class Pacing:
         agent = self._agents.get(ident)
         if kind == "logout":
             if agent is not None:
-                self._left(agent, "logout", now)
-                self._number[agent.state] -= 1
+                self._left(ident, agent, "logout", now)
                 del self._agents[ident]
         elif kind == "talk":
             call = self._calls.get(info) if isinstance(info, Hashable) else None
@@ -246,7 +246,7 @@ class Pacing:
                 self._settle(now, info, call, lost=False)
             self._talks(now, ident, info, new=call is not None)
         elif agent is not None:
-            self._enter(agent, kind, now)
+            self._enter(ident, agent, kind, now)
         elif kind != "wrap":
             self._agents[ident] = _Agent(kind, now)
             self._number[kind] += 1
@@ -259,16 +259,20 @@ class Pacing:
         agent = self._agents.get(ident)
         if agent is not None and (new or agent.call != call or call is None):
             agent.call = call
-            self._enter(agent, "talk", now)
+            self._enter(ident, agent, "talk", now)
 
-    def _enter(self, agent: _Agent, state: str, now: float) -> None:
+    def _enter(self, ident: Hashable, agent: _Agent, state: str, now: float) -> None:
         if agent.state != state:
-            self._left(agent, state, now)
-            self._number[agent.state] -= 1
+            self._left(ident, agent, state, now)
             self._number[state] += 1
+            if state in self._since:
+                self._since[state][ident] = now
             agent.state, agent.since, agent.seen = state, now, True
 
-    def _left(self, agent: _Agent, to: str, now: float) -> None:
+    def _left(self, ident: Hashable, agent: _Agent, to: str, now: float) -> None:
+        self._number[agent.state] -= 1
+        if agent.state in self._since:
+            del self._since[agent.state][ident]
         if agent.seen:
             self._forecast.agent_left(agent.state, agent.since, now, to)
 
@@ -492,13 +496,13 @@ class Pacing:
     def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
         """Calls that rang so long that they may be given up, the oldest first."""
         least = self.config.min_ring_s
-        must = {"ring": least, "dial": least + RING_UNSAID}
-        dialed_before = now - least + 1e-9
+        unsaid, dialed_before = least + RING_UNSAID, now - least + 1e-9
         found = []
         for ident, call in self._calls.items():  # in the order in which they were dialed
             if call.dialed >= dialed_before:
                 break
-            if now - call.since >= must.get(call.stage, inf):
+            rung, stage = now - call.since, call.stage
+            if rung >= least and (stage == "ring" or (stage == "dial" and rung >= unsaid)):
                 found.append((call, ident))
         found.sort(key=lambda pair: pair[0].since)
         return found
@@ -507,7 +511,10 @@ class Pacing:
         asked = sum(asked.calls for asked in self._asked)
         if self._outlook is not None and self._outlook[:3] == (now, self._events, asked):
             return self._outlook[3]
-        outlook = self._forecast.outlook(now, asked, self._agents.values())
+        since = self._since
+        outlook = self._forecast.outlook(
+            now, asked, self._number["ready"], since["talk"].values(), since["wrap"].values()
+        )
         self._outlook = now, self._events, asked, outlook
         return outlook
 
