@@ -179,6 +179,7 @@ class Dialing:
             spawn=around.spawn,
             within=self._law.within,
             error_share=self._law.error_share,
+            legal_window_h=self._law.legal_window_h,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )

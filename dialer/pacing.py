@@ -50,6 +50,12 @@ OVERDRAWN = 0.05
 """So many agents and more go on with great care, instead of with one call each, while not more calls than this share
 of the agents were lost beyond the budget: so it recovers soonest."""
 
+GRANTED = 30.0
+"""Calls that may be lost over the law's window, by when none is granted beyond them any more: to whom 3 % of a few answers
+are less than a call, one is."""
+
+SPENT = "the budget is spent, so one call for each free agent"
+
 THIN = (20, 4)
 """Calls ended and calls answered before anything is predicted."""
 
@@ -58,7 +64,8 @@ THIN = (20, 4)
 class PacingConfig:
     """How to pace. Shares are of 1, times in seconds.
 
-    `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for
+    `abandonment_cap` of the live answers over `window_s`, and over `legal_window_s`, where the law's window is longer
+    (0: it is not); `answer_wait_s`: a person who answered may wait so long for
     an agent, once it is known to be a person; `error_share` of the detected machines are people who count as lost, by
     law; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power mode;
     `few_agents`: with fewer agents at work it paces progressively.
@@ -67,6 +74,7 @@ class PacingConfig:
     mode: Mode = "predictive"
     abandonment_cap: float = 0.03
     window_s: float = 86400.0
+    legal_window_s: float = 0.0
     answer_wait_s: float = 2.0
     error_share: float = 0.0
     min_ring_s: float = 15.0
@@ -128,6 +136,10 @@ class Pacing:
         self._budgets = [Budget(config.window_s, cap, config.error_share)]
         if self._strict and config.window_s > STRICT_WINDOW:
             self._budgets.append(Budget(STRICT_WINDOW, cap, config.error_share))
+        self._law: Budget | None = None
+        if config.legal_window_s > config.window_s:
+            self._law = Budget(config.legal_window_s, cap, config.error_share)
+            self._budgets.append(self._law)
         self._limit = 4.0 * self._aim
         self._risked, self._lost = 8.0, 9.0
         self._ended = self._answered = 0
@@ -313,15 +325,15 @@ class Pacing:
             count, why = 0, "no agent is at work"
         elif config.mode == "progressive":
             count, why = one_each, "one call for each free agent"
-        elif config.mode == "power":
-            count, why = (
-                max(0, round(config.ratio * free) - open_calls),
-                "a fixed ratio of calls to free agents",
-            )
-        elif at_work < config.few_agents:
+        elif config.mode != "power" and at_work < config.few_agents:
             count, why = one_each, "few agents, so one call for each free one"
         elif self._stale(now):
             count, why = one_each, "events are late, so one call for each free agent"
+        elif config.mode == "power" and any(self._room(now, budget) <= 0.0 for budget in self._budgets):
+            count, why = one_each, SPENT
+        elif config.mode == "power":
+            count = max(0, round(config.ratio * free) - open_calls)
+            why = "a fixed ratio of calls to free agents"
         elif self._ended < THIN[0] or self._answered < THIN[1]:
             count, why = one_each, "little is known yet, so one call for each free agent"
         else:
@@ -399,7 +411,7 @@ class Pacing:
         limit = min(self._limit * share, 0.6)
         self._why |= {"limit": limit, "outlook": outlook}
         if share <= 0.0:
-            return one_each, "the budget is spent, so one call for each free agent", 0.0
+            return one_each, SPENT, 0.0
         count = self._up_to(outlook, limit, max(most, 1))
         why = "another answer would find nobody too often"
         if count < one_each:
@@ -445,21 +457,32 @@ class Pacing:
         at_risk = outlook.at_risk()
         # Where many agents work, calls are lost several at a time.
         clump = 0.3 * sqrt(at_work)
-        share = 2.0
+        share, narrow = 2.0, 1.0
         for budget in self._budgets:
-            budget.expire(now)
+            room = self._room(now, budget)
+            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
+                return 0.0
+            care = min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
+            if budget is self._law:
+                # How much is to be lost is a matter of the day; of the law's window, that it is not spent.
+                return share * min(care / narrow, 1.0)
             answers = budget.answers
             ahead = self._aim * answers - budget.lost - IN_HAND
             most = 0.0 if self._strict else min(0.7, answers / 400.0)
             share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
-            room = budget.left() + 1.0
-            if self._strict:
-                # What is left now is left of a window that slides: answers without loss will fall out of it.
-                room -= 0.2 * self.config.abandonment_cap * answers
-            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
-                return 0.0
-            share *= min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
+            share *= care
+            narrow *= care
         return share
+
+    def _room(self, now: float, budget: Budget) -> float:
+        """How many more calls may be lost, as the pace has it; a call more than the cap allows may be."""
+        budget.expire(now)
+        may = self.config.abandonment_cap * budget.answers
+        if budget is self._law:
+            return budget.left() + max(0.0, 1.0 - may / GRANTED)
+        room = budget.left() + 1.0
+        # What is left now is left of a window that slides: answers without loss will fall out of it.
+        return room - 0.2 * may if self._strict else room
 
     def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
         """Calls that rang as long as they must, and whose answer would probably find nobody."""
@@ -533,8 +556,14 @@ class Pacing:
             budget.expire(now)
             answers = round(budget.answers)
             share = lost_share(budget.answers, budget.lost) or 0.0
-            span = "today" if budget.window == DAY else f"within {budget.window / 60.0:.0f} minutes"
+            span = _span(budget.window)
             left = budget.spare()
             may = f"{left} more may be lost" if left >= 0 else f"{-left} too many"
             about.append(f"{share:.1%} abandoned of {answers} answers, {may} {span}")
         return "; ".join(about)
+
+
+def _span(window: float) -> str:
+    if window == DAY:
+        return "today"
+    return f"within {window / DAY:g} days" if window > DAY else f"within {window / 60.0:.0f} minutes"

@@ -108,12 +108,14 @@ class Dialer:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
         error_share: Callable[[Campaign], float] = lambda campaign: 0.0,
+        legal_window_h: Callable[[Campaign], float] = lambda campaign: 0.0,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
         """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
-        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law."""
+        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law; `legal_window_h`:
+        hours over which that counts."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -124,6 +126,7 @@ class Dialer:
         self._spawn = spawn
         self._within = within
         self._error_share = error_share
+        self._legal_window_h = legal_window_h
         self._tick_s = tick_s
         self._lease_s = lease_s
         self.owner = owner or f"{socket.gethostname()[:40]}:{os.getpid()}:{os.urandom(3).hex()}"
@@ -271,7 +274,7 @@ class Dialer:
         self._kick.set()
 
     def _pace(self, campaign: Campaign) -> Pace:
-        return Pace(campaign, self._tick_s, self._error_share(campaign))
+        return Pace(campaign, self._tick_s, self._error_share(campaign), self._legal_window_h(campaign))
 
     def _teams(self, settings: CampaignSettings) -> tuple[str, ...]:
         """The teams whose supervisors see the campaign's attempts."""
@@ -332,7 +335,8 @@ class Dialer:
         """A new pace, told the last attempts of the window, and then what is under way."""
         settings = run.campaign.settings
         rows = await attempt_store.recent(self._pool(), run.id, settings.abandonment_window_h, REMEMBERED)
-        counted = await ledger.by_minute(self._pool(), run.id, settings.abandonment_window_h)
+        window, legal = settings.abandonment_window_h, self._legal_window_h(run.campaign)
+        counted = await ledger.for_pace(self._pool(), run.id, window, legal, datetime.now(UTC))
         now = asyncio.get_running_loop().time()
         pace = self._pace(run.campaign)
         for _ in pace.replay(rows, counted, now, amd=settings.amd):
