@@ -19,6 +19,7 @@ import pytest
 
 from cti.embedded.place import free_ports
 from dialer.calling.attempt_store import messages_on_machines
+from dialer.calling.call_desk import FIRST_SECOND
 from tests.centre import Centre, ServerProcess
 from tests.dialer_house import (
     CALLER_IDS,
@@ -139,22 +140,32 @@ async def execute(dsn: str, query: str, *args: Any) -> None:
 async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_for_nobody(
     centre: Centre,
 ) -> None:
+    """One that is congested and one that rejects rest both, and work again as soon as an answer lasts."""
     await at_work(centre, "anna")
-    numbers = [number("congested", 0, n) for n in range(12)]
-    id = await campaign(centre, numbers)
+    refusing = {"congested": "congestion", "rejects": "rejected"}
+    id = await campaign(centre, [number(kind, 0, n) for n in range(6) for kind in refusing])
     view = await shows(centre, id, lambda view: view.held == "trunks_rest", "rests")
-    assert view.outcomes["congestion"] <= 8
+    assert sum(view.outcomes.values()) <= 8
     assert "rests" in view.trunks["carrier"]
     await state(centre, id, "stopped")
     rows = await ended(centre, id, 5)
-    assert {row["outcome"] for row in rows} == {"congestion"}
+    assert {row["outcome"] for row in rows} == set(refusing.values())
     await as_asterisk_says(centre, rows)
-    centre.server.dialing.dialer.trunks.got_through("carrier")  # type: ignore[union-attr]
+    trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
+    trunks._trunks["carrier"].until = 0.0  # it has rested
+    await at_work(centre, "ben")
+    tried = await campaign(centre, [number("human", 0, 60), number("human", 0, 61)])
+    view = await shows(centre, tried, lambda view: view.calls == {"connected": 2}, "two talks")
+    await state(centre, tried, "stopped")
+    await centre.admin("Hangup", Channel="/^PJSIP.trunk-/", Cause="16")
+    one, other = await ended(centre, tried, 2)
+    assert (other["committed"] - one["answered"]).total_seconds() > FIRST_SECOND
+    await as_asterisk_says(centre, [one, other])
+    trunks.got_through("carrier")
     hollow = await campaign(centre, [number("human", after, 0) for after in (0, 1, 2)])
     rows = await ended(centre, hollow, 3)
     assert {row["outcome"] for row in rows} <= {"answered", "connected", "agent_error"}
     await as_asterisk_says(centre, rows)
-    trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
     assert trunks._trunks["carrier"].fails == 3
 
 
