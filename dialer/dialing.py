@@ -143,6 +143,7 @@ class Dialing:
             set_data=around.set_data,
             publish=around.publish,
             owner=f"{self.dialer.owner}:hand",
+            clocks_apart=self.dialer.clocks.apart,
         )
         self._live = LiveView(
             pool=around.pool,

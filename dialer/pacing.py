@@ -477,12 +477,12 @@ class Pacing:
     def _room(self, now: float, budget: Budget) -> float:
         """How many more calls may be lost, as the pace has it; a call more than the cap allows may be."""
         budget.expire(now)
-        may = self.config.abandonment_cap * budget.answers
+        cap, answers = self.config.abandonment_cap, budget.answers
         if budget is self._law:
-            return budget.left() + max(0.0, 1.0 - may / GRANTED)
+            return budget.left() + max(0.0, 1.0 - cap * answers / GRANTED)
         room = budget.left() + 1.0
         # What is left now is left of a window that slides: answers without loss will fall out of it.
-        return room - 0.2 * may if self._strict else room
+        return room - 0.2 * cap * answers if self._strict else room
 
     def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
         """Calls that rang as long as they must, and whose answer would probably find nobody."""

@@ -40,6 +40,7 @@ from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
 from dialer.calling.claims import Claimed, Claims
+from dialer.calling.clocks import Clocks
 from dialer.calling.for_whom import ForFree
 from dialer.calling.hands import AWAY, Hands, eligible, takes_calls
 from dialer.calling.live import claimed as claimed_live
@@ -71,9 +72,6 @@ APART = 0.01
 
 PASSED_OVER = 1.0
 """Seconds after which it is looked again whether those are free whom the lists are assigned to."""
-
-CLOCKS_APART = 30.0
-"""Seconds that this server's clock and the database's may differ: calling hours are kept by it."""
 
 OF_CAMPAIGNS: tuple[type[Fact], ...] = (
     CallEstablished,
@@ -135,7 +133,7 @@ class Dialer:
         self._kick = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
-        self._clocks_apart = False
+        self.clocks = Clocks(asyncio.get_running_loop().time)
         self._complained: dict[int, int] = {}
         self._stopping = False
         self.writer = AttemptWriter(
@@ -215,9 +213,10 @@ class Dialer:
 
     async def _read(self) -> None:
         async with self._reading:
+            self.clocks.looked(await self._pool().fetchval("SELECT clock_timestamp()"))
             rows = await self._pool().fetch(
                 """
-                SELECT id, name, mode, state, profile, settings, priority, version, now() AS now,
+                SELECT id, name, mode, state, profile, settings, priority, version,
                        EXISTS (SELECT FROM attempts a WHERE a.campaign_id = c.id AND a.state <> 'ended') AS under_way
                   FROM campaigns c
                  WHERE state IN ('running', 'draining') OR id = ANY($1)
@@ -226,7 +225,6 @@ class Dialer:
                 list(self.running),
             )
             for row in rows:
-                self._clocks_apart = abs((row["now"] - datetime.now(UTC)).total_seconds()) > CLOCKS_APART
                 self._take_in(row)
                 if (run := self.running.get(row["id"])) is not None:
                     run.under_way = row["under_way"]
@@ -394,7 +392,7 @@ class Dialer:
             ("not_here", not run.ready or not run.holds(now)),
             ("pbx_down", not port.up()),
             ("late", not port.usable()),
-            ("clock", self._clocks_apart),
+            ("clock", self.clocks.apart()),
             ("no_trunk", not self.trunks.of(run.pbx, wanted)),
             ("trunks_rest", self.trunks.all_rest(now, run.pbx, wanted)),
             ("no_agents", not run.alone and not run.pace.at_work),
