@@ -136,6 +136,7 @@ class Pacing:
         self._budgets = [Budget(config.window_s, cap, config.error_share)]
         if self._strict and config.window_s > STRICT_WINDOW:
             self._budgets.append(Budget(STRICT_WINDOW, cap, config.error_share))
+        self._short = self._budgets[-1]
         self._law: Budget | None = None
         if config.legal_window_s > config.window_s:
             self._law = Budget(config.legal_window_s, cap, config.error_share)
@@ -429,9 +430,10 @@ class Pacing:
         return count, why, risk
 
     def _strict_aim(self) -> float:
-        """The share to lose so that chance alone does not break the cap of a window with so many answers."""
+        """The share to lose so that neither chance nor a sudden step of the answer rate breaks the cap of a window with so
+        many answers. What a step costs cannot be taken back; what the caution costs is less than a point of utilisation."""
         cap = self.config.abandonment_cap
-        return cap * min(max(1.0 - 1.8 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.72)
+        return cap * min(max(1.0 - 3.0 / sqrt(cap * self._short.answers + 1.0), 0.2), 0.5)
 
     @staticmethod
     def _up_to(outlook: Outlook, limit: float, most: int) -> int:

@@ -84,22 +84,28 @@ async def until(centre: Centre, id: int, true: Any, what: str, within: float = 4
 
 
 async def test_asterisk_is_restarted(centre: Centre) -> None:
-    await at_work(centre, "anna", "ben")
-    numbers = [number("human", 0, 30), number("silent", 0, 1), number("human", 0, 31), number("busy", 0, 2)]
-    id = await campaign(centre, numbers[:2], mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
+    """One talks and one rings when it dies. It goes on with those who are left as soon as an agent is ready again."""
+    screens = await at_work(centre, "anna", "ben")
+    numbers = [number("human", 0, 30), number("silent", 0, 1), number("human", 0, 2), number("busy", 0, 2)]
+    id = await campaign(centre, numbers, min_ring_s=8, ring_timeout_s=9)
     await shows(centre, id, lambda view: view.calls == {"connected": 1, "ringing": 1}, "one talks, one rings")
     centre.pbx.kill()
     await shows(centre, id, lambda view: view.held == "pbx_down", "held")
     await asyncio.to_thread(centre.pbx.start)
     keep_cdr(centre)
-    rows = await ended(centre, id, 2)
-    assert {row["e164"]: row["outcome"] for row in rows} == dict(
-        zip(numbers, ("connected", "unknown"), strict=False)
-    )
+    await ended(centre, id, 2)
+    await asyncio.gather(*(screen.ask("agent.ready") for screen in screens))
+    rows = await ended(centre, id, 4)
+    outcomes = ("connected", "unknown", "connected", "busy")
+    assert {row["e164"]: row["outcome"] for row in rows} == dict(zip(numbers, outcomes, strict=True))
     states = await centre.fetch(
         "SELECT e164, state FROM list_contacts WHERE list_id = $1", rows[0]["list_id"]
     )
-    assert {row["e164"]: row["state"] for row in states} == {numbers[0]: "done", numbers[1]: "open"}
+    left = ("done", "open", "done", "open")
+    assert {row["e164"]: row["state"] for row in states} == dict(zip(numbers, left, strict=True))
+    # Of the first two it has no record: it died before their ends.
+    assert cdr_of(centre).keys().isdisjoint(row["id"] for row in rows[:2])
+    await as_asterisk_says(centre, rows[2:])
 
 
 async def test_the_database_is_away(centre: Centre) -> None:
@@ -255,6 +261,7 @@ async def test_events_come_late(centre: Centre) -> None:
     rows = await ended(centre, id, placed)
     assert len({row["contact_id"] for row in rows}) == len(rows)
     assert {row["outcome"] for row in rows} <= {"busy", "unknown"}
+    await as_asterisk_says(centre, rows)
 
 
 async def test_all_agents_leave_at_once(centre: Centre) -> None:
