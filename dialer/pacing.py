@@ -129,9 +129,11 @@ class Pacing:
         self._number = {"login": 0, "ready": 0, "break": 0, "talk": 0, "wrap": 0}
         self._since: dict[str, dict[Hashable, float]] = {"talk": {}, "wrap": {}}  # who has begun first first
         self._asked: deque[_Asked] = deque()
-        self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
         cap = config.abandonment_cap
         self._strict = config.mode == "predictive-strict"
+        self._forecast = Forecast(
+            config.ring_timeout_s, config.answer_wait_s, amd=config.amd, doubts_drops=self._strict
+        )
         self._aim = cap * (0.5 if self._strict else 0.885)
         self._budgets = [Budget(config.window_s, cap, config.error_share)]
         if self._strict and config.window_s > STRICT_WINDOW:

@@ -516,6 +516,18 @@ def test_a_step_is_followed_within_some_events_and_a_steady_state_is_known_well(
     assert level.factor == pytest.approx(step, rel=0.4)
 
 
+def test_a_spell_without_events_is_doubted_where_it_is_better_to() -> None:
+    plain, doubting = Level(), Level(doubts_drops=True)
+    for level in (plain, doubting):
+        for n in range(3000):
+            level.expect(0.1)
+            if n % 10 == 9:
+                level.happened()
+        for _ in range(100):
+            level.expect(0.1)
+    assert plain.factor < 0.8 < doubting.factor < 0.95
+
+
 # -------------------------------------------------------------------------------------------- what comes of it
 
 TRAFFIC = {
@@ -577,7 +589,8 @@ def test_agents_are_busy_and_the_cap_holds(kind: str) -> None:
     assert outcome.utilisation * 100 > utilisation
 
 
-def test_strict_holds_every_half_hour() -> None:
-    outcome = paced(Traffic(agents=50, seconds=2400.0, tick=1.0), seed=2, mode="predictive-strict")
+def test_strict_holds_every_half_hour_also_when_three_times_as_many_answer_all_at_once() -> None:
+    traffic = Traffic(agents=50, seconds=2400.0, tick=1.0, answer_rate=((0.0, 0.17), (1500.0, 0.5)))
+    outcome = paced(traffic, seed=2, mode="predictive-strict")
     assert outcome.worst_window <= 0.03
     assert outcome.utilisation > 0.85

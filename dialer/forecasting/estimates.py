@@ -89,15 +89,17 @@ class Level:
 
     Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows,
     it is believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a
-    steady state is known well. Steps upwards cost abandoned calls: for them there is an alarm with a shorter memory yet.
+    steady state is known well. Steps upwards cost abandoned calls: for them there is an alarm with a shorter memory yet. A
+    level that `doubts_drops` believes in steps downwards late: what seems to be one may be chance, right before one upwards.
     """
 
     QUICK = 16.0
     ALARM = 6.0
     PRIOR = 6.0
 
-    def __init__(self, memory: float = 80.0) -> None:
+    def __init__(self, memory: float = 80.0, *, doubts_drops: bool = False) -> None:
         self._memory = memory
+        self._drop = 2.6 if doubts_drops else 1.6
         self._seen = self._expected = 0.0
         self._quick_seen = self._quick_expected = 0.0
         self._alarm_seen = self._alarm_expected = 0.0
@@ -137,7 +139,7 @@ class Level:
         long = (self._seen + self.PRIOR) / (self._expected + self.PRIOR)
         short = (self._quick_seen + 1.0) / (self._quick_expected + 1.0)
         z = _beyond(self._quick_seen, long * self._quick_expected)
-        believed = _part((z - 1.7) / 1.6 if z > 0.0 else (-z - 1.6) / 1.2)
+        believed = _part((z - 1.7) / 1.6 if z > 0.0 else (-z - self._drop) / 1.2)
         if believed >= 1.0:
             self._seen, self._expected = self._quick_seen, self._quick_expected
         self.factor = long + believed * (short - long)

@@ -65,7 +65,9 @@ class _Ages:
 class Forecast:
     """Learns how calls and agents fare by age, and looks ahead."""
 
-    def __init__(self, ring_timeout: float, answer_wait: float, *, amd: bool) -> None:
+    def __init__(
+        self, ring_timeout: float, answer_wait: float, *, amd: bool, doubts_drops: bool = False
+    ) -> None:
         self._amd = amd
         self._size = size = int(min(max(ring_timeout + 8.0, 20.0), 75.0))
         seconds = range(size)
@@ -76,7 +78,7 @@ class Forecast:
         self._judging = Hazard(JUDGED_BINS, {"human": 0.4, "end": 0.2}, confidence=5.0, memory=500.0)
         self._talking = Hazard(TALK_BINS, {"end": 1 / 90}, confidence=40.0, memory=800.0)
         self._wrapping = Hazard(WRAP_BINS, {"end": 1 / 25}, confidence=25.0, memory=800.0)
-        self._level = Level()
+        self._level = Level(doubts_drops=doubts_drops)
         self._people, self._judged = 0.6, 5.0
         self._stays = 0.98
         self._most_wait = self._wait = answer_wait
