@@ -147,7 +147,7 @@ async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_
     centre: Centre,
 ) -> None:
     """One that is congested and one that rejects rest both, and work again as soon as an answer lasts."""
-    await at_work(centre, "anna")
+    (anna,) = await at_work(centre, "anna")
     refusing = {"congested": "congestion", "rejects": "rejected"}
     id = await campaign(centre, [number(kind, 0, n) for n in range(6) for kind in refusing])
     view = await shows(centre, id, lambda view: view.held == "trunks_rest", "rests")
@@ -159,7 +159,7 @@ async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_
     await as_asterisk_says(centre, rows)
     trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
     trunks._trunks["carrier"].until = 0.0  # it has rested
-    await at_work(centre, "ben")
+    (ben,) = await at_work(centre, "ben")
     tried = await campaign(centre, [number("human", 0, 60), number("human", 0, 61)])
     view = await shows(centre, tried, lambda view: view.calls == {"connected": 2}, "two talks")
     await state(centre, tried, "stopped")
@@ -167,6 +167,8 @@ async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_
     one, other = await ended(centre, tried, 2)
     assert (other["committed"] - one["answered"]).total_seconds() > FIRST_SECOND
     await as_asterisk_says(centre, [one, other])
+    await ben.ask("agent.log_off")
+    await anna.agent_is("ready", lines={"main": "open"})
     trunks.got_through("carrier")
     hollow = await campaign(centre, [number("human", after, 0) for after in (0, 1, 2)])
     rows = await ended(centre, hollow, 3)
