@@ -146,6 +146,7 @@ class Dialing:
             set_data=around.set_data,
             publish=around.publish,
             owner=f"{self.dialer.owner}:hand",
+            clocks_apart=self.dialer.clocks.apart,
         )
         self._live = LiveView(
             pool=around.pool,
@@ -182,6 +183,7 @@ class Dialing:
             spawn=around.spawn,
             within=self._law.within,
             error_share=self._law.error_share,
+            legal_window_h=self._law.legal_window_h,
             tick_s=ours.tick_s,
             lease_s=ours.lease_s,
         )

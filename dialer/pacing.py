@@ -50,6 +50,12 @@ OVERDRAWN = 0.05
 """So many agents and more go on with great care, instead of with one call each, while not more calls than this share
 of the agents were lost beyond the budget: so it recovers soonest."""
 
+GRANTED = 30.0
+"""Calls that may be lost over the law's window, by when none is granted beyond them any more: to whom 3 % of a few answers
+are less than a call, one is."""
+
+SPENT = "the budget is spent, so one call for each free agent"
+
 THIN = (20, 4)
 """Calls ended and calls answered before anything is predicted."""
 
@@ -58,7 +64,8 @@ THIN = (20, 4)
 class PacingConfig:
     """How to pace. Shares are of 1, times in seconds.
 
-    `abandonment_cap` of the live answers over `window_s`; `answer_wait_s`: a person who answered may wait so long for
+    `abandonment_cap` of the live answers over `window_s`, and over `legal_window_s`, where the law's window is longer
+    (0: it is not); `answer_wait_s`: a person who answered may wait so long for
     an agent, once it is known to be a person; `error_share` of the detected machines are people who count as lost, by
     law; `min_ring_s`: no call is given up before it rang so long; `ratio`: calls for each free agent in power mode;
     `few_agents`: with fewer agents at work it paces progressively.
@@ -67,6 +74,7 @@ class PacingConfig:
     mode: Mode = "predictive"
     abandonment_cap: float = 0.03
     window_s: float = 86400.0
+    legal_window_s: float = 0.0
     answer_wait_s: float = 2.0
     error_share: float = 0.0
     min_ring_s: float = 15.0
@@ -119,14 +127,22 @@ class Pacing:
         self._calls: dict[Hashable, _Call] = {}
         self._agents: dict[Hashable, _Agent] = {}
         self._number = {"login": 0, "ready": 0, "break": 0, "talk": 0, "wrap": 0}
+        self._since: dict[str, dict[Hashable, float]] = {"talk": {}, "wrap": {}}  # who has begun first first
         self._asked: deque[_Asked] = deque()
-        self._forecast = Forecast(config.ring_timeout_s, config.answer_wait_s, amd=config.amd)
         cap = config.abandonment_cap
         self._strict = config.mode == "predictive-strict"
+        self._forecast = Forecast(
+            config.ring_timeout_s, config.answer_wait_s, amd=config.amd, doubts_drops=self._strict
+        )
         self._aim = cap * (0.5 if self._strict else 0.885)
         self._budgets = [Budget(config.window_s, cap, config.error_share)]
         if self._strict and config.window_s > STRICT_WINDOW:
             self._budgets.append(Budget(STRICT_WINDOW, cap, config.error_share))
+        self._short = self._budgets[-1]
+        self._law: Budget | None = None
+        if config.legal_window_s > config.window_s:
+            self._law = Budget(config.legal_window_s, cap, config.error_share)
+            self._budgets.append(self._law)
         self._limit = 4.0 * self._aim
         self._risked, self._lost = 8.0, 9.0
         self._ended = self._answered = 0
@@ -237,8 +253,7 @@ class Pacing:
         agent = self._agents.get(ident)
         if kind == "logout":
             if agent is not None:
-                self._left(agent, "logout", now)
-                self._number[agent.state] -= 1
+                self._left(ident, agent, "logout", now)
                 del self._agents[ident]
         elif kind == "talk":
             call = self._calls.get(info) if isinstance(info, Hashable) else None
@@ -246,7 +261,7 @@ class Pacing:
                 self._settle(now, info, call, lost=False)
             self._talks(now, ident, info, new=call is not None)
         elif agent is not None:
-            self._enter(agent, kind, now)
+            self._enter(ident, agent, kind, now)
         elif kind != "wrap":
             self._agents[ident] = _Agent(kind, now)
             self._number[kind] += 1
@@ -259,16 +274,20 @@ class Pacing:
         agent = self._agents.get(ident)
         if agent is not None and (new or agent.call != call or call is None):
             agent.call = call
-            self._enter(agent, "talk", now)
+            self._enter(ident, agent, "talk", now)
 
-    def _enter(self, agent: _Agent, state: str, now: float) -> None:
+    def _enter(self, ident: Hashable, agent: _Agent, state: str, now: float) -> None:
         if agent.state != state:
-            self._left(agent, state, now)
-            self._number[agent.state] -= 1
+            self._left(ident, agent, state, now)
             self._number[state] += 1
+            if state in self._since:
+                self._since[state][ident] = now
             agent.state, agent.since, agent.seen = state, now, True
 
-    def _left(self, agent: _Agent, to: str, now: float) -> None:
+    def _left(self, ident: Hashable, agent: _Agent, to: str, now: float) -> None:
+        self._number[agent.state] -= 1
+        if agent.state in self._since:
+            del self._since[agent.state][ident]
         if agent.seen:
             self._forecast.agent_left(agent.state, agent.since, now, to)
 
@@ -309,15 +328,15 @@ class Pacing:
             count, why = 0, "no agent is at work"
         elif config.mode == "progressive":
             count, why = one_each, "one call for each free agent"
-        elif config.mode == "power":
-            count, why = (
-                max(0, round(config.ratio * free) - open_calls),
-                "a fixed ratio of calls to free agents",
-            )
-        elif at_work < config.few_agents:
+        elif config.mode != "power" and at_work < config.few_agents:
             count, why = one_each, "few agents, so one call for each free one"
         elif self._stale(now):
             count, why = one_each, "events are late, so one call for each free agent"
+        elif config.mode == "power" and any(self._room(now, budget) <= 0.0 for budget in self._budgets):
+            count, why = one_each, SPENT
+        elif config.mode == "power":
+            count = max(0, round(config.ratio * free) - open_calls)
+            why = "a fixed ratio of calls to free agents"
         elif self._ended < THIN[0] or self._answered < THIN[1]:
             count, why = one_each, "little is known yet, so one call for each free agent"
         else:
@@ -395,7 +414,7 @@ class Pacing:
         limit = min(self._limit * share, 0.6)
         self._why |= {"limit": limit, "outlook": outlook}
         if share <= 0.0:
-            return one_each, "the budget is spent, so one call for each free agent", 0.0
+            return one_each, SPENT, 0.0
         count = self._up_to(outlook, limit, max(most, 1))
         why = "another answer would find nobody too often"
         if count < one_each:
@@ -413,9 +432,10 @@ class Pacing:
         return count, why, risk
 
     def _strict_aim(self) -> float:
-        """The share to lose so that chance alone does not break the cap of a window with so many answers."""
+        """The share to lose so that neither chance nor a sudden step of the answer rate breaks the cap of a window with so
+        many answers. What a step costs cannot be taken back; what the caution costs is less than a point of utilisation."""
         cap = self.config.abandonment_cap
-        return cap * min(max(1.0 - 1.8 / sqrt(cap * self._budgets[-1].answers + 1.0), 0.3), 0.72)
+        return cap * min(max(1.0 - 3.0 / sqrt(cap * self._short.answers + 1.0), 0.2), 0.5)
 
     @staticmethod
     def _up_to(outlook: Outlook, limit: float, most: int) -> int:
@@ -441,21 +461,32 @@ class Pacing:
         at_risk = outlook.at_risk()
         # Where many agents work, calls are lost several at a time.
         clump = 0.3 * sqrt(at_work)
-        share = 2.0
+        share, narrow = 2.0, 1.0
         for budget in self._budgets:
-            budget.expire(now)
+            room = self._room(now, budget)
+            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
+                return 0.0
+            care = min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
+            if budget is self._law:
+                # How much is to be lost is a matter of the day; of the law's window, that it is not spent.
+                return share * min(care / narrow, 1.0)
             answers = budget.answers
             ahead = self._aim * answers - budget.lost - IN_HAND
             most = 0.0 if self._strict else min(0.7, answers / 400.0)
             share = min(share, exp(min(max(ahead / (2.0 + clump + 0.04 * sqrt(answers)), -1.5), most)))
-            room = budget.left() + 1.0
-            if self._strict:
-                # What is left now is left of a window that slides: answers without loss will fall out of it.
-                room -= 0.2 * self.config.abandonment_cap * answers
-            if room <= -OVERDRAWN * at_work or (room <= 0.0 and at_work < MANY_AGENTS):
-                return 0.0
-            share *= min(max((room - 0.5 * at_risk) / (1.6 + 0.5 * clump), 0.2), 1.0) ** 2
+            share *= care
+            narrow *= care
         return share
+
+    def _room(self, now: float, budget: Budget) -> float:
+        """How many more calls may be lost, as the pace has it; a call more than the cap allows may be."""
+        budget.expire(now)
+        cap, answers = self.config.abandonment_cap, budget.answers
+        if budget is self._law:
+            return budget.left() + max(0.0, 1.0 - cap * answers / GRANTED)
+        room = budget.left() + 1.0
+        # What is left now is left of a window that slides: answers without loss will fall out of it.
+        return room - 0.2 * cap * answers if self._strict else room
 
     def calls_to_give_up(self, now: float) -> Iterable[Hashable]:
         """Calls that rang as long as they must, and whose answer would probably find nobody."""
@@ -492,13 +523,13 @@ class Pacing:
     def _long_enough(self, now: float) -> list[tuple[_Call, Hashable]]:
         """Calls that rang so long that they may be given up, the oldest first."""
         least = self.config.min_ring_s
-        must = {"ring": least, "dial": least + RING_UNSAID}
-        dialed_before = now - least + 1e-9
+        unsaid, dialed_before = least + RING_UNSAID, now - least + 1e-9
         found = []
         for ident, call in self._calls.items():  # in the order in which they were dialed
             if call.dialed >= dialed_before:
                 break
-            if now - call.since >= must.get(call.stage, inf):
+            rung, stage = now - call.since, call.stage
+            if rung >= least and (stage == "ring" or (stage == "dial" and rung >= unsaid)):
                 found.append((call, ident))
         found.sort(key=lambda pair: pair[0].since)
         return found
@@ -507,7 +538,10 @@ class Pacing:
         asked = sum(asked.calls for asked in self._asked)
         if self._outlook is not None and self._outlook[:3] == (now, self._events, asked):
             return self._outlook[3]
-        outlook = self._forecast.outlook(now, asked, self._agents.values())
+        since = self._since
+        outlook = self._forecast.outlook(
+            now, asked, self._number["ready"], since["talk"].values(), since["wrap"].values()
+        )
         self._outlook = now, self._events, asked, outlook
         return outlook
 
@@ -526,8 +560,14 @@ class Pacing:
             budget.expire(now)
             answers = round(budget.answers)
             share = lost_share(budget.answers, budget.lost) or 0.0
-            span = "today" if budget.window == DAY else f"within {budget.window / 60.0:.0f} minutes"
+            span = _span(budget.window)
             left = budget.spare()
             may = f"{left} more may be lost" if left >= 0 else f"{-left} too many"
             about.append(f"{share:.1%} abandoned of {answers} answers, {may} {span}")
         return "; ".join(about)
+
+
+def _span(window: float) -> str:
+    if window == DAY:
+        return "today"
+    return f"within {window / DAY:g} days" if window > DAY else f"within {window / 60.0:.0f} minutes"

@@ -19,6 +19,7 @@ import pytest
 
 from cti.embedded.place import free_ports
 from dialer.calling.attempt_store import messages_on_machines
+from dialer.calling.call_desk import FIRST_SECOND
 from tests.centre import Centre, ServerProcess
 from tests.dialer_house import (
     CALLER_IDS,
@@ -83,22 +84,28 @@ async def until(centre: Centre, id: int, true: Any, what: str, within: float = 4
 
 
 async def test_asterisk_is_restarted(centre: Centre) -> None:
-    await at_work(centre, "anna", "ben")
-    numbers = [number("human", 0, 30), number("silent", 0, 1), number("human", 0, 31), number("busy", 0, 2)]
-    id = await campaign(centre, numbers[:2], mode="power", ratio=2, min_ring_s=8, ring_timeout_s=9)
+    """One talks and one rings when it dies. It goes on with those who are left as soon as an agent is ready again."""
+    screens = await at_work(centre, "anna", "ben")
+    numbers = [number("human", 0, 30), number("silent", 0, 1), number("human", 0, 2), number("busy", 0, 2)]
+    id = await campaign(centre, numbers, min_ring_s=8, ring_timeout_s=9)
     await shows(centre, id, lambda view: view.calls == {"connected": 1, "ringing": 1}, "one talks, one rings")
     centre.pbx.kill()
     await shows(centre, id, lambda view: view.held == "pbx_down", "held")
     await asyncio.to_thread(centre.pbx.start)
     keep_cdr(centre)
-    rows = await ended(centre, id, 2)
-    assert {row["e164"]: row["outcome"] for row in rows} == dict(
-        zip(numbers, ("connected", "unknown"), strict=False)
-    )
+    await ended(centre, id, 2)
+    await asyncio.gather(*(screen.ask("agent.ready") for screen in screens))
+    rows = await ended(centre, id, 4)
+    outcomes = ("connected", "unknown", "connected", "busy")
+    assert {row["e164"]: row["outcome"] for row in rows} == dict(zip(numbers, outcomes, strict=True))
     states = await centre.fetch(
         "SELECT e164, state FROM list_contacts WHERE list_id = $1", rows[0]["list_id"]
     )
-    assert {row["e164"]: row["state"] for row in states} == {numbers[0]: "done", numbers[1]: "open"}
+    left = ("done", "open", "done", "open")
+    assert {row["e164"]: row["state"] for row in states} == dict(zip(numbers, left, strict=True))
+    # Of the first two it has no record: it died before their ends.
+    assert cdr_of(centre).keys().isdisjoint(row["id"] for row in rows[:2])
+    await as_asterisk_says(centre, rows[2:])
 
 
 async def test_the_database_is_away(centre: Centre) -> None:
@@ -139,22 +146,34 @@ async def execute(dsn: str, query: str, *args: Any) -> None:
 async def test_a_trunk_that_refuses_everything_rests_and_a_carrier_that_answers_for_nobody(
     centre: Centre,
 ) -> None:
-    await at_work(centre, "anna")
-    numbers = [number("congested", 0, n) for n in range(12)]
-    id = await campaign(centre, numbers)
+    """One that is congested and one that rejects rest both, and work again as soon as an answer lasts."""
+    (anna,) = await at_work(centre, "anna")
+    refusing = {"congested": "congestion", "rejects": "rejected"}
+    id = await campaign(centre, [number(kind, 0, n) for n in range(6) for kind in refusing])
     view = await shows(centre, id, lambda view: view.held == "trunks_rest", "rests")
-    assert view.outcomes["congestion"] <= 8
+    assert sum(view.outcomes.values()) <= 8
     assert "rests" in view.trunks["carrier"]
     await state(centre, id, "stopped")
     rows = await ended(centre, id, 5)
-    assert {row["outcome"] for row in rows} == {"congestion"}
+    assert {row["outcome"] for row in rows} == set(refusing.values())
     await as_asterisk_says(centre, rows)
-    centre.server.dialing.dialer.trunks.got_through("carrier")  # type: ignore[union-attr]
+    trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
+    trunks._trunks["carrier"].until = 0.0  # it has rested
+    (ben,) = await at_work(centre, "ben")
+    tried = await campaign(centre, [number("human", 0, 60), number("human", 0, 61)])
+    view = await shows(centre, tried, lambda view: view.calls == {"connected": 2}, "two talks")
+    await state(centre, tried, "stopped")
+    await centre.admin("Hangup", Channel="/^PJSIP.trunk-/", Cause="16")
+    one, other = await ended(centre, tried, 2)
+    assert (other["committed"] - one["answered"]).total_seconds() > FIRST_SECOND
+    await as_asterisk_says(centre, [one, other])
+    await ben.ask("agent.log_off")
+    await anna.agent_is("ready", lines={"main": "open"})
+    trunks.got_through("carrier")
     hollow = await campaign(centre, [number("human", after, 0) for after in (0, 1, 2)])
     rows = await ended(centre, hollow, 3)
     assert {row["outcome"] for row in rows} <= {"answered", "connected", "agent_error"}
     await as_asterisk_says(centre, rows)
-    trunks = centre.server.dialing.dialer.trunks  # type: ignore[union-attr]
     assert trunks._trunks["carrier"].fails == 3
 
 
@@ -244,6 +263,7 @@ async def test_events_come_late(centre: Centre) -> None:
     rows = await ended(centre, id, placed)
     assert len({row["contact_id"] for row in rows}) == len(rows)
     assert {row["outcome"] for row in rows} <= {"busy", "unknown"}
+    await as_asterisk_says(centre, rows)
 
 
 async def test_all_agents_leave_at_once(centre: Centre) -> None:

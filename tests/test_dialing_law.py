@@ -20,7 +20,7 @@ from dialer.law.consent_lists import NoSuchList, take_over
 from dialer.law.consents import Word, WrongConsent, record, words_of
 from dialer.law.evidence import AttemptEvidence, attempts_of, heading, wait_told, written
 from dialer.law.known import check_all
-from dialer.law.ledger import COUNTED, Abandonment, Sum, abandonment, stand, sum_hours
+from dialer.law.ledger import COUNTED, Abandonment, Sum, abandonment, for_pace, stand, sum_hours
 from dialer.law.profiles import load
 from dialer.law.why import why
 from tests.law_desk import GB, NOON, NUMBER, LawDesk, candidate, law_desk
@@ -85,8 +85,8 @@ def test_what_may_be_lost_keeps_the_cap_and_one_more_would_not(live: int, lost: 
 # ------------------------------------------------------------------------------------------------ ledger, stored
 
 
-async def fill(desk: LawDesk, of: int, count: int = 4000, every: int = 600) -> None:
-    """Attempts up to NOON: two of three answered, each twentieth of those abandoned, some by machines."""
+async def fill(desk: LawDesk, of: int, count: int = 4000, every: int = 600, until: datetime = NOON) -> None:
+    """Attempts up to then: two of three answered, each twentieth of those abandoned, some by machines."""
     await desk.pool.execute(
         """INSERT INTO attempts (id, campaign_id, e164, pbx, mode, profile, owner, state, committed, dialed, answered,
                                  connected, waited, ended, outcome, counts_as)
@@ -102,7 +102,7 @@ async def fill(desk: LawDesk, of: int, count: int = 4000, every: int = 600) -> N
                        WHEN n % 50 = 7 THEN 'late' ELSE 'in_time' END
            FROM (SELECT n, $2::timestamptz - n * $4 * interval '1 second' AS at FROM generate_series(1, $3) n) s""",
         of,
-        NOON,
+        until,
         count,
         every,
     )
@@ -135,6 +135,22 @@ async def test_sums_of_hours_tell_what_counting_all_attempts_tells(desk: LawDesk
             plain = await abandonment(desk.pool, of, profile, now, sum_up=False)
             assert same(summed, plain), (minutes, profile.name)
             await desk.pool.execute("DELETE FROM abandonment_hours")
+
+
+async def test_the_pace_is_told_the_laws_whole_window_each_answer_once(desk: LawDesk) -> None:
+    of, now = await desk.campaign(), datetime.now(UTC)
+    await fill(desk, of, until=now)
+    for profile, hours, most in ((US, 24, 800), (US, 0.5, 800), (GB, 24, 200)):
+        told = await for_pace(desk.pool, of, hours, profile.abandonment_window_h, now)
+        ledger = await abandonment(desk.pool, of, profile, now)
+        assert [sum(counts) for counts in list(zip(*told, strict=True))[1:]] == [
+            ledger.live,
+            ledger.abandoned,
+            ledger.machines,
+        ]
+        ages = [ago for ago, *_ in told]
+        assert ages == sorted(ages, reverse=True)
+        assert len(told) < most
 
 
 async def test_an_hour_with_an_open_call_is_not_summed(desk: LawDesk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
@@ -141,6 +142,10 @@ async def test_in_mode_manual_agents_ask_for_the_next(centre: Centre) -> None:
         lambda: any(one.campaign.id == id for one in centre._server.dialing.campaigns.records())
     )
     assert not anna.all("offer.*")
+    clocks = centre.server.dialing.dialer.clocks  # type: ignore[union-attr]
+    clocks.now, believed = lambda: datetime.now(UTC) - timedelta(hours=1), clocks.now
+    assert await refused(anna, "campaign.next", campaign=id) == "not_allowed"
+    clocks.now = believed
     offer = await anna.ask("campaign.next", campaign=id)
     assert offer["state"] == "offered"
     assert await refused(anna, "campaign.next") == "wrong_state"

@@ -47,6 +47,9 @@ UNSEEN = 5.0
 FIRST_SECOND = 1.5
 """Seconds after the answer within which a far end that hangs up counts against the trunk."""
 
+OF_TRUNKS = frozenset({Outcome.CONGESTION, Outcome.FAILED, Outcome.REJECTED})
+"""Outcomes that count against the trunk where no phone rang: a carrier that wants no calls of ours rejects them all."""
+
 WROTE = (
     Told.RINGS,
     Told.UP,
@@ -199,8 +202,12 @@ class CallDesk:
                 self._tell(live, Told.LOST)
 
     def sweep(self, now: float) -> None:
-        """Ends attempts whose calls the switch did not have at two looks: their last events were lost."""
+        """Ends attempts whose calls the switch did not have at two looks: their last events were lost. A call that goes on
+        after its answer says of its trunk that it works, however long it goes on."""
         for live in list(self._live.values()):
+            if not live.through and now - live.attempt.at.get(Told.UP, now) > FIRST_SECOND:
+                live.through = True
+                self._trunks.got_through(live.trunk)
             port = self._pbxs[live.pbx]
             if now - live.attempt.at.get(Told.SENT, now) < UNSEEN or not port.up() or live.attempt.over:
                 continue
@@ -333,17 +340,18 @@ class CallDesk:
         self._publish([ended])
 
     def _judge_trunk(self, live: Live, outcome: Outcome, now: float) -> None:
-        """Whether the trunk did its work: congestion without a ring did not, nor did an answer that ends at once."""
+        """Whether the trunk did its work: one that is congested or refuses without a ring did not, nor did an answer that
+        ends at once."""
         at = live.attempt.at
         if outcome is Outcome.UNKNOWN or Told.REFUSED in at:
             return
         after_answer = live.between(Told.UP, Told.FAR_END)
         hollow = after_answer is not None and after_answer < FIRST_SECOND
-        if hollow or (outcome in (Outcome.CONGESTION, Outcome.FAILED) and Told.RINGS not in at):
+        if hollow or (outcome in OF_TRUNKS and Told.RINGS not in at):
             rest = self._trunks.failed(now, live.trunk)
             if rest:
                 log.warning("a trunk rests", trunk=live.trunk, seconds=rest, outcome=outcome.value)
-        else:
+        elif not live.through:
             self._trunks.got_through(live.trunk)
 
     def _about(self, run: Running, live: Live) -> dict[str, Any]:

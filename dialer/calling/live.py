@@ -78,9 +78,9 @@ WORDS = {
 @dataclass(slots=True, eq=False)
 class Live:
     """An attempt under way. `mono` and `wall`: the moment it was committed, by both clocks: times of day follow from the
-    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk. `taken_up`: it
-    began under another server. `tried`: agents who could not be given it, as they were since then. `drop`: the sound that a
-    machine is left, `message`: that for people; "": none."""
+    clock that never falls, so a clock that jumps changes none. `slot`: it holds a channel of its trunk; `through`: it has
+    shown that the trunk works. `taken_up`: it began under another server. `tried`: agents who could not be given it, as they
+    were since then. `drop`: the sound that a machine is left, `message`: that for people; "": none."""
 
     attempt: Attempt
     campaign: int
@@ -94,6 +94,7 @@ class Live:
     queue: str | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     slot: bool = False
+    through: bool = False
     waiting: bool = False
     connecting: bool = False
     unseen: bool = False

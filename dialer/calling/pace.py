@@ -37,9 +37,12 @@ Event = tuple[float, int, str, str, Any]
 
 class Pace:
     """One campaign's pacing. `agents`: what it was told of each agent at work for it: ready, talk, wrap or break.
-    `error_share`: of the detected machines, that are people and count as lost by its law."""
+    `error_share`: of the detected machines, that are people and count as lost by its law; `legal_window_h`: hours over
+    which the law counts abandoned calls, whatever shorter window the pace looks at."""
 
-    def __init__(self, campaign: Campaign, tick_s: float, error_share: float = 0.0) -> None:
+    def __init__(
+        self, campaign: Campaign, tick_s: float, error_share: float = 0.0, legal_window_h: float = 0.0
+    ) -> None:
         s = campaign.settings
         self.alone = campaign.mode == "agentless"
         self.min_ring, self.ring_timeout = s.min_ring_s, s.ring_timeout_s
@@ -49,6 +52,7 @@ class Pace:
                 mode=MODES.get(campaign.mode, "progressive"),
                 abandonment_cap=s.abandonment_cap,
                 window_s=s.abandonment_window_h * 3600.0,
+                legal_window_s=legal_window_h * 3600.0,
                 answer_wait_s=left_to_connect(s.answer_wait_s, amd=s.amd, wait_from=s.wait_from),
                 error_share=error_share,
                 min_ring_s=s.min_ring_s,
@@ -148,7 +152,7 @@ class Pace:
     ) -> Iterator[None]:
         """Tells attempts of the window that have ended, from how long ago each thing was; pauses where others may have their
         turn. `counted`: what the ledger has of the whole window, (how long ago, live answers, abandoned, machines): the
-        budget is that."""
+        budgets are that."""
         events: list[Event] = []
         for row in rows:
             events += _replayed(row, now, amd=amd)

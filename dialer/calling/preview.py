@@ -45,6 +45,7 @@ from dialer.calling.for_whom import ForOne
 from dialer.calling.hands import eligible
 from dialer.calling.live import Live, call_data, claimed, remembered
 from dialer.calling.picking import Place, Wanted
+from dialer.calling.running import HELD
 from dialer.calling.standing import NO_CONTACT, NotClaimed
 from dialer.campaigns import NotPossible
 from dialer.candidate import Candidate
@@ -128,14 +129,17 @@ class PreviewDesk:
         set_data: Callable[[str, dict[str, str], str], None],
         publish: Callable[[Iterable[Fact]], None],
         owner: str,
+        clocks_apart: Callable[[], bool] = lambda: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`call(pbx, agent, number)` calls a contact for an agent and gives back the call's id, or raises CommandError.
-        `check` is the law in a claim, `judge` the law asked without one; `person`: who works under a login."""
+        `check` is the law in a claim, `judge` the law asked without one; `person`: who works under a login; `clocks_apart`:
+        whether the time of day, by which the law is asked, cannot be believed: then nobody is called."""
         self._pool, self._claims, self._check, self._judge = pool, claims, check, judge
         self._campaigns, self._agents, self._person, self._team_name = campaigns, agents, person, team_name
         self._pbx_of, self._call, self._view, self._set_data = pbx_of, call, view, set_data
         self._publish, self._owner, self._now = publish, owner, now
+        self._clocks_apart = clocks_apart
         self._offers: dict[str, _Offer] = {}  # by agent
         self._of_call: dict[str, _Offer] = {}
         self._leases: dict[int, Lease] = {}
@@ -166,12 +170,17 @@ class PreviewDesk:
         CommandError where the call cannot be made, or what the database raises; the contact waits again then."""
         offer = self._of(agent, id, "offered")
         self._is_ready(agent)
+        self._has_time_of_day()
         offer.held = True
         try:
             await self._still_allowed(offer)
             return await self._dial(offer)
         finally:
             offer.held = False
+
+    def _has_time_of_day(self) -> None:
+        if self._clocks_apart():
+            raise NotPossible("not_allowed", f"nobody may be called: {HELD['clock']}")
 
     def _is_ready(self, agent: str) -> None:
         state = next((one.state for one in self._agents() if one.agent == agent), None)
@@ -231,6 +240,7 @@ class PreviewDesk:
         priority. Raises NotPossible."""
         if agent in self._offers:
             raise NotPossible("wrong_state", "you have a contact already: call it, or skip it with a reason")
+        self._has_time_of_day()
         for one in self._mine(agent, campaign, BY_HAND):
             if await self._offer(one, agent):
                 return self._offers[agent].view
@@ -272,6 +282,7 @@ class PreviewDesk:
         if agent in self._offers:
             raise NotPossible("wrong_state", "you have a contact already: call it, or skip it with a reason")
         self._is_ready(agent)
+        self._has_time_of_day()
         mine = {one.id: one for one in self._mine(agent, None, MANUAL)}
         id = await self._pool().fetchval(
             "SELECT l.campaign_id FROM list_contacts c JOIN call_lists l ON l.id = c.list_id WHERE c.id = $1",
@@ -360,7 +371,7 @@ class PreviewDesk:
         ]
         for id in running.keys() & self._leases.keys() if agents else ():
             await self._claims.look(id)
-        for agent in agents:
+        for agent in agents if not self._clocks_apart() else ():
             if self._not_before.get(agent.agent, now) > now:
                 continue
             for campaign in running.values():

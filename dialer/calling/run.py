@@ -40,6 +40,7 @@ from dialer.calling import attempt_store
 from dialer.calling.attempt_writer import AttemptWriter
 from dialer.calling.call_desk import CallDesk
 from dialer.calling.claims import Claimed, Claims
+from dialer.calling.clocks import Clocks
 from dialer.calling.for_whom import ForFree
 from dialer.calling.hands import AWAY, Hands, eligible, takes_calls
 from dialer.calling.live import claimed as claimed_live
@@ -71,9 +72,6 @@ APART = 0.01
 
 PASSED_OVER = 1.0
 """Seconds after which it is looked again whether those are free whom the lists are assigned to."""
-
-CLOCKS_APART = 30.0
-"""Seconds that this server's clock and the database's may differ: calling hours are kept by it."""
 
 OF_CAMPAIGNS: tuple[type[Fact], ...] = (
     CallEstablished,
@@ -108,12 +106,14 @@ class Dialer:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         within: Callable[[Campaign], CampaignSettings] = lambda campaign: campaign.settings,
         error_share: Callable[[Campaign], float] = lambda campaign: 0.0,
+        legal_window_h: Callable[[Campaign], float] = lambda campaign: 0.0,
         tick_s: float = 0.5,
         lease_s: float = 10.0,
         owner: str = "",
     ) -> None:
         """`healthy`: whether the database answers; `within`: a campaign's settings within its profile's limits, or
-        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law."""
+        ValueError; `error_share`: of the machines detected, that are people and count as lost by its law; `legal_window_h`:
+        hours over which that counts."""
         self._pool = pool
         self._healthy = healthy
         self._claims = claims
@@ -124,6 +124,7 @@ class Dialer:
         self._spawn = spawn
         self._within = within
         self._error_share = error_share
+        self._legal_window_h = legal_window_h
         self._tick_s = tick_s
         self._lease_s = lease_s
         self.owner = owner or f"{socket.gethostname()[:40]}:{os.getpid()}:{os.urandom(3).hex()}"
@@ -132,7 +133,7 @@ class Dialer:
         self._kick = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._reading = asyncio.Lock()
-        self._clocks_apart = False
+        self.clocks = Clocks(asyncio.get_running_loop().time)
         self._complained: dict[int, int] = {}
         self._stopping = False
         self.writer = AttemptWriter(
@@ -212,9 +213,10 @@ class Dialer:
 
     async def _read(self) -> None:
         async with self._reading:
+            self.clocks.looked(await self._pool().fetchval("SELECT clock_timestamp()"))
             rows = await self._pool().fetch(
                 """
-                SELECT id, name, mode, state, profile, settings, priority, version, now() AS now,
+                SELECT id, name, mode, state, profile, settings, priority, version,
                        EXISTS (SELECT FROM attempts a WHERE a.campaign_id = c.id AND a.state <> 'ended') AS under_way
                   FROM campaigns c
                  WHERE state IN ('running', 'draining') OR id = ANY($1)
@@ -223,7 +225,6 @@ class Dialer:
                 list(self.running),
             )
             for row in rows:
-                self._clocks_apart = abs((row["now"] - datetime.now(UTC)).total_seconds()) > CLOCKS_APART
                 self._take_in(row)
                 if (run := self.running.get(row["id"])) is not None:
                     run.under_way = row["under_way"]
@@ -271,7 +272,7 @@ class Dialer:
         self._kick.set()
 
     def _pace(self, campaign: Campaign) -> Pace:
-        return Pace(campaign, self._tick_s, self._error_share(campaign))
+        return Pace(campaign, self._tick_s, self._error_share(campaign), self._legal_window_h(campaign))
 
     def _teams(self, settings: CampaignSettings) -> tuple[str, ...]:
         """The teams whose supervisors see the campaign's attempts."""
@@ -332,7 +333,8 @@ class Dialer:
         """A new pace, told the last attempts of the window, and then what is under way."""
         settings = run.campaign.settings
         rows = await attempt_store.recent(self._pool(), run.id, settings.abandonment_window_h, REMEMBERED)
-        counted = await ledger.by_minute(self._pool(), run.id, settings.abandonment_window_h)
+        window, legal = settings.abandonment_window_h, self._legal_window_h(run.campaign)
+        counted = await ledger.for_pace(self._pool(), run.id, window, legal, datetime.now(UTC))
         now = asyncio.get_running_loop().time()
         pace = self._pace(run.campaign)
         for _ in pace.replay(rows, counted, now, amd=settings.amd):
@@ -390,7 +392,7 @@ class Dialer:
             ("not_here", not run.ready or not run.holds(now)),
             ("pbx_down", not port.up()),
             ("late", not port.usable()),
-            ("clock", self._clocks_apart),
+            ("clock", self.clocks.apart()),
             ("no_trunk", not self.trunks.of(run.pbx, wanted)),
             ("trunks_rest", self.trunks.all_rest(now, run.pbx, wanted)),
             ("nothing_to_call", run.empty),

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from math import exp, sqrt
+from operator import sub
 
 
 class Hazard:
@@ -24,6 +26,7 @@ class Hazard:
         self, edges: Sequence[float], prior: dict[str, float], *, confidence: float, memory: float
     ) -> None:
         self.edges = tuple(float(edge) for edge in edges)
+        self._widths = (*map(sub, self.edges[1:], self.edges), 0.0)
         self.seen = 0
         self._grow = 1.0 + 1.0 / memory
         self._weight = 1.0
@@ -42,11 +45,11 @@ class Hazard:
         self._weight *= self._grow
         if self._weight > 1e6:
             self._fade()
-        weight, exposure, edges = self._weight, self._exposure, self.edges
+        weight, exposure = self._weight, self._exposure
         last = self.bin_of(age)
         for n in range(last):
-            exposure[n] += weight * (edges[n + 1] - edges[n])
-        exposure[last] += weight * max(age - edges[last], 0.0)
+            exposure[n] += weight * self._widths[n]
+        exposure[last] += weight * max(age - self.edges[last], 0.0)
         if kind is not None:
             self._events[kind][last] += weight
 
@@ -59,13 +62,17 @@ class Hazard:
     def rates(self, under_way: Sequence[int]) -> dict[str, list[float]]:
         """Events a second in each bin, by kind. `under_way`: how many are in each bin now; what has not ended them
         counts."""
-        edges, weight = self.edges, self._weight
-        spent = [seconds / weight for seconds in self._exposure]
-        older = 0
-        for n in range(len(edges) - 1, -1, -1):
-            width = edges[n + 1] - edges[n] if n + 1 < len(edges) else 0.0
-            spent[n] += width * (older + 0.5 * under_way[n])
-            older += under_way[n]
+        weight = self._weight
+        come_to = accumulate(
+            under_way, sub, initial=sum(under_way)
+        )  # who has come to the bin, and those beyond it
+        next(come_to)
+        spent = [
+            seconds / weight + width * (beyond + 0.5 * here)
+            for seconds, width, beyond, here in zip(
+                self._exposure, self._widths, come_to, under_way, strict=True
+            )
+        ]
         total, held = sum(spent), self._confidence
         found = {}
         for kind, events in self._events.items():
@@ -82,15 +89,17 @@ class Level:
 
     Counted over a long memory and a short one; while the short one contradicts the long one more than chance allows,
     it is believed, and in the end the long one is dropped: a sudden step is followed within some ten events, and a
-    steady state is known well. Steps upwards cost abandoned calls: for them there is an alarm with a shorter memory yet.
+    steady state is known well. Steps upwards cost abandoned calls: for them there is an alarm with a shorter memory yet. A
+    level that `doubts_drops` believes in steps downwards late: what seems to be one may be chance, right before one upwards.
     """
 
     QUICK = 16.0
     ALARM = 6.0
     PRIOR = 6.0
 
-    def __init__(self, memory: float = 80.0) -> None:
+    def __init__(self, memory: float = 80.0, *, doubts_drops: bool = False) -> None:
         self._memory = memory
+        self._drop = 2.6 if doubts_drops else 1.6
         self._seen = self._expected = 0.0
         self._quick_seen = self._quick_expected = 0.0
         self._alarm_seen = self._alarm_expected = 0.0
@@ -130,7 +139,7 @@ class Level:
         long = (self._seen + self.PRIOR) / (self._expected + self.PRIOR)
         short = (self._quick_seen + 1.0) / (self._quick_expected + 1.0)
         z = _beyond(self._quick_seen, long * self._quick_expected)
-        believed = _part((z - 1.7) / 1.6 if z > 0.0 else (-z - 1.6) / 1.2)
+        believed = _part((z - 1.7) / 1.6 if z > 0.0 else (-z - self._drop) / 1.2)
         if believed >= 1.0:
             self._seen, self._expected = self._quick_seen, self._quick_expected
         self.factor = long + believed * (short - long)

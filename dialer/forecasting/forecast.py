@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from math import exp, floor, sqrt
 from operator import itemgetter, mul, sub
-from typing import Protocol
 
 from dialer.forecasting.estimates import Hazard, Level
 from dialer.forecasting.outlook import AHEAD, Moments, Outlook, arrivals, weighed
@@ -17,13 +16,6 @@ TALK_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), *range(18
 WRAP_BINS = (*range(0, 20, 2), *range(20, 60, 5), *range(60, 180, 15), 180, 300)
 JUDGED_BINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0)
 
-
-def _bin_of_seconds(edges: Sequence[int]) -> tuple[int, ...]:
-    """The bin of an age by its whole seconds, for ages before the last bin; `edges` are whole seconds."""
-    return tuple(bisect_right(edges, second) - 1 for second in range(edges[-1]))
-
-
-TALK_BIN, WRAP_BIN = _bin_of_seconds(TALK_BINS), _bin_of_seconds(WRAP_BINS)
 
 LAST = AHEAD[-1]
 
@@ -39,13 +31,6 @@ a few seconds old meanwhile."""
 
 YOUNG = (800, 120)
 """Calls and talks that have ended, up to which each of them may change much: till then tables are worked out at once."""
-
-
-class AgentNow(Protocol):
-    """An agent's state, and since when."""
-
-    state: str
-    since: float
 
 
 class _Ages:
@@ -80,7 +65,9 @@ class _Ages:
 class Forecast:
     """Learns how calls and agents fare by age, and looks ahead."""
 
-    def __init__(self, ring_timeout: float, answer_wait: float, *, amd: bool) -> None:
+    def __init__(
+        self, ring_timeout: float, answer_wait: float, *, amd: bool, doubts_drops: bool = False
+    ) -> None:
         self._amd = amd
         self._size = size = int(min(max(ring_timeout + 8.0, 20.0), 75.0))
         seconds = range(size)
@@ -91,7 +78,7 @@ class Forecast:
         self._judging = Hazard(JUDGED_BINS, {"human": 0.4, "end": 0.2}, confidence=5.0, memory=500.0)
         self._talking = Hazard(TALK_BINS, {"end": 1 / 90}, confidence=40.0, memory=800.0)
         self._wrapping = Hazard(WRAP_BINS, {"end": 1 / 25}, confidence=25.0, memory=800.0)
-        self._level = Level()
+        self._level = Level(doubts_drops=doubts_drops)
         self._people, self._judged = 0.6, 5.0
         self._stays = 0.98
         self._most_wait = self._wait = answer_wait
@@ -107,7 +94,6 @@ class Forecast:
         self._talk_stays: list[float] = []
         self._wrap_stays: list[float] = []
         self._free_rows: list[list[float]] = []
-        self._free_columns: list[tuple[float, ...]] = []
         self._stale: set[int] = set()
         self._learning: Iterator[None] | None = None
         self._calls_turn = False
@@ -170,8 +156,16 @@ class Forecast:
         scale = self._level.factor / self._at_level * (self._people if self._amd else 1.0)
         return [min(scale * p, 1.0) for p in self._rows[row]]
 
-    def outlook(self, now: float, asked: int, agents: Iterable[AgentNow]) -> Outlook:
-        """What to expect. `asked`: calls asked for and not dialed yet; `agents`: all there are."""
+    def outlook(
+        self,
+        now: float,
+        asked: int,
+        free: int,
+        talking_since: Iterable[float],
+        wrapping_since: Iterable[float],
+    ) -> Outlook:
+        """What to expect. `asked`: calls asked for and not dialed yet; `free`: how many agents are; since when others talk
+        or write up, who has begun first first."""
         counts = self._ages["dial"].by_second(now, self._size)
         ringing = self._ages["ring"].by_second(now, self._size)
         if now - self._calls_at >= LEARN_CALLS and self._learning is None:
@@ -196,17 +190,8 @@ class Forecast:
             self._add_judged(now, answers)
             error = sqrt(error * error + (1.0 - self._people) / (self._people * self._judged + 0.1))
         new = self.chances(self.row_of("dial", 0.0))
-        free, talking, wrapping = 0, [0] * len(TALK_BINS), [0] * len(WRAP_BINS)
-        for agent in agents:
-            state = agent.state
-            if state == "talk":
-                age = now - agent.since
-                talking[TALK_BIN[int(age)] if age < TALK_BINS[-1] else -1] += 1
-            elif state == "ready":
-                free += 1
-            elif state == "wrap":
-                age = now - agent.since
-                wrapping[WRAP_BIN[int(age)] if age < WRAP_BINS[-1] else -1] += 1
+        talking = _by_age(now, talking_since, TALK_BINS)
+        wrapping = _by_age(now, wrapping_since, WRAP_BINS)
         counts = talking + wrapping
         if not self._talk_stays:
             self._learn_agents(now, talking, wrapping)
@@ -220,8 +205,10 @@ class Forecast:
                 # Only what is in use: a bin in which nobody is can wait until somebody comes to it.
                 most = len(counts) if young else RENEWED // 2 if learnt else RENEWED
                 self._renew_rows(tuple(islice((n for n in self._stale if counts[n]), most)))
-        at_work = [float(count) for count in counts]
-        freed = [sum(map(mul, at_work, column)) for column in self._free_columns]
+        busy = [n for n, count in enumerate(counts) if count]
+        many = [float(counts[n]) for n in busy]
+        columns = zip(*(self._free_rows[n] for n in busy), strict=True)
+        freed = [sum(map(mul, many, column)) for column in columns] or weighed([0.0] * len(AHEAD))
         coming = arrivals(answers.mean)
         back = [sum(map(mul, coming, weights)) for weights in self._back]
         unsure = sqrt(1.0 / (self._talking.seen + 15.0) + 0.0009)
@@ -332,15 +319,10 @@ class Forecast:
 
     def _renew_rows(self, which: Iterable[int]) -> None:
         """Works out anew how likely the agents of these bins are free in time for an answer."""
-        rows = self._free_rows or [[] for _ in self._stale]
-        renewed = False
+        rows = self._free_rows = self._free_rows or [[] for _ in self._stale]
         for n in which:
             rows[n] = self._free_row(n)
             self._stale.discard(n)
-            renewed = True
-        self._free_rows = rows
-        if renewed:
-            self._free_columns = list(zip(*rows, strict=True))
 
     def _free_row(self, n: int) -> list[float]:
         """Of an agent in the n-th bin, of those who talk and then those who write up; `weighed`."""
@@ -349,6 +331,13 @@ class Forecast:
             return weighed([self._stays * p for p in over])
         ends = _ends(_by_second(TALK_PATHS[n], self._talk_stays))
         return weighed([_free_by(ends, wrapped) for wrapped in self._wrapped])
+
+
+def _by_age(now: float, since: Iterable[float], edges: Sequence[int]) -> list[int]:
+    """How many are in each bin of age; `since`: when each came, the first first."""
+    came = list(since)
+    older = [bisect_right(came, now - edge) for edge in edges[1:]]
+    return list(map(sub, (len(came), *older), (*older, 0)))
 
 
 SPAN = LAST + 10

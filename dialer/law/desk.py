@@ -82,6 +82,11 @@ class LawDesk:
         """The share of the machines that are detected for it that are people and count as lost by its law."""
         return error_share(self._of(campaign).profile)
 
+    def legal_window_h(self, campaign: Campaign) -> float:
+        """Hours over which its law counts abandoned calls, whatever the campaign has set."""
+        kept, law = self._of(campaign).profile, self._profiles().get(campaign.profile)
+        return max(kept.abandonment_window_h, law.abandonment_window_h if law is not None else 0.0)
+
     async def open_groups(self, db: Queryable, campaign: Campaign, now: datetime) -> list[int]:
         """Ids of the zone groups in which the campaign may call now."""
         hours = self._of(campaign).hours.at(await self._all_groups(db), now)

@@ -157,6 +157,22 @@ async def by_minute(db: Queryable, campaign_id: int, hours: float) -> list[tuple
     return [(row["ago"], row["live"], row["abandoned"], row["machines"]) for row in rows]
 
 
+async def for_pace(
+    db: Queryable, campaign_id: int, hours: float, legal_hours: float, now: datetime
+) -> list[tuple[float, int, int, int]]:
+    """Returns what `by_minute` does of the last hours; before it, an hour each, the rest of the law's window."""
+    if legal_hours <= hours:
+        return await by_minute(db, campaign_id, hours)
+    await sum_hours(db, campaign_id, now)
+    begins = _hour(now - timedelta(hours=hours))
+    older = await sums(db, campaign_id, now - timedelta(hours=legal_hours), now)
+    return [
+        ((now - one.hour - HOUR).total_seconds(), one.live, one.abandoned, one.machines)
+        for one in older
+        if one.hour < begins
+    ] + await by_minute(db, campaign_id, (now - begins) / HOUR)
+
+
 # ------------------------------------------------------------------------------------------------ pure
 
 
