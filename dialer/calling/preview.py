@@ -132,12 +132,14 @@ class PreviewDesk:
         clocks_apart: Callable[[], bool] = lambda: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`call(pbx, agent, number)` calls a contact for an agent and gives back the call's id, or raises CommandError.
+        """`call(pbx, agent, number, shown)` calls a contact for an agent: gives back the call's id, or raises CommandError.
+        `shows(campaign, number)`: what that number is shown, "" for the usual caller id.
         `check` is the law in a claim, `judge` the law asked without one; `person`: who works under a login; `clocks_apart`:
         whether the time of day, by which the law is asked, cannot be believed: then nobody is called."""
         self._pool, self._claims, self._check, self._judge = pool, claims, check, judge
         self._campaigns, self._agents, self._person, self._team_name = campaigns, agents, person, team_name
         self._pbx_of, self._call, self._view, self._set_data = pbx_of, call, view, set_data
+        self._shows = shows
         self._publish, self._owner, self._now = publish, owner, now
         self._clocks_apart = clocks_apart
         self._offers: dict[str, _Offer] = {}  # by agent
@@ -149,9 +151,6 @@ class PreviewDesk:
             pool,
             healthy=healthy,
             settings=lambda: {id: (one.settings, False) for id, one in self._following.items()},
-        )
-        self._shows = (
-            shows  # campaign, contact's number → what they see; "": the usual one. `call` is told it last
         )
 
     # ------------------------------------------------------------------------------------------ what is asked
