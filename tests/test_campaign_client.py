@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dialer.management.client import RefusedByServer, at
+from cti.rest_client import RefusedByServer, at
+from dialer.management.client import Campaigns
 from dialer.management.screen import follow
 
 NOW = {
@@ -128,7 +129,9 @@ async def test_watching_outlasts_a_restart_of_the_server(
                 await asyncio.sleep(0.02)
 
     async with at(door.url, "sue", "secret", None) as server:
-        watching = asyncio.create_task(follow(server, "Spring", every=0.05, seconds=None, as_json=False))
+        watching = asyncio.create_task(
+            follow(Campaigns(server), "Spring", every=0.05, seconds=None, as_json=False)
+        )
         await until(lambda: door.asked >= 2)
         await door.close()
         told = ""

@@ -3,19 +3,20 @@ they are used."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cti.console import FAILED, WRONG_USE, Json, fail, show_json
+from cti.remote import HERE, Url, Who
+from cti.remote import run as at_server
 
 if TYPE_CHECKING:
-    from dialer.management.client import Server
+    from dialer.management.client import Campaigns
 
 campaigns = typer.Typer(
     help="Campaigns: make them, start and end them, watch them, plan them; docs/dialer.md is the way through.",
@@ -24,11 +25,6 @@ campaigns = typer.Typer(
 )
 
 Which = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="Its name or its id.")]
-Url = Annotated[str, typer.Option(envvar="CTI_URL", help="The server.")]
-Who = Annotated[
-    str | None, typer.Option(envvar="CTI_LOGIN", help="Who asks; the password is asked for, or CTI_PASSWORD.")
-]
-HERE = "http://127.0.0.1:8600"
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -41,41 +37,11 @@ Why = Annotated[str, typer.Option("--why", help="Why, for whoever reads the trai
 Csv = Annotated[bool, typer.Option("--csv", help="Answer as CSV, for spreadsheets.")]
 
 
-def run(url: str, login: str | None, work: Callable[[Server], Awaitable[Any]]) -> Any:
-    """Does something with the server; what it refuses ends the command with its sentence."""
-    import asyncio
+def run(url: str, login: str | None, work: Callable[[Campaigns], Awaitable[Any]]) -> Any:
+    """Does something with the server's campaigns; what it refuses ends the command with its sentence."""
+    from dialer.management.client import Campaigns
 
-    from cti import logs
-    from cti.watch import LogInFailed
-    from dialer.management.client import RefusedByServer, at
-
-    logs.none()
-    if not url.startswith(("http://", "https://")):
-        fail(f"{url} is no address of a server: it begins with http:// or https://.", WRONG_USE)
-    key, given = os.environ.get("CTI_API_KEY"), os.environ.get("CTI_PASSWORD")
-    if key is None and (login is None or given is None):
-        if not sys.stdin.isatty():
-            fail("say who asks: CTI_API_KEY, or --login (CTI_LOGIN) and CTI_PASSWORD.", WRONG_USE)
-        login = login or str(typer.prompt("Login", err=True))
-        given = given or str(typer.prompt(f"Password of {login}", hide_input=True, err=True))
-
-    async def do() -> Any:
-        async with at(url.rstrip("/"), login or "", given or "", key) as server:
-            return await work(server)
-
-    try:
-        return asyncio.run(do())
-    except LogInFailed as failed:
-        fail(str(failed))
-    except RefusedByServer as refused:
-        _refused(refused.status, str(refused))
-
-
-def _refused(status: int, says: str) -> NoReturn:
-    parts = says.split("; ") if status == 409 else [says]
-    if len(parts) > 1:
-        fail("\n  - ".join(["it cannot be done:", *parts]), FAILED)
-    fail(says, WRONG_USE if status == 422 else FAILED)
+    return at_server(url, login, lambda server: work(Campaigns(server)))
 
 
 # ------------------------------------------------------------------------------------------------ seeing them
@@ -325,7 +291,7 @@ def disposition(
 
 
 def _step(campaign: str, step: str, why: str, url: str, login: str | None, json: bool) -> None:
-    async def do(server: Server) -> Any:
+    async def do(server: Campaigns) -> Any:
         id = (await server.find(campaign))["id"]
         done = await server.ask("POST", f"/campaigns/{id}/{step}", {"why": why})
         before = await server.ask("GET", f"/campaigns/{id}/obstacles") if step == "start" else {}
@@ -406,7 +372,7 @@ def schedule(
 def why(campaign: Which, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Say why a campaign dials as it does, or what keeps it from starting."""
 
-    async def ask(server: Server) -> dict[str, Any]:
+    async def ask(server: Campaigns) -> dict[str, Any]:
         id = (await server.find(campaign))["id"]
         now = await server.ask("GET", f"/campaigns/{id}/now")
         found = await server.ask("GET", f"/campaigns/{id}/obstacles")
@@ -491,7 +457,7 @@ def report(
         fail(f"--count is one of: {', '.join(COUNTS)}.", WRONG_USE)
     form = "csv" if csv else "svg" if chart is not None else "json"
 
-    async def ask(server: Server) -> Any:
+    async def ask(server: Campaigns) -> Any:
         query = (
             {"by": by, "from": first, "format": form}
             | ({"to": last} if last else {})
@@ -527,7 +493,7 @@ def detection(
 ) -> None:
     """Show how the detection of answering machines does, and what became of the messages left on them."""
 
-    async def ask(server: Server) -> Any:
+    async def ask(server: Campaigns) -> Any:
         id = (await server.find(campaign))["id"]
         query = {"from": first} | ({"to": last} if last else {}) | ({"tz": tz} if tz else {})
         return await server.ask("GET", f"/campaigns/{id}/detection", query=query)

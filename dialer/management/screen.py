@@ -24,7 +24,7 @@ STAGES = ("committed", "dialed", "ringing", "answered", "connected")
 
 
 class Asks(Protocol):
-    """Of a server, as much as is needed here (`dialer.management.client.Server`)."""
+    """Of a server, as much as is needed here (`dialer.management.client.Campaigns`)."""
 
     async def find(self, which: str) -> Frame:
         """A campaign by name or id."""
