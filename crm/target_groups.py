@@ -188,16 +188,6 @@ async def read(db: Queryable, id: int) -> TargetGroupView:
     return _view(row)
 
 
-async def by_name(db: Queryable, name: str) -> TargetGroupView:
-    """The group of this name, or of this number where none is called so; raises NoGroup."""
-    row = await db.fetchrow(_SELECT + "WHERE name = $1", name)
-    if row is not None:
-        return _view(row)
-    if not name.isdecimal() or len(name) > 18:
-        raise NoGroup
-    return await read(db, int(name))
-
-
 async def everyone(db: Queryable, *, after: str = "", limit: int = 100) -> list[TargetGroupView]:
     """Groups in the order of their names, those after `after`."""
     return [

@@ -1,22 +1,19 @@
-"""`cti lists groups`: target groups of customers on the command line, and the lists made of them. Its parts are imported
-late; it knows both the customers' side and the lists, as `cti.customers_for_lists` does."""
+"""`cti lists groups`: target groups of customers on the command line, over REST, and the lists made of them. Its parts are
+imported late; it knows the views of both the customers' side and the lists."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cti.console import Json, database_url, settings, show_json
+from cti.console import WRONG_USE, Json, fail, show_json
+from cti.remote import HERE, Url, Who, after_the_command, read_as, run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crm.target_groups import TargetGroupView
-    from cti.database import Connection
+    from cti.rest_client import Server
     from dialer.call_lists.from_group import GroupPreview
-    from dialer.law.profiles import Profile
 
 groups = typer.Typer(
     help="Target groups: customers by saved conditions, and lists made of them; docs/call-lists.md.",
@@ -43,23 +40,23 @@ Duplicates = Annotated[
 
 
 @groups.callback(invoke_without_command=True)
-def overview(ctx: typer.Context, json: Json = False) -> None:
+def overview(ctx: typer.Context, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Target groups: customers by saved conditions, and lists made of them; docs/call-lists.md.
 
     Without a command: all groups.
     """
     if ctx.invoked_subcommand is not None:
+        after_the_command(ctx)
         return
-    from crm import target_groups
+    from crm.target_groups import TargetGroupView
     from dialer.call_lists.terminal import show_all
 
-    show_all(
-        lambda db, after: target_groups.everyone(db, after=after, limit=500),
-        json,
-        ("NUMBER", "NAME", "WHO", "CHANGED BY"),
-        lambda one: (str(one.id), one.name, _conditions(one), one.changed_by),
-        "There are no target groups yet: cti lists groups save NAME --class A --country GB",
-    )
+    def row(one: TargetGroupView) -> tuple[str, ...]:
+        return str(one.id), one.name, _conditions(one), one.changed_by
+
+    head = ("NUMBER", "NAME", "WHO", "CHANGED BY")
+    none = "There are no target groups yet: cti lists groups save NAME --class A --country GB"
+    show_all(url, login, "/target-groups", TargetGroupView, json, head, row, none)
 
 
 @groups.command()
@@ -79,16 +76,16 @@ def save(
     ] = None,
     open_item: Annotated[Several, typer.Option(help="With an open one: ticket, order, callback, …")] = None,
     no_open_item: Annotated[Several, typer.Option(help="With none open of this kind.")] = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Save a group of customers who meet all that is given; options may be repeated, then any of them will do.
 
     A group of this name is replaced. Example: cti lists groups save "Best in Leeds" --class A --city Leeds
     """
-    from crm import target_groups
-    from crm.target_groups import Conditions
-    from cti import audit
-    from dialer.call_lists.terminal import as_plain, run, say, us, valid
+    from crm.target_groups import GroupCount
+    from dialer.call_lists.terminal import say
 
     given: dict[str, Any] = {
         "classes": classes,
@@ -102,61 +99,47 @@ def save(
         "open_items": open_item,
         "no_open_items": no_open_item,
     }
-    wanted = valid(Conditions, **{key: value for key, value in given.items() if value not in (None, [])})
-    called = valid(_named, name=name)
+    conditions = {key: value for key, value in given.items() if value not in (None, [])}
+    body = {"name": name, "conditions": conditions}
 
-    async def work(db: Connection) -> tuple[TargetGroupView, Any]:
-        async with db.transaction():
-            there = await db.fetchrow(
-                "SELECT id, version FROM target_groups WHERE name = $1 FOR UPDATE", called
-            )
-            if there is None:
-                saved = await target_groups.create(db, called, wanted, us().login)
-            else:
-                saved = await target_groups.replace(
-                    db, there["id"], called, wanted, version=there["version"], by=us().login
-                )
-            action = "target_group.created" if there is None else "target_group.changed"
-            await audit.record(db, us(), action, called)
-        return saved, await target_groups.count(db, wanted)
+    async def work(server: Server) -> tuple[Any, Any]:
+        found = await server.all("/target-groups")
+        there = next((one for one in found if one["name"] == name), None)
+        if there is None:
+            saved = await server.ask("POST", "/target-groups", body)
+        else:
+            path = f"/target-groups/{there['id']}"
+            saved = await server.ask("PUT", path, body, version=there["version"])
+        return saved, await server.ask("GET", f"/target-groups/{saved['id']}/count")
 
-    saved, size = run(work)
+    saved, now = run(url, login, work)
     if json:
-        show_json({**as_plain(saved), "now": as_plain(size)})
-    else:
-        say(
-            f"Group {saved.name}, number {saved.id}: {size.customers:,} customers, {size.with_phone:,} with a phone."
-        )
-
-
-def _named(name: str) -> str:
-    from pydantic import TypeAdapter
-
-    from crm.target_groups import Name
-
-    found: str = TypeAdapter(Name).validate_python(name)
-    return found
+        show_json({**saved, "now": now})
+        return
+    size = read_as(GroupCount, now)
+    say(
+        f"Group {saved['name']}, number {saved['id']}: {size.customers:,} customers, {size.with_phone:,} with a phone."
+    )
 
 
 @groups.command()
 def remove(
-    name: Group, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False
+    name: Group,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = HERE,
+    login: Who = None,
 ) -> None:
     """Remove a group; lists made of it stay."""
-    from crm import target_groups
-    from cti import audit
-    from dialer.call_lists.terminal import run, say, sure, us
+    from dialer.call_lists.terminal import say, sure
 
     sure(yes, f"Remove the target group {name}?")
 
-    async def work(db: Connection) -> str:
-        async with db.transaction():
-            found = await target_groups.read(db, await _find(db, name))
-            await target_groups.remove(db, found.id, version=found.version)
-            await audit.record(db, us(), "target_group.removed", found.name)
-        return found.name
+    async def work(server: Server) -> str:
+        found = await _find(server, name)
+        await server.ask("DELETE", f"/target-groups/{found['id']}", version=found["version"])
+        return str(found["name"])
 
-    say(f"{run(work)} is gone; lists made of it stay.")
+    say(f"{run(url, login, work)} is gone; lists made of it stay.")
 
 
 @groups.command()
@@ -166,33 +149,27 @@ def preview(
     campaign: Campaign = "",
     country: Country = "",
     duplicates: Duplicates = "list",
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Say what a group would give: how many customers and numbers, how many have consented or withdrawn consent for the
     campaign's purpose, are on a do-not-call list, are there already. Nothing is written."""
-    from cti.customers_for_lists import CustomersForLists
-    from dialer.call_lists import from_group
-    from dialer.call_lists.from_group import GroupAsked
-    from dialer.call_lists.terminal import as_plain, find_list, home, run, valid
+    from dialer.call_lists.from_group import GroupPreview
+    from dialer.call_lists.terminal import country_of, find_list
 
-    where, profiles = country.upper() or home(), _profiles()
+    where = country_of(country)
 
-    async def work(db: Connection) -> GroupPreview:
-        wanted = valid(
-            GroupAsked,
-            group=await _find(db, name),
-            list=await find_list(db, into) if into else None,
-            campaign=await _campaign(db, campaign),
-            country=where,
-            duplicates=duplicates,
-        )
-        return await from_group.preview(db, CustomersForLists(lambda: db), wanted, lambda: profiles)
+    async def work(server: Server) -> Any:
+        target = (await find_list(server, into))["id"] if into else None
+        body = {**await _asked(server, name, campaign, where, duplicates), "list": target}
+        return await server.ask("POST", "/list-imports/from-target-group/preview", body)
 
-    found = run(work)
+    found = run(url, login, work)
     if json:
-        show_json(as_plain(found))
+        show_json(found)
     else:
-        _show(found)
+        _show(read_as(GroupPreview, found))
 
 
 def _show(found: GroupPreview) -> None:
@@ -229,6 +206,8 @@ def import_group(
     country: Country = "",
     duplicates: Duplicates = "list",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Make contacts of a group's customers; a new list is the campaign's.
@@ -238,63 +217,40 @@ def import_group(
 
     Example: cti lists groups import "Best in Leeds" --list May --campaign Spring --country GB
     """
-    from cti import audit
-    from cti.customers_for_lists import CustomersForLists
-    from dialer.call_lists import from_group, imports
-    from dialer.call_lists.from_group import FromGroup
-    from dialer.call_lists.terminal import go_on, home, run, sure, us, valid
-    from dialer.lists import NewList, by_name, create
+    from cti.rest_client import LONG
+    from dialer.call_lists.terminal import country_of, followed, list_named, sure, tell_of_import, valid
+    from dialer.lists import NewList
 
-    url, where, profiles = database_url(), country.upper() or home(), _profiles()
-    new = valid(NewList, name=into)
+    where, into = country_of(country), valid(NewList, name=into).name
     sure(yes, f"Import the target group {name} into {into}?")
 
-    async def work(db: Connection) -> int:
-        there = await by_name(db, new.name)
-        wanted = valid(
-            FromGroup,
-            group=await _find(db, name),
-            list=there,
-            name=None if there is not None else new.name,
-            campaign=await _campaign(db, campaign),
-            country=where,
-            duplicates=duplicates,
-        )
-        customers = CustomersForLists(lambda: db)
-        id, how, of = await from_group.upload(db, customers, wanted, lambda: profiles, us().login)
-        async with db.transaction():
-            target = there
-            if target is None:
-                target = (await create(db, new.model_copy(update={"campaign": of}), us().login)).id
-            await imports.start(db, id, target, how)
-            detail = {"group": wanted.group, "list": target, "campaign": of}
-            await audit.record(db, us(), "list_import.started", str(id), detail)
-        return id
+    async def work(server: Server) -> dict[str, Any]:
+        there = await list_named(server, into)
+        target = {"name": into} if there is None else {"list": there["id"]}
+        body = {**await _asked(server, name, campaign, where, duplicates), **target}
+        begun = await server.ask("POST", "/list-imports/from-target-group", body, patience=LONG)
+        return await followed(server, begun["id"])
 
-    go_on(url, run(work), json)
+    tell_of_import(run(url, login, work), json)
 
 
-async def _find(db: Connection, name: str) -> int:
-    from crm import target_groups
-    from dialer.call_lists.target_group import NoGroup
-
-    try:
-        return (await target_groups.by_name(db, name)).id
-    except target_groups.NoGroup:
-        raise NoGroup(f"there is no target group {name}: cti lists groups shows them") from None
-
-
-async def _campaign(db: Connection, name: str) -> int | None:
+async def _asked(server: Server, name: str, campaign: str, country: str, duplicates: str) -> dict[str, Any]:
     from dialer.call_lists.terminal import find_campaign
 
-    return await find_campaign(db, name) if name else None
+    return {
+        "group": (await _find(server, name))["id"],
+        "campaign": await find_campaign(server, campaign) if campaign else None,
+        "country": country,
+        "duplicates": duplicates,
+    }
 
 
-def _profiles() -> Mapping[str, Profile]:
-    from dialer.law.profiles import load
-
-    folder = settings().dialer.profiles
-    return load(*([Path(folder)] if folder else []))
+async def _find(server: Server, name: str) -> dict[str, Any]:
+    everyone = await server.all("/target-groups")
+    named = [one for one in everyone if one["name"] == name]
+    for one in named or [one for one in everyone if str(one["id"]) == name]:
+        return one
+    fail(f"there is no target group {name}: cti lists groups shows them.", WRONG_USE)
 
 
 def _conditions(view: TargetGroupView) -> str:

@@ -272,22 +272,24 @@ async def read(db: Queryable, id: int) -> ListView:
     return _view(row, (await _counts(db, [id])).get(id, {}))
 
 
-async def by_name(db: Queryable, name: str) -> int | None:
-    """The id of the list of this name."""
-    found = await db.fetchval("SELECT id FROM call_lists WHERE name = $1", name)
-    return int(found) if found is not None else None
-
-
 async def all_lists(
-    db: Queryable, *, after: str = "", limit: int = 100, campaign: int | None = None, counts: bool = True
+    db: Queryable,
+    *,
+    after: str = "",
+    limit: int = 100,
+    campaign: int | None = None,
+    name: str | None = None,
+    counts: bool = True,
 ) -> list[ListView]:
-    """Lists in the order of their names, those after `after`; of one campaign if given."""
+    """Lists in the order of their names, those after `after`; of one campaign, or of this name, if given."""
     rows = await db.fetch(
         f"""SELECT {_COLUMNS} FROM call_lists l
-            WHERE l.name > $1 AND ($2::bigint IS NULL OR l.campaign_id = $2) ORDER BY l.name LIMIT $3""",  # noqa: S608
+            WHERE l.name > $1 AND ($2::bigint IS NULL OR l.campaign_id = $2) AND ($4::text IS NULL OR l.name = $4)
+            ORDER BY l.name LIMIT $3""",  # noqa: S608
         after,
         campaign,
         limit,
+        name,
     )
     counted = await _counts(db, [row["id"] for row in rows]) if counts else {}
     return [_view(row, counted.get(row["id"], {})) for row in rows]

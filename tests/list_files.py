@@ -38,7 +38,8 @@ async def started(
     view = await upload(db, content, part=part)
     _, guessed = imports.guess_settings(await imports.sample(db, view), country)
     assert guessed is not None
-    id = await lists.by_name(db, name) or (await lists.create(db, NewList(name=name), "sue")).id
+    there = await lists.all_lists(db, name=name, counts=False)
+    id = (there[0] if there else await lists.create(db, NewList(name=name), "sue")).id
     wanted = ImportSettings.model_validate(guessed.model_dump() | settings)
     return await imports.start(db, view.id, id, wanted)
 

@@ -14,19 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import asyncpg
-import msgspec
 import pytest
 import pytest_asyncio
 
 from cti.__main__ import main
 from cti.commands import CommandError
-from cti.embedded.place import free_ports
 from cti.embedded.postgres import Postgres
 from cti.people import Actor, Role
-from cti.server import Server
-from cti.settings import load
 from dialer.attempts import Told
 from dialer.calling import attempt_store
 from dialer.calling.live import Live, new_attempt
@@ -36,8 +30,9 @@ from dialer.law.ledger import by_minute
 from dialer.law.profiles import load as load_profiles
 from dialer.management import screen
 from dialer.management.settings import Campaign, CampaignSettings
-from tests.centre import KEY, PASSWORD, database_of_centre
-from tests.law_desk import NUMBER, LawDesk
+from tests.centre import PASSWORD
+from tests.law_desk import NUMBER
+from tests.quiet_house import House, quiet_house
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,55 +40,10 @@ ANNA = Actor(login="anna", name="Anna", role=Role.AGENT)
 OLGA = Actor(login="olga", name="Olga", role=Role.ADMIN)
 
 
-class House:
-    """A server whose PBX is nowhere, with its database, and the people who use it."""
-
-    def __init__(self, server: Server, dsn: str, pool: Any) -> None:
-        self.server, self.dsn = server, dsn
-        self.desk = LawDesk(pool, dsn)
-        self._tokens: dict[str, str] = {}
-
-    async def ask(
-        self, method: str, path: str, login: str = "olga", raw: bool = False, **more: Any
-    ) -> tuple[int, Any]:
-        """Status and body."""
-        async with aiohttp.ClientSession(self.server.url) as http:
-            if login not in self._tokens:
-                async with http.post(
-                    "/api/v1/sessions", json={"login": login, "password": PASSWORD}
-                ) as answer:
-                    self._tokens[login] = (await answer.json())["access_token"]
-            headers = {"Authorization": f"Bearer {self._tokens[login]}", **more.pop("headers", {})}
-            async with http.request(method, "/api/v1" + path, headers=headers, **more) as answer:
-                return answer.status, await (answer.text() if raw else answer.json())
-
-    async def trail(self, *actions: str) -> list[dict[str, Any]]:
-        rows = await self.desk.pool.fetch(
-            "SELECT actor, action, detail FROM audit WHERE action = ANY ($1) ORDER BY id", list(actions)
-        )
-        return [{**dict(row), "detail": msgspec.json.decode(row["detail"])} for row in rows]
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def the_house(postgres_server: Postgres) -> AsyncIterator[House]:
-    dsn = await database_of_centre(postgres_server)
-    nowhere, port = free_ports(2)
-    server = Server(
-        load(
-            database_url=dsn,
-            port=port,
-            secret_key=KEY,
-            log_level="warning",
-            pbx={"main": {"host": "127.0.0.1", "port": nowhere, "secret": "x", "region": "GB"}},
-        )
-    )
-    try:
-        await server.start()
-        async with asyncpg.create_pool(dsn, min_size=1, max_size=3) as pool:
-            yield House(server, dsn, pool)
-    finally:
-        await server.stop()
-        await asyncio.to_thread(postgres_server.drop_database, dsn.rpartition("/")[2])
+    async with quiet_house(postgres_server) as house:
+        yield house
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -355,19 +305,25 @@ async def test_a_customer_is_listed_from_the_call_at_once(house: House) -> None:
 def cti(
     the_house: House, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Any]:
-    """Runs the command in a thread of its own; gives back exit code, standard output and error."""
+    """Runs the command in a thread of its own, over REST as somebody who logs in, but for registers, which are loaded into
+    the database; gives back exit code, standard output and error."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
+    def run(who: str, *arguments: str) -> tuple[int, str, str]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["cti", "dialer", *arguments])
-            patch.setenv("CTI_DATABASE_URL", the_house.dsn)
+            if arguments[:2] == ("register", "load"):
+                patch.setenv("CTI_DATABASE_URL", the_house.dsn)
+            else:
+                patch.setenv("CTI_URL", the_house.server.url)
+                patch.setenv("CTI_LOGIN", who)
+                patch.setenv("CTI_PASSWORD", PASSWORD)
             with pytest.raises(SystemExit) as ended:
                 main()
         told = capsys.readouterr()
         return int(ended.value.code or 0), told.out, told.err
 
-    async def threaded(*arguments: str) -> tuple[int, str, str]:
-        return await asyncio.to_thread(run, *arguments)
+    async def threaded(*arguments: str, who: str = "olga") -> tuple[int, str, str]:
+        return await asyncio.to_thread(run, who, *arguments)
 
     return threaded
 
@@ -422,7 +378,8 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     ):
         code, _, err = await cti(*nothing)
         assert (code, "cannot be read" in err) == (2, True), err
-    of = await house.desk.campaign("spring")
+    new = {"name": "spring", "mode": "predictive", "profile": "GB", "settings": {"team": "sales"}}
+    of = (await house.ask("POST", "/campaigns", "sara", json=new))[1]["view"]["id"]
     at = datetime.now(UTC) - timedelta(hours=1)
     await house.desk.attempt(1, of, at, "answered", answered=at)
     assert "0 of 1 live answers lost" in (await cti("abandonment", "spring"))[1]
@@ -440,6 +397,37 @@ async def test_the_law_on_the_command_line(house: House, cti: Callable[..., Any]
     ):
         assert part in out
     assert json.loads((await cti("why", NUMBER, "--json"))[1])["number"] == NUMBER
+
+    code, _, err = await cti("do-not-call", "add", NUMBER, "--campaign", "spring", who="sara")
+    assert code == 0, err
+    assert (await house.trail("do_not_call.added"))[-1]["actor"] == "sara"
+    assert "removed by sara: by mistake" not in (await cti("do-not-call", "find", NUMBER))[1]
+    (entry,) = (
+        one
+        for one in json.loads((await cti("do-not-call", "find", NUMBER, "--json"))[1])["entries"]
+        if one["scope"] == "campaign"
+    )
+    assert (await cti("do-not-call", "remove", str(entry["id"]), "--why", "by mistake", who="sara"))[0] == 0
+    assert "removed by sara: by mistake" in (await cti("do-not-call", "find", NUMBER))[1]
+    assert (await cti("recheck", "spring", who="sara"))[:2] == (0, "0 contacts are open again.\n")
+    for ask in (("evidence", "spring"), ("abandonment", "spring"), ("recheck", "spring")):
+        code, out, err = await cti(*ask, who="sven")  # of another team
+        assert (code, out, "there is no campaign spring" in err) == (1, "", True)
+    code, _, err = await cti("profiles", who="anna")
+    assert (code, "this is for admin, supervisor; you are agent" in err) == (1, True)
+
+    list_id = await house.desk.pool.fetchval(
+        """WITH made AS (INSERT INTO call_lists (name, created_by, changed_by) VALUES ('May', '', '') RETURNING id)
+           INSERT INTO list_contacts (list_id, name, e164, zone_group, data)
+           SELECT id, 'Ann', $1, (SELECT min(id) FROM zone_groups), '{"consent": "2025-02-03"}' FROM made
+           RETURNING list_id""",
+        NUMBER,
+    )
+    for which in ("May", str(list_id)):
+        code, out, err = await cti("consent", "from-list", which, "--source", "web form", who="sara")
+        assert code == 0, err
+    assert out == "0 kept, 1 on record before, 0 refused.\n"
+    assert "marketing: given (web form)" in (await cti("consent", "find", NUMBER))[1]
 
 
 # ------------------------------------------------------------------------------------------------ one number

@@ -178,6 +178,7 @@ async def test_a_file_from_upload_to_repair_and_undo(house: House) -> None:
         ("sue", "list_import.uploaded"),
         ("sue", "list_import.started"),
         ("sue", "list_import.bad_rows_read"),
+        ("sue", "list_import.bad_rows_read"),
         ("sue", "list_import.undone"),
     ]
 

@@ -1,41 +1,35 @@
-"""`cti lists`: call lists on the command line: import, look through, merge, split, undo. Its parts are imported late."""
+"""`cti lists`: call lists on the command line, over REST: import, look through, merge, split, undo. Parts come late."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from os import SEEK_END
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from cti.console import WRONG_USE, Json, database_url, fail, settings, show_json
+from cti.console import WRONG_USE, Json, fail, show_json
+from cti.remote import HERE, Url, Who, after_the_command, read_as, run, saved
 from dialer.call_lists.terminal import (
-    as_plain,
+    bar,
+    country_of,
     find_campaign,
+    find_import,
     find_list,
-    go_on,
-    home,
-    in_trail,
-    run,
+    followed,
+    list_named,
     say,
     show_all,
     sure,
     tell,
-    us,
+    tell_of_import,
     valid,
 )
 
 if TYPE_CHECKING:
-    from cti.database import Connection
-    from dialer.call_lists.columns import Guess
-    from dialer.call_lists.contacts import ContactFilter
-    from dialer.call_lists.imports import ImportView, PreviewRow
-    from dialer.call_lists.rows import ImportSettings
-    from dialer.call_lists.sheets import Format, Line
+    from cti.rest_client import Server
+    from dialer.call_lists.imports import PreviewRow
     from dialer.lists import ListView
-
-T = TypeVar("T")
 
 lists = typer.Typer(
     help="Call lists: import files, look through, merge, split, undo; docs/call-lists.md.",
@@ -51,15 +45,20 @@ Where = Annotated[
 ]
 
 
+MOST_ASKED = 100_000
+"""Contacts that the law is asked about at once, at most."""
+
+
 @lists.callback(invoke_without_command=True)
-def overview(ctx: typer.Context, json: Json = False) -> None:
+def overview(ctx: typer.Context, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Call lists: import files, look through, merge, split, undo; docs/call-lists.md.
 
     Without a command: all lists.
     """
     if ctx.invoked_subcommand is not None:
+        after_the_command(ctx)
         return
-    from dialer.lists import all_lists
+    from dialer.lists import ListView
 
     def row(one: ListView) -> tuple[str, ...]:
         active, waiting = "active" if one.active else "inactive", one.contacts.get("open", 0)
@@ -68,13 +67,9 @@ def overview(ctx: typer.Context, json: Json = False) -> None:
             *(str(one.campaign or "-"), str(one.priority)),
         )
 
-    show_all(
-        lambda db, after: all_lists(db, after=after, limit=500),
-        json,
-        ("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY"),
-        row,
-        "There are no lists yet: cti lists import FILE --list NAME",
-    )
+    head = ("NUMBER", "NAME", "STATE", "CONTACTS", "OPEN", "CAMPAIGN", "PRIORITY")
+    none = "There are no lists yet: cti lists import FILE --list NAME"
+    show_all(url, login, "/lists", ListView, json, head, row, none)
 
 
 # ------------------------------------------------------------------------------------------------------ importing
@@ -117,16 +112,18 @@ def import_file(
         typer.Option("--anywhere", help="Numbers that may be mobile may lie in every zone of their country."),
     ] = False,
     yes: Yes = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
-    """Import a file into a list: shows what it would become, asks, then goes on to the end.
+    """Import a file into a list: shows what it would become, asks, then looks on to the end.
 
     Example: cti lists import may.xlsx --list "May" --country GB --map "Tel. 2=phone"
     """
-    from dialer.call_lists.sheets import NotASheet
+    from dialer.call_lists.rows import ImportSettings
+    from dialer.lists import NewList
 
-    url = database_url()
-    where = (country or home()).upper()
+    where, into = country_of(country), valid(NewList, name=into).name
     given = {
         "language": language,
         "zone": zone,
@@ -134,59 +131,86 @@ def import_file(
         "anywhere": anywhere,
         "duplicates": duplicates,
     }
+    valid(ImportSettings, columns=["phone"], country=where, **given)
     try:
-        how, parts, size = _opened(file, sheet, ctx.call_on_close)
-        lines = _first(parts(), how)
-    except NotASheet as error:
-        fail(f"{file.name}: {error}.")
+        opened = file.open("rb")
     except (FileNotFoundError, IsADirectoryError):
         fail(f"{file} is no file.", WRONG_USE)
-    guess, wanted = _settings(lines, where, map or [], no_header, given)
-    if not json or not yes:
-        _preview(file, how, guess, wanted, lines)
-    if not yes:
-        if not sys.stdin.isatty():
-            fail("nothing was imported: say --yes, or answer at a terminal.", WRONG_USE)
-        if not typer.confirm(f"Import into {into}?", err=True):
-            fail("nothing was imported.")
-    id = run(lambda db: _uploaded(db, file.name, how, parts, size, into, wanted))
-    go_on(url, id, json)
+
+    async def work(server: Server) -> dict[str, Any]:
+        there = await list_named(server, into)
+        found = await _uploaded(server, file, opened, where, sheet)
+        id = found["about"]["id"]
+        try:
+            wanted = _settings(found, map or [], no_header, {**given, "country": where})
+            shown = {**found, "items": found["preview"]}
+            if wanted != found["settings"]:
+                shown = await server.ask("POST", f"/list-imports/{id}/preview", {"settings": wanted})
+            if not json or not yes:
+                _preview(file, found["about"], wanted, shown)
+            sure(yes, f"Import into {into}?", "nothing was imported")
+            target = {"name": into} if there is None else {"list": there["id"]}
+            await server.ask("POST", f"/list-imports/{id}/start", {**target, "settings": wanted})
+        except BaseException:
+            await _dropped(server, id)
+            raise
+        return await followed(server, id)
+
+    with opened:
+        tell_of_import(run(url, login, work), json)
 
 
 @lists.command()
 def resume(
     number: Annotated[int | None, typer.Argument(metavar="[IMPORT]", help="Which; else all.")] = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
-    """Go on with imports that were broken off. A running server does so by itself."""
-    from dialer.call_lists import imports
+    """Look on at imports that are under way, to their end.
 
-    url = database_url()
-    found = [number] if number is not None else run(imports.waiting)
+    The server works on them by itself, also after a restart.
+    """
+
+    async def work(server: Server) -> list[dict[str, Any]]:
+        if number is not None:
+            asked = await find_import(server, number)
+            if asked["state"] == "ready":
+                fail(f"import {number} was never started: import the file again.")
+            return [await followed(server, number)]
+        everyone = reversed(await server.all("/list-imports"))
+        return [await followed(server, one["id"]) for one in everyone if one["state"] == "running"]
+
+    found = run(url, login, work)
+    for one in found:
+        tell_of_import(one, json)
     if not found:
-        say("No import waits to be gone on with.")
-    for id in found:
-        go_on(url, id, json)
+        say("No import is under way.")
 
 
 @lists.command("imports")
 def list_imports(
-    name: Annotated[str | None, typer.Argument(metavar="[LIST]", help="Only into this list.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[LIST]", help="Into this list; else those of your own.")
+    ] = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
-    """Show imports, the newest first."""
+    """Show imports, the newest first: into a list, or your own; administrators see everybody's."""
     from cti.terminal_text import columns
-    from dialer.call_lists import imports
+    from dialer.call_lists.imports import ImportView
 
-    async def work(db: Connection) -> Any:
-        return await imports.of_list(db, await find_list(db, name) if name else None)
+    async def work(server: Server) -> Any:
+        of = {"list": str((await find_list(server, name))["id"])} if name else {}
+        return (await server.ask("GET", "/list-imports", query={**of, "limit": "100"}))["items"]
 
-    found = run(work)
+    found = run(url, login, work)
     if json:
-        show_json([as_plain(view) for view in found])
+        show_json(found)
         return
     table = [("NUMBER", "FILE", "STATE", "ADDED", "NOT TAKEN", "DUPLICATES", "WHEN", "BY")]
-    for one in found:
+    for one in (read_as(ImportView, each) for each in found):
         when = one.created.strftime("%Y-%m-%d %H:%M")
         counts = (f"{one.added:,}", f"{one.bad:,}", f"{one.duplicates:,}")
         table.append((str(one.id), one.file, one.state, *counts, when, one.created_by))
@@ -198,111 +222,92 @@ def bad_rows(
     number: Import,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Into this file; else shown.")] = None,
     code: Annotated[str | None, typer.Option(help="Only rows of this code, like bad_number.")] = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Give back the rows that were not taken, as CSV with the reason: repair them and import that file."""
-    from cti import audit
-    from dialer.call_lists import imports
+    of = {"code": code} if code else {}
 
-    async def work(db: Connection) -> Any:
-        view = await imports.read(db, number)
-        await audit.record(db, us(), "list_import.bad_rows_read", str(number))
+    async def work(server: Server) -> Any:
+        found, path = await find_import(server, number), f"/list-imports/{number}/bad-rows"
         if json:
-            return await imports.bad_rows(db, number, limit=1_000_000, code=code)
-        with output.open("wb") if output else _Standard() as to:
-            async for part in imports.bad_rows_csv(db, view, code=code):
-                to.write(part)
-        return view
+            return await server.all(path, of)
+        await saved(server, f"{path}.csv", of, output)
+        return found
 
-    found = run(work)
+    found = run(url, login, work)
     if json:
-        show_json([as_plain(row) for row in found])
+        show_json(found)
     elif output:
-        say(f"{output}: {found.bad:,} rows.")
+        say(f"{output}: {found['bad']:,} rows.")
 
 
 @lists.command()
-def undo(number: Import, yes: Yes = False, json: Json = False) -> None:
+def undo(number: Import, yes: Yes = False, url: Url = HERE, login: Who = None, json: Json = False) -> None:
     """Take the contacts of an import out again; those that have been called stay."""
-    from cti import audit
-    from dialer.call_lists import imports
+    from cti.rest_client import LONG
+    from dialer.call_lists.imports import ImportView
 
-    async def about(db: Connection) -> ImportView:
-        return await imports.read(db, number)
+    async def work(server: Server) -> Any:
+        view, path = read_as(ImportView, await find_import(server, number)), f"/list-imports/{number}"
+        sure(yes, f"Take out what came with {view.file} ({view.added:,} contacts)?")
+        if view.state == "running":
+            await server.ask("POST", f"{path}/cancel")
+        return await server.ask("POST", f"{path}/undo", patience=LONG)
 
-    view = run(about)
-    sure(yes, f"Take out what came with {view.file} ({view.added:,} contacts)?")
-
-    async def work(db: Connection) -> ImportView:
-        async with db.transaction():
-            if view.state == "running":
-                await imports.cancel(db, number)
-            undone = await imports.undo(db, number, us().login)
-            await audit.record(
-                db,
-                us(),
-                "list_import.undone",
-                str(number),
-                {"removed": undone.removed, "stayed": undone.stayed},
-            )
-        return undone
-
-    done = run(work)
+    done = run(url, login, work)
     if json:
-        show_json(as_plain(done))
+        show_json(done)
         return
-    say(f"{done.removed:,} contacts are gone.")
-    if done.stayed:
-        say(f"{done.stayed:,} stay: they have been called, or are being called now.")
+    say(f"{done['removed']:,} contacts are gone.")
+    if done["stayed"]:
+        say(f"{done['stayed']:,} stay: they have been called, or are being called now.")
 
 
 # ------------------------------------------------------------------------------------------------------ lists
 
 
 @lists.command()
-def create(name: Annotated[str, typer.Argument(help="What the list is called.")], json: Json = False) -> None:
+def create(
+    name: Annotated[str, typer.Argument(help="What the list is called.")],
+    url: Url = HERE,
+    login: Who = None,
+    json: Json = False,
+) -> None:
     """Make an empty list."""
-    from cti import audit
-    from dialer.lists import NewList
-    from dialer.lists import create as make
-
-    new = valid(NewList, name=name)
-
-    async def work(db: Connection) -> ListView:
-        async with db.transaction():
-            await audit.record(db, us(), "list.created", new.name)
-            return await make(db, new, us().login)
-
-    made = run(work)
-    tell(made, json, f"List {made.name} is there, number {made.id}.")
+    made = run(url, login, lambda server: server.ask("POST", "/lists", {"name": name}))
+    tell(made, json, f"List {made['name']} is there, number {made['id']}.")
 
 
 @lists.command()
 def show(
     name: List,
     whole: Annotated[
-        bool, typer.Option("--all", help="Ask the law about every contact, however long that takes.")
+        bool,
+        typer.Option("--all", help=f"Ask the law about {MOST_ASKED:,} contacts, however long that takes."),
     ] = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Show a list: how it stands, and who can be called, who not, and why."""
-    from dialer.call_lists.before_launch import MOST_ASKED, before_launch, by_law
-    from dialer.law.profiles import load
-    from dialer.lists import read
+    from cti.rest_client import LONG
+    from dialer.call_lists.before_launch import BeforeLaunch
+    from dialer.lists import ListView
 
-    folder = settings().dialer.profiles
+    most = {"most": str(MOST_ASKED)} if whole else None
 
-    async def work(db: Connection) -> Any:
-        id = await find_list(db, name)
-        profiles = load(*([Path(folder)] if folder else []))
-        most = sys.maxsize if whole else MOST_ASKED
-        law = by_law(lambda: db, lambda: profiles)
-        return await read(db, id), await before_launch(db, id, law, most=most)
+    async def work(server: Server) -> Any:
+        found = await find_list(server, name)
+        path = f"/lists/{found['id']}/before-launch"
+        return found, await server.ask("GET", path, query=most, patience=LONG)
 
-    one, told = run(work)
+    found, stands = run(url, login, work)
     if json:
-        show_json({**as_plain(one), "before_launch": as_plain(told)})
+        show_json({**found, "before_launch": stands})
         return
+    one, told = read_as(ListView, found), read_as(BeforeLaunch, stands)
     say(
         f"{one.name} (number {one.id}, version {one.version}): {one.total:,} contacts, priority {one.priority}"
     )
@@ -314,7 +319,8 @@ def show(
     for reason in told.reasons:
         say(f"  {reason.count:>9,}  {reason.code}: {reason.says}")
     if not told.whole and told.asked:
-        say(f"  (the law was asked about the first {told.asked:,}; about all: --all)")
+        more = "" if whole else "; about more: --all"
+        say(f"  (the law was asked about the first {told.asked:,}{more})")
 
 
 @lists.command("set")
@@ -351,14 +357,12 @@ def change(
             "busy=never, busy= (as the campaign has it); may be repeated."
         ),
     ] = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Change what is given of a list. Who it is assigned to, and quotas, replace those of before."""
-    from cti import audit
-    from cti.users import load_directory
     from dialer.call_lists.rules_said import NotUnderstood, quotas_said, recycling_said
-    from dialer.lists import Assigned, ListEdit, ListSettings, must_be_known, read
-    from dialer.lists import change as write
 
     given: dict[str, Any] = {
         field: value
@@ -371,34 +375,30 @@ def change(
         except (OSError, UnicodeDecodeError) as error:
             fail(f"the script cannot be read from {script}: {error}.", WRONG_USE)
 
-    async def work(db: Connection) -> ListView:
-        async with db.transaction():
-            now = await read(db, await find_list(db, name))
-            if campaign is not None:
-                given["campaign"] = await find_campaign(db, campaign) if campaign else None
-            own = now.settings.model_dump()
-            if to_all or team or agent or unit or position:
-                to = valid(
-                    Assigned, teams=team or [], agents=agent or [], units=unit or [], positions=position or []
-                )
-                agents, teams = await load_directory(db)
-                logins, names = {one.login for one in agents}, {one.id for one in teams}
-                must_be_known(to, now.settings.assigned, logins, names)
-                own["assigned"] = to
-            own["max_attempts"] = max_attempts or own["max_attempts"]
-            try:
-                own["quota"] = own["quota"] if quota is None else quotas_said(quota)
-                own["recycling"] = recycling_said(recycling or [], own["recycling"])
-            except NotUnderstood as error:
-                fail(f"{error}.", WRONG_USE)
-            if (new := valid(ListSettings, **own)) != now.settings:
-                given["settings"] = new
-            edit = valid(ListEdit, **given)
-            await audit.record(db, us(), "list.changed", str(now.id), {"fields": sorted(given)})
-            return await write(db, now.id, edit, version=now.version, by=us().login)
+    async def work(server: Server) -> Any:
+        now = await find_list(server, name)
+        if campaign is not None:
+            given["campaign"] = await find_campaign(server, campaign) if campaign else None
+        own = dict(now["settings"])
+        if to_all or team or agent or unit or position:
+            own["assigned"] = {
+                "teams": team or [],
+                "agents": agent or [],
+                "units": unit or [],
+                "positions": position or [],
+            }
+        own["max_attempts"] = max_attempts or own["max_attempts"]
+        try:
+            own["quota"] = own["quota"] if quota is None else quotas_said(quota)
+            own["recycling"] = recycling_said(recycling or [], own["recycling"])
+        except NotUnderstood as error:
+            fail(f"{error}.", WRONG_USE)
+        if own != now["settings"]:
+            given["settings"] = own
+        return await server.ask("PATCH", f"/lists/{now['id']}", given, version=now["version"])
 
-    changed = run(work)
-    tell(changed, json, f"Changed {changed.name}.")
+    changed = run(url, login, work)
+    tell(changed, json, f"Changed {changed['name']}.")
 
 
 @lists.command()
@@ -411,23 +411,21 @@ def merge(
         bool, typer.Option("--keep-duplicates", help="The same number may be there twice.")
     ] = False,
     yes: Yes = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Merge other lists into one; of contacts with the same number the best stays."""
-    from dialer.call_lists import contacts
-
     sure(yes, f"Merge {', '.join(others)} into {name}?")
 
-    async def work(db: Connection, by: str) -> Any:
-        target = await find_list(db, name)
-        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", target)
-        sources = [await find_list(db, other) for other in others]
-        return target, await contacts.merge(
-            db, target, sources, version=version, by=by, duplicates=keep_duplicates
-        )
+    async def work(server: Server) -> Any:
+        target = await find_list(server, name)
+        sources = [(await find_list(server, other))["id"] for other in others]
+        body = {"lists": sources, "duplicates": keep_duplicates}
+        return await _changed(server, target, "merge", body)
 
-    moved = in_trail("list.merged", work)
-    tell(moved, json, f"{moved.moved:,} contacts moved, {moved.removed:,} duplicates removed.")
+    moved = run(url, login, work)
+    tell(moved, json, f"{moved['moved']:,} contacts moved, {moved['removed']:,} duplicates removed.")
 
 
 @lists.command()
@@ -436,24 +434,20 @@ def split(
     parts: Annotated[int | None, typer.Option(min=2, max=50, help="Into so many of the same size.")] = None,
     into: Annotated[str | None, typer.Option(help="What fits --where into a new list of this name.")] = None,
     where: Where = None,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Split a list evenly, or move what fits into a new one."""
-    from dialer.call_lists import contacts
-
     if (parts is None) == (into is None) or (into is None) != (not where):
         fail("say --parts N, or --into NAME with --where FIELD=VALUE.", WRONG_USE)
-    wanted = _fitting(where or [])
+    body = {"parts": parts} if parts is not None else {"name": into, "filter": _fitting(where or [])}
 
-    async def work(db: Connection, by: str) -> Any:
-        id = await find_list(db, name)
-        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
-        if parts is not None:
-            return id, await contacts.split_evenly(db, id, parts, version=version, by=by)
-        return id, await contacts.split_off(db, id, wanted, str(into), version=version, by=by)
+    async def work(server: Server) -> Any:
+        return await _changed(server, await find_list(server, name), "split", body)
 
-    moved = in_trail("list.split", work)
-    tell(moved, json, f"{moved.moved:,} contacts moved into {len(moved.lists)} new list(s).")
+    moved = run(url, login, work)
+    tell(moved, json, f"{moved['moved']:,} contacts moved into {len(moved['lists'])} new list(s).")
 
 
 @lists.command()
@@ -461,22 +455,23 @@ def dedupe(
     names: Annotated[list[str], typer.Argument(metavar="LISTS...", help="Taken together.")],
     same: Annotated[str, typer.Option(help="The same number, or person (customer number).")] = "number",
     yes: Yes = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Remove duplicates within and across lists; the best contact stays."""
-    from dialer.call_lists import contacts
+    from cti.rest_client import LONG
 
     if same not in ("number", "person"):
         fail("--same is number or person.", WRONG_USE)
     sure(yes, f"Remove duplicates within {', '.join(names)}?")
 
-    async def work(db: Connection, by: str) -> Any:
-        ids = [await find_list(db, name) for name in names]
-        how: Any = same
-        return ids[0], await contacts.dedupe(db, ids, same=how, by=by)
+    async def work(server: Server) -> Any:
+        body = {"lists": [(await find_list(server, name))["id"] for name in names], "same": same}
+        return await server.ask("POST", "/lists/dedupe", body, patience=LONG)
 
-    moved = in_trail("list.deduped", work)
-    tell(moved, json, f"{moved.removed:,} duplicates removed.")
+    moved = run(url, login, work)
+    tell(moved, json, f"{moved['removed']:,} duplicates removed.")
 
 
 @lists.command()
@@ -487,21 +482,18 @@ def recycle(
         typer.Argument(metavar="OUTCOMES...", help="How their last attempt ended: busy, no_answer …"),
     ],
     yes: Yes = False,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Call used-up contacts again whose last attempt ended so; what the law counts does not begin anew."""
-    from dialer.call_lists import contacts
-
-    wanted = valid(contacts.RecycleAsked, outcomes=outcomes)
     sure(yes, f"Call the used-up contacts of {name} again?")
 
-    async def work(db: Connection, by: str) -> Any:
-        id = await find_list(db, name)
-        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
-        return id, await contacts.recycle(db, id, wanted.outcomes, version=version, by=by)
+    async def work(server: Server) -> Any:
+        return await _changed(server, await find_list(server, name), "recycle", {"outcomes": outcomes})
 
-    opened = in_trail("list.recycled", work)
-    tell({"opened": opened}, json, f"{opened:,} contacts are open again.")
+    told = run(url, login, work)
+    tell(told, json, f"{told['opened']:,} contacts are open again.")
 
 
 @lists.command("contacts")
@@ -509,24 +501,34 @@ def list_contacts(
     name: List,
     where: Where = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="So many at most.")] = 50,
+    url: Url = HERE,
+    login: Who = None,
     json: Json = False,
 ) -> None:
     """Look through a list: its contacts that fit, in the order in which they came."""
     from cti.terminal_text import columns, plain
-    from dialer.call_lists import contacts
+    from dialer.call_lists.contacts import ContactView
 
     wanted = _fitting(where or [])
 
-    async def work(db: Connection) -> Any:
-        id = await find_list(db, name)
-        return await contacts.page(db, id, wanted, limit=limit + 1)
+    async def work(server: Server) -> tuple[list[Any], bool]:
+        path = f"/lists/{(await find_list(server, name))['id']}/contacts/search"
+        found: list[Any] = []
+        next = None
+        while len(found) < limit:
+            more = {"limit": min(500, limit - len(found))} | ({"cursor": next} if next else {})
+            part = await server.ask("POST", path, {**wanted, **more})
+            found, next = found + part["items"], part["next"]
+            if next is None:
+                break
+        return found, next is not None
 
-    found = run(work)
+    found, more = run(url, login, work)
     if json:
-        show_json([as_plain(one) for one in found[:limit]])
+        show_json(found)
         return
     table = [("NUMBER", "NAME", "WHERE", "STATE", "ATTEMPTS", "LAST", "WHY")]
-    for one in found[:limit]:
+    for one in (read_as(ContactView, each) for each in found):
         where_from = f"{one.country}{'-' + one.region if one.region else ''} {one.zones[0] if len(one.zones) == 1 else ''}"
         table.append(
             (
@@ -535,30 +537,37 @@ def list_contacts(
             )
         )
     say("\n".join(columns(table)) if found else "Nobody fits.")
-    if len(found) > limit:
+    if more:
         say(f"There are more than these {limit:,}: --limit, or --where.")
 
 
 @lists.command()
-def delete(name: List, yes: Yes = False) -> None:
+def delete(name: List, yes: Yes = False, url: Url = HERE, login: Who = None) -> None:
     """Delete a list with its contacts; attempts stay as evidence."""
-    from dialer.lists import delete as remove
+    from cti.rest_client import LONG
+    from dialer.lists import ListView
 
     sure(yes, f"Delete {name} with all its contacts?")
 
-    async def work(db: Connection, by: str) -> Any:
-        id = await find_list(db, name)
-        version = await db.fetchval("SELECT version FROM call_lists WHERE id = $1", id)
-        return id, await remove(db, id, version=version)
+    async def work(server: Server) -> ListView:
+        found = read_as(ListView, await find_list(server, name))
+        await server.ask("DELETE", f"/lists/{found.id}", version=found.version, patience=LONG)
+        return found
 
-    gone = in_trail("list.deleted", work)
-    say(f"{name} and its {gone:,} contacts are gone.")
+    gone = run(url, login, work)
+    say(f"{gone.name} and its {gone.total:,} contacts are gone.")
 
 
-def _fitting(where: list[str]) -> ContactFilter:
+async def _changed(server: Server, found: dict[str, Any], what: str, body: dict[str, Any]) -> Any:
+    """Changes the contacts of a list as it has just been found."""
+    from cti.rest_client import LONG
+
+    path = f"/lists/{found['id']}/{what}"
+    return await server.ask("POST", path, body, version=found["version"], patience=LONG)
+
+
+def _fitting(where: list[str]) -> dict[str, Any]:
     """The filter that is typed as FIELD=VALUE."""
-    from dialer.call_lists.contacts import ContactFilter
-
     fits: dict[str, Any] = {"data": {}}
     for one in where:
         field, equals, value = one.partition("=")
@@ -568,79 +577,52 @@ def _fitting(where: list[str]) -> ContactFilter:
             fits["data"][field.removeprefix("data:")] = value
         else:
             fits[field] = value
-    return valid(ContactFilter, **fits)
-
-
-class _Standard:
-    """The standard output as bytes."""
-
-    def __enter__(self) -> Any:
-        sys.stdout.flush()
-        return getattr(sys.stdout, "buffer", None) or self
-
-    def write(self, part: bytes) -> None:
-        sys.stdout.write(part.decode())
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout.flush()
+    return fits
 
 
 # ------------------------------------------------------------------------------------------------ parts of an import
 
 
-def _opened(
-    file: Path, sheet: str, at_end: Callable[[Callable[[], None]], object]
-) -> tuple[Format, Callable[[], Iterator[bytes]], int]:
-    """How the file is written, its parts as CSV (again and again), and its size in bytes. Raises NotASheet, OSError."""
-    import tempfile
+async def _uploaded(server: Server, file: Path, opened: BinaryIO, country: str, sheet: str) -> dict[str, Any]:
+    """Sends the file, with a bar; what the server says of it."""
+    from cti.rest_client import RefusedByServer
 
-    from dialer.call_lists.imports import LARGEST_FILE, OURS
-    from dialer.call_lists.sheets import PART, NotASheet, Sniffer, as_csv, open_workbook
+    size = opened.seek(0, SEEK_END)
+    query = {"file": file.name[:200], "country": country} | ({"sheet": sheet} if sheet else {})
+    with bar("sending", size) as told:
+        done = 0
 
-    sniffer = Sniffer()
-    for part in _parts(file):
-        sniffer.feed(part)
-    if sniffer.size > LARGEST_FILE:
-        raise NotASheet(f"a file holds at most {LARGEST_FILE >> 20} MiB: split it")
-    if not sniffer.is_workbook:
-        return sniffer.format, lambda: _parts(file), sniffer.size
-    how, rows = open_workbook(file, sheet)
-    unpacked = tempfile.TemporaryFile(prefix="cti-lists-")  # noqa: SIM115
-    at_end(unpacked.close)
-    size = sum(unpacked.write(part) for part in as_csv(rows))
+        def sent(more: int) -> None:
+            nonlocal done
+            done += more
+            told(done, "sending" if done < size else "the server reads it")
 
-    def again() -> Iterator[bytes]:
-        unpacked.seek(0)
-        while part := unpacked.read(PART):
-            yield part
-
-    return type(OURS)(kind="csv", sheet=how.sheet, sheets=how.sheets, skip=how.skip), again, size
+        try:
+            return dict(await server.send("/list-imports", opened, query=query, sent=sent))
+        except RefusedByServer as refused:
+            if refused.status in (413, 422):
+                fail(f"{file.name}: {refused}.", WRONG_USE)
+            raise
 
 
-def _parts(file: Path) -> Iterator[bytes]:
-    from dialer.call_lists.sheets import PART
+async def _dropped(server: Server, id: int) -> None:
+    """Takes a file back that is not to be imported; where that fails the server lets go of it in a few days."""
+    from contextlib import suppress
 
-    with file.open("rb") as opened:
-        while part := opened.read(PART):
-            yield part
+    from cti.rest_client import RefusedByServer
+    from cti.watch import LogInFailed
 
-
-def _first(parts: Iterator[bytes], how: Format) -> list[Line]:
-    from dialer.call_lists.imports import first_rows
-
-    return first_rows(parts, how)
+    with suppress(RefusedByServer, LogInFailed):
+        await server.ask("DELETE", f"/list-imports/{id}")
 
 
 def _settings(
-    lines: Any, country: str, maps: Any, no_header: bool, given: dict[str, Any]
-) -> tuple[Guess, ImportSettings]:
-    from dialer.call_lists.columns import guess
-    from dialer.call_lists.rows import ImportSettings
-
-    found = guess([line.cells for line in lines if not line.broken], country)
-    header = found.header and not no_header
-    names = [cell.strip() for cell in lines[0].cells] if lines and header else []
-    chosen = [*found.columns]
+    found: dict[str, Any], maps: list[str], no_header: bool, given: dict[str, Any]
+) -> dict[str, Any]:
+    """What the server guesses, put right by what is said."""
+    guess = found["guess"]
+    header = guess["header"] and not no_header
+    names, chosen = found["about"]["header"] if header else [], [*guess["columns"]]
     for one in maps:
         column, equals, field = one.rpartition("=")
         if not equals:
@@ -657,36 +639,35 @@ def _settings(
         chosen[place] = wanted
     if "phone" not in chosen:
         fail("no column looks like a phone number: say which, --map COLUMN=phone.", WRONG_USE)
-    return found, valid(ImportSettings, columns=chosen, header=header, country=country, **given)
+    return {**(found["settings"] or {}), "columns": chosen, "header": header, **given}
 
 
-def _preview(file: Path, how: Format, guess: Guess, wanted: ImportSettings, lines: Any) -> None:
+def _preview(file: Path, about: dict[str, Any], wanted: dict[str, Any], shown: dict[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from cti.terminal_text import plain
-    from dialer.call_lists.imports import preview
+    from dialer.call_lists.imports import PreviewRow
 
-    console = Console(stderr=True, highlight=False)
-    told = f"sheet {how.sheet}" if how.sheet else f"{how.encoding}, separator {how.separator!r}"
+    console, how = Console(stderr=True, highlight=False), about["format"]
+    told = f"sheet {how['sheet']}" if how["sheet"] else f"{how['encoding']}, separator {how['separator']!r}"
     console.print(
-        f"{plain(file.name)}: {told}; numbers without a country code are {wanted.country}'s", markup=False
+        f"{plain(file.name)}: {told}; numbers without a country code are {wanted['country']}'s", markup=False
     )
-    names = list(lines[0].cells) if wanted.header and lines else []
+    names = about["header"] if wanted["header"] else []
     meaning = Table("column", "is", box=box.SIMPLE)
-    for n, column in enumerate(wanted.columns):
+    for n, column in enumerate(wanted["columns"]):
         meaning.add_row(plain(names[n] if n < len(names) else f"{n + 1}", 40), column or "(left out)")
     console.print(meaning)
-    shown = Table("row", "number", "name", "where", "more, or why not", box=box.SIMPLE)
-    rows = preview(lines, wanted, 10)
-    for row in rows:
-        shown.add_row(*_preview_row(row))
-    console.print(shown)
-    bad = sum(bool(row.why_not) for row in preview(lines, wanted, 200))
-    if bad:
-        seen = min(200, len(lines) - wanted.header)
-        console.print(f"Of the first {seen} rows {bad} would not be taken; they are kept with the reason.")
+    rows = Table("row", "number", "name", "where", "more, or why not", box=box.SIMPLE)
+    for row in shown["items"][:10]:
+        rows.add_row(*_preview_row(read_as(PreviewRow, row)))
+    console.print(rows)
+    if bad := shown["not_taken"]:
+        console.print(
+            f"Of the first {shown['looked_at']} rows {bad} would not be taken; they are kept with the reason."
+        )
 
 
 def _preview_row(row: PreviewRow) -> tuple[str, ...]:
@@ -705,30 +686,3 @@ def _preview_row(row: PreviewRow) -> tuple[str, ...]:
         f"{row.country} {zones}",
         escape(plain(more, 60)),
     )
-
-
-async def _uploaded(
-    db: Connection,
-    name: str,
-    how: Format,
-    parts: Callable[[], Iterator[bytes]],
-    size: int,
-    list_name: str,
-    wanted: Any,
-) -> int:
-    from cti import audit
-    from dialer.call_lists import imports
-    from dialer.lists import NewList, by_name, create
-
-    new = valid(NewList, name=list_name)
-    id = await imports.begin(db, name, us().login)
-    for number, part in enumerate(parts()):
-        await imports.add_part(db, id, number, part)
-    await imports.uploaded(db, id, how, size)
-    async with db.transaction():
-        target = await by_name(db, new.name)
-        if target is None:
-            target = (await create(db, new, us().login)).id
-        await imports.start(db, id, target, wanted)
-        await audit.record(db, us(), "list_import.started", str(id), {"file": name, "list": target})
-    return id

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +40,9 @@ LARGEST_FILE = 512 << 20
 
 SAMPLE = 200
 """Rows that the columns are guessed from."""
+
+SHOWN = 20
+"""Rows of a preview."""
 
 REASON = "Why not taken"
 """The column that rows given back have more."""
@@ -130,7 +133,7 @@ def _header(lines: Sequence[Line]) -> list[str]:
 
 
 async def forget(db: Queryable, id: int) -> None:
-    """Drops an upload that has not been started, with its file."""
+    """Drops an upload that has not been started, with its file; nothing happens where it has."""
     await db.execute("DELETE FROM list_imports WHERE id = $1 AND state IN ('uploading', 'ready')", id)
 
 
@@ -146,11 +149,6 @@ async def _sample(db: Queryable, id: int, how: Format, rows: int) -> list[Line]:
             "SELECT bytes FROM list_import_parts WHERE import_id = $1 AND part < 2 ORDER BY part", id
         )
     ]
-    return first_rows(parts, how, rows)
-
-
-def first_rows(parts: Iterable[bytes], how: Format, rows: int = SAMPLE) -> list[Line]:
-    """The first rows of a file that comes in parts."""
     return list(itertools.islice(read_csv(parts, how), rows))
 
 
@@ -182,7 +180,7 @@ class PreviewRow(Frozen, frozen=True, kw_only=True):
     data: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-def preview(lines: Sequence[Line], settings: ImportSettings, rows: int = 20) -> list[PreviewRow]:
+def preview(lines: Sequence[Line], settings: ImportSettings, rows: int = SHOWN) -> list[PreviewRow]:
     """What would become of the first rows."""
     reader = RowReader(settings)
     return [_previewed(line, reader.read(line)) for line in lines[1 if settings.header else 0 :][:rows]]
@@ -224,14 +222,15 @@ async def read(db: Queryable, id: int) -> ImportView:
 
 
 async def of_list(
-    db: Queryable, list_id: int | None, *, before: int | None = None, limit: int = 100
+    db: Queryable, list_id: int | None, *, by: str | None = None, before: int | None = None, limit: int = 100
 ) -> list[ImportView]:
-    """Imports of one list, or of all; the newest first, those with an id below `before`."""
+    """Imports of one list, of all, or those begun `by` somebody; the newest first, those with an id below `before`."""
     rows = await db.fetch(
         _READ
         + """WHERE ($1::bigint IS NULL OR list_id = $1) AND ($2::bigint IS NULL OR id < $2) AND state <> 'uploading'
+               AND ($4::text IS NULL OR created_by = $4)
              ORDER BY id DESC LIMIT $3""",
-        *(list_id, before, limit),
+        *(list_id, before, limit, by),
     )
     return [_view(row) for row in rows]
 

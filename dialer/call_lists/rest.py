@@ -30,7 +30,7 @@ from dialer.call_lists.from_group import FromGroup, GroupAsked, GroupPreview, Pr
 from dialer.call_lists.import_desk import ImportDesk, WorkerFailed
 from dialer.call_lists.imports import BadRow, ImportView, NoImport, PreviewRow
 from dialer.call_lists.rows import Country, ImportSettings
-from dialer.call_lists.sheets import PART, NotASheet, Sniffer
+from dialer.call_lists.sheets import PART, Line, NotASheet, Sniffer
 from dialer.call_lists.target_group import NoGroup, TargetGroups
 from dialer.law.consent_lists import take_over
 from dialer.lists import STRICT, Assigned, ListEdit, ListView, Name, NewList, Theirs
@@ -70,9 +70,10 @@ class OneImport(BaseModel):
 
 
 class ListsAsked(Paging):
-    """Which lists."""
+    """Which lists: all, those of a campaign, the one of this name."""
 
     campaign: Id | None = None
+    name: Annotated[str, StringConstraints(max_length=200)] | None = None
 
 
 class ContactSearch(ContactFilter):
@@ -163,12 +164,14 @@ class UploadAsked(BaseModel):
 
 class Uploaded(BaseModel):
     """A file that is there: what its columns probably mean, `settings` to start with (null if no column looks like a phone
-    number), and what would become of its first rows."""
+    number), and what would become of its first rows; and of how many that were `looked_at` how many would not be taken."""
 
     about: ImportView
     guess: Guess
     settings: ImportSettings | None
     preview: list[PreviewRow]
+    looked_at: int
+    not_taken: int
 
 
 class PreviewAsked(BaseModel):
@@ -180,9 +183,11 @@ class PreviewAsked(BaseModel):
 
 
 class Preview(BaseModel):
-    """What would become of the first rows."""
+    """What would become of the first rows; and of how many that were `looked_at` how many would not be taken."""
 
     items: list[PreviewRow]
+    looked_at: int
+    not_taken: int
 
 
 class StartAsked(BaseModel):
@@ -202,7 +207,7 @@ class StartAsked(BaseModel):
 
 
 class ImportsAsked(Paging):
-    """Which imports."""
+    """Which imports: those into a list, else those that you have begun yourself; administrators see all."""
 
     list: Id | None = None
 
@@ -279,7 +284,9 @@ def routes(
     async def list_all(asked: Asked) -> dict[str, Any]:
         wanted: ListsAsked = asked.query
         after = decode(wanted.cursor, str) if wanted.cursor else ""
-        found = await lists.all_lists(pool(), after=after, limit=wanted.limit + 1, campaign=wanted.campaign)
+        found = await lists.all_lists(
+            pool(), after=after, limit=wanted.limit + 1, campaign=wanted.campaign, name=wanted.name
+        )
         part = found[: wanted.limit]
         more = encode(part[-1].name) if len(found) > len(part) else None
         return {"items": await seen(asked, part), "next": more}
@@ -425,10 +432,9 @@ def routes(
         wanted: ImportsAsked = asked.query
         if wanted.list is not None:
             await one(asked, wanted.list)
-        elif not asked.who.is_admin:
-            raise Problem(422, "bad_value", "list: say of which list")
+        by = None if wanted.list is not None or asked.who.is_admin else asked.who.login
         before = decode(wanted.cursor, int) if wanted.cursor else None
-        found = await imports.of_list(pool(), wanted.list, before=before, limit=wanted.limit + 1)
+        found = await imports.of_list(pool(), wanted.list, by=by, before=before, limit=wanted.limit + 1)
         return _page(found, wanted.limit, lambda row: row.id)
 
     async def import_upload(asked: Asked) -> Reply:
@@ -468,8 +474,15 @@ def routes(
     async def _shown(view: ImportView, country: str) -> Uploaded:
         lines = await imports.sample(pool(), view)
         guessed, settings = imports.guess_settings(lines, country)
-        rows = imports.preview(lines, settings) if settings else []
-        return Uploaded(about=view, guess=guessed, settings=settings, preview=rows)
+        shown = _preview(lines, settings) if settings else Preview(items=[], looked_at=0, not_taken=0)
+        return Uploaded(
+            about=view,
+            guess=guessed,
+            settings=settings,
+            preview=shown.items,
+            looked_at=shown.looked_at,
+            not_taken=shown.not_taken,
+        )
 
     async def import_preview(asked: Asked) -> Preview:
         wanted: PreviewAsked = asked.body
@@ -478,7 +491,7 @@ def routes(
             raise lists.NotPossible(
                 "wrong_state", f"this import is {view.state}: its file is no longer looked at"
             )
-        return Preview(items=imports.preview(await imports.sample(pool(), view), wanted.settings))
+        return _preview(await imports.sample(pool(), view), wanted.settings)
 
     async def import_start(asked: Asked) -> Reply:
         wanted: StartAsked = asked.body
@@ -528,6 +541,13 @@ def routes(
         desk.wake()
         return Reply(value=view, status=202)
 
+    async def import_drop(asked: Asked) -> None:
+        view = await import_of(asked)
+        if view.state != "ready":
+            raise lists.NotPossible("wrong_state", f"this import is {view.state}: cancel it, or undo it")
+        async with trailed(asked, "list_import.dropped", str(view.id), {"file": view.file}) as db:
+            await imports.forget(db, view.id)
+
     async def import_cancel(asked: Asked) -> ImportView:
         view = await import_of(asked)
         async with trailed(asked, "list_import.cancelled", str(view.id), {}) as db:
@@ -541,19 +561,23 @@ def routes(
             detail |= {"removed": undone.removed, "stayed": undone.stayed}
         return undone
 
+    async def bad_rows_read(asked: Asked, view: ImportView) -> None:
+        action = "list_import.bad_rows_read"
+        await audit.record(pool(), asked.who, action, str(view.id), {}, asked.request.remote)
+
     async def bad_rows(asked: Asked) -> dict[str, Any]:
         wanted: BadRowsAsked = asked.query
         view = await import_of(asked)
         after = decode(wanted.cursor, int) if wanted.cursor else 0
+        if not after:
+            await bad_rows_read(asked, view)
         found = await imports.bad_rows(pool(), view.id, after=after, limit=wanted.limit + 1, code=wanted.code)
         return _page(found, wanted.limit, lambda row: row.row)
 
     async def bad_rows_csv(asked: Asked) -> web.StreamResponse:
         wanted: BadRowsCsv = asked.query
         view = await import_of(asked)
-        await audit.record(
-            pool(), asked.who, "list_import.bad_rows_read", str(view.id), {}, asked.request.remote
-        )
+        await bad_rows_read(asked, view)
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/csv; charset=utf-8",
@@ -621,6 +645,8 @@ def routes(
               body=PreviewAsked, result=Preview, **of_import),
         route("POST", files + "/{id}/start", import_start, "Starts the import.", body=StartAsked, result=ImportView,
               status=202, **of_import),
+        route("DELETE", files + "/{id}", import_drop, "Drops a file that has not been started.", status=204,
+              **of_import, errors=away | {409}),
         route("POST", files + "/{id}/cancel", import_cancel, "Ends it where it is; undo takes out what is in.",
               result=ImportView, **of_import),
         route("POST", files + "/{id}/undo", import_undo, "Takes its contacts out again, but who has been called.",
@@ -630,6 +656,12 @@ def routes(
         route("GET", files + "/{id}/bad-rows.csv", bad_rows_csv, "The same to be repaired and imported again.",
               query=BadRowsCsv, raw="text/csv", **of_import),
     ]  # fmt: skip
+
+
+def _preview(lines: Sequence[Line], settings: ImportSettings) -> Preview:
+    rows = imports.preview(lines, settings, imports.SAMPLE)
+    bad = sum(bool(row.why_not) for row in rows)
+    return Preview(items=rows[: imports.SHOWN], looked_at=len(rows), not_taken=bad)
 
 
 def _page(found: list[Any], limit: int, key: Callable[[Any], int]) -> dict[str, Any]:

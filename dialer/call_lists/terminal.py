@@ -1,86 +1,81 @@
-"""What the commands about call lists share: the database, who works at the command line, how they ask and tell."""
+"""What the commands about call lists share: how they find a list, ask and tell, and follow an import."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from cti.console import WRONG_USE, database_url, fail, settings, show_json
+from cti.console import WRONG_USE, fail, show_json
+from cti.remote import read_as, run
 
 if TYPE_CHECKING:
-    from cti.database import Connection
-    from cti.people import Actor
+    from cti.rest_client import Server
     from dialer.call_lists.imports import ImportView
 
 T = TypeVar("T")
 
+SOON, LATER = 0.1, 1.0
+"""Seconds between two looks at an import: at first, and when it takes long."""
 
-def run(work: Callable[[Connection], Coroutine[Any, Any, T]]) -> T:
-    import asyncio
+AWAY = 300.0
+"""Seconds for which an import is waited for while the server is away."""
 
-    from cti import logs
-    from cti.database import connection
-    from dialer.call_lists.imports import NoImport
-    from dialer.call_lists.target_group import NoGroup
-    from dialer.lists import ChangedMeanwhile, NameTaken, NoList, NotPossible
 
-    logs.none()
+async def find_list(server: Server, name: str) -> dict[str, Any]:
+    """The list of this name, or of this number where none is called so."""
+    found = await list_named(server, name)
+    if found is None and name.isdecimal() and len(name) < 19:
+        found = await _there(server, f"/lists/{name}")
+    if found is None:
+        fail(f"there is no list {name}, or it is not one of yours: cti lists shows them.", WRONG_USE)
+    return found
 
-    async def within() -> T:
-        async with connection(database_url(), name="cti lists", jit="off") as db:
-            return await work(db)
+
+async def list_named(server: Server, name: str) -> dict[str, Any] | None:
+    """The list of exactly this name, if it is there and may be seen."""
+    return next(iter((await server.ask("GET", "/lists", query={"name": name}))["items"]), None)
+
+
+async def find_import(server: Server, number: int) -> dict[str, Any]:
+    """An import by its number."""
+    found = await _there(server, f"/list-imports/{number}")
+    if found is None:
+        fail(
+            f"there is no such import ({number}), or it is not one of yours: cti lists imports shows them.",
+            WRONG_USE,
+        )
+    return found
+
+
+async def _there(server: Server, path: str) -> dict[str, Any] | None:
+    from cti.rest_client import RefusedByServer
 
     try:
-        return asyncio.run(within())
-    except NoList as error:
-        fail(f"there is no list {error}: cti lists shows them.", WRONG_USE)
-    except NoGroup as error:
-        fail(f"{error}.", WRONG_USE)
-    except NoImport:
-        fail("there is no such import: cti lists imports shows them.", WRONG_USE)
-    except ChangedMeanwhile:
-        fail("somebody else is changing this list: try again.")
-    except (NameTaken, NotPossible) as error:
-        fail(f"{error}.")
+        return dict(await server.ask("GET", path))
+    except RefusedByServer as refused:
+        if refused.status == 404:
+            return None
+        raise
 
 
-def in_trail(action: str, work: Callable[[Connection, str], Coroutine[Any, Any, Any]]) -> Any:
-    """Does work that gives the list and what came of it, in one transaction with its line in the audit trail."""
-    from cti import audit
+async def find_campaign(server: Server, name: str) -> int:
+    """The id of a campaign, by its name or its id."""
+    from dialer.management.client import Campaigns
 
-    async def within(db: Connection) -> Any:
-        async with db.transaction():
-            id, told = await work(db, us().login)
-            await audit.record(db, us(), action, str(id))
-        return told
-
-    return run(within)
+    return int((await Campaigns(server).find(name))["id"])
 
 
-async def find_list(db: Connection, name: str) -> int:
-    """The list of this name, or of this number where none is called so; raises NoList."""
-    from dialer.lists import NoList, by_name
-
-    found = await by_name(db, name)
-    if found is None and name.isdecimal() and len(name) < 19:
-        found = await db.fetchval("SELECT id FROM call_lists WHERE id = $1", int(name))
-    if found is None:
-        raise NoList(name)
-    return int(found)
-
-
-async def find_campaign(db: Connection, name: str) -> int:
-    from dialer.lists import NotPossible
-
-    found = await db.fetchval("SELECT id FROM campaigns WHERE name = $1", name)
-    if found is None and name.isdecimal() and len(name) < 19:
-        found = await db.fetchval("SELECT id FROM campaigns WHERE id = $1", int(name))
-    if found is None:
-        raise NotPossible("no_campaign", f"there is no campaign {name}")
-    return int(found)
+def country_of(written: str) -> str:
+    """The country of numbers without a country code, as it was said."""
+    if not written:
+        fail("say the country of numbers without a country code: --country GB.", WRONG_USE)
+    return written.upper()
 
 
 def valid(kind: Callable[..., T], **values: Any) -> T:
@@ -94,64 +89,42 @@ def valid(kind: Callable[..., T], **values: Any) -> T:
         fail(f"{sentence(error)}.", WRONG_USE)
 
 
-def us() -> Actor:
-    """Who works at the server's own command line."""
-    from cti.people import Actor, Role
-
-    return Actor(login="cti", name="command line", role=Role.ADMIN, via="system")
-
-
-def home() -> str:
-    """The country of the first PBX in the settings; fails where there is none."""
-    pbxs = settings().pbx
-    if not pbxs:
-        fail("say the country of numbers without a country code: --country GB.", WRONG_USE)
-    return next(iter(pbxs.values())).region
-
-
-def sure(yes: bool, question: str) -> None:
+def sure(yes: bool, question: str, nothing: str = "nothing was changed") -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        fail("nothing was changed: say --yes, or answer at a terminal.", WRONG_USE)
-    if not typer.confirm(question, err=True):
-        fail("nothing was changed.")
-
-
-def as_plain(value: Any) -> Any:
-    import msgspec
-
-    from cti.hub import pack
-
-    return msgspec.json.decode(pack(value))
+        fail(f"{nothing}: say --yes, or answer at a terminal.", WRONG_USE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C is an answer, too
+    try:
+        if not typer.confirm(question, err=True):
+            fail(f"{nothing}.")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def show_all(
-    part: Callable[[Connection, str], Coroutine[Any, Any, list[T]]],
+    url: str,
+    login: str | None,
+    path: str,
+    kind: type[T],
     json: bool,
     head: tuple[str, ...],
     row: Callable[[T], tuple[str, ...]],
     none: str,
 ) -> None:
-    """Shows all there are of something that has a name, as a table. `part`: some of them, those after a name."""
+    """Shows all there are of something as a table, a `row` for each, or says that there is `none`."""
     from cti.terminal_text import columns
 
-    async def work(db: Connection) -> list[Any]:
-        found: list[Any] = []
-        while more := await part(db, found[-1].name if found else ""):
-            found += more
-        return found
-
-    found = run(work)
+    found = run(url, login, lambda server: server.all(path))
     if json:
-        show_json([as_plain(one) for one in found])
+        show_json(found)
     else:
-        say("\n".join(columns([head, *map(row, found)])) if found else none)
+        say("\n".join(columns([head, *(row(read_as(kind, one)) for one in found)])) if found else none)
 
 
 def tell(value: Any, json: bool, sentence: str) -> None:
     if json:
-        show_json(as_plain(value))
+        show_json(value)
     else:
         say(sentence)
 
@@ -160,42 +133,56 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def go_on(url: str, id: int, json: bool) -> None:
-    """Works on an import to its end, with a bar; fails with how to go on if it is broken off."""
-    import asyncio
-
+@contextmanager
+def bar(doing: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """A bar on a terminal's standard error; it is told how far things are, and what is being done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    from cti import logs
-    from cti.database import DatabaseUnavailable
-    from dialer.call_lists import imports
-
-    logs.none()
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        shown = progress.add_task(doing, total=total)
+        yield lambda done, says: progress.update(shown, completed=done, description=says)
+
+
+async def followed(server: Server, id: int) -> dict[str, Any]:
+    """Looks at an import until it is over, with a bar; the server works on it whether somebody looks or not."""
+    from cti.watch import LogInFailed
+
+    away, pause = 0.0, SOON
     try:
-        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            shown = bar.add_task("importing", total=1.0)
-
-            def told(view: ImportView) -> None:
-                bar.update(
-                    shown, completed=view.share, description=f"{view.added:,} added, {view.bad:,} not taken"
-                )
-
-            done = asyncio.run(imports.run(url, id, told))
-            bar.update(shown, completed=1.0)
-    except imports.Busy:
-        fail(f"a server or another command is working on import {id}: cti lists imports shows how far it is.")
-    except imports.NoImport:
-        fail(f"there is no import {id}: cti lists imports shows them.", WRONG_USE)
-    except DatabaseUnavailable as error:
-        fail(f"{error} Nothing is lost: go on with cti lists resume {id}")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\ncti: stopped; go on with cti lists resume {id}\n")
+        with bar("importing", 1.0) as told:
+            while True:
+                try:
+                    found = await find_import(server, id)
+                except LogInFailed as failed:
+                    if failed.wrong or away > AWAY:
+                        fail(f"{failed} Nothing is lost: cti lists resume {id} looks again.")
+                    away += pause
+                else:
+                    away, view = 0.0, read_as(_import_view(), found)
+                    if view.state != "running":
+                        return found
+                    told(view.share, f"{view.added:,} added, {view.bad:,} not taken")
+                await asyncio.sleep(pause)
+                pause = min(LATER, pause * 1.3)
+    except asyncio.CancelledError:
+        sys.stderr.write(f"\ncti: the server goes on with it; cti lists resume {id} looks again\n")
         raise
+
+
+def _import_view() -> type[ImportView]:
+    from dialer.call_lists.imports import ImportView
+
+    return ImportView
+
+
+def tell_of_import(found: dict[str, Any], json: bool) -> None:
+    """Says what has become of an import; fails where it has not come to its end."""
+    done = read_as(_import_view(), found)
     if json:
-        show_json(as_plain(done))
+        show_json(found)
     else:
         say(f"{done.added:,} contacts added (import {done.id}).")
         if done.state == "done" and not done.added and not done.bad:
