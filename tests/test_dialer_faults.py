@@ -259,7 +259,7 @@ async def test_events_come_late(centre: Centre) -> None:
     finally:
         centre.pbx.thaw()
     await shows(centre, id, lambda view: view.held == "" and view.attempts > placed, "going on")
-    await state(centre, id, "stopped")
+    await state(centre, id, "paused")
     rows = await ended(centre, id, placed)
     assert len({row["contact_id"] for row in rows}) == len(rows)
     assert {row["outcome"] for row in rows} <= {"busy", "unknown"}
